@@ -1,0 +1,141 @@
+"""`mltool predict`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mltool import console
+from mltool.cli.options import ArtifactArgument, examples, verb
+from mltool.errors import ArtifactError, DataError, UsageError
+
+if TYPE_CHECKING:
+    from mltool.runs.input_schema import InputSchema
+    from mltool.runs.run import Run
+
+SETTINGS = examples(
+    "mltool predict                                  test samples of the newest run",
+    "mltool predict lite/int8.tflite --input new.npz  arrays named as the model's inputs",
+    "mltool predict --input digits.npy --json",
+)
+
+Input = Annotated[
+    Path | None,
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="FILE",
+        help=".npz with an array for every input, or .npy for the only one.",
+        show_default=False,
+    ),
+]
+Samples = Annotated[
+    int, typer.Option("--samples", "-n", min=1, help="How many test samples to answer without --input.")
+]
+
+
+@verb
+def command(artifact: ArtifactArgument = None, input_file: Input = None, samples: Samples = 10) -> None:
+    """Answer samples with a run or an artifact.
+
+    Samples are given raw: preprocessing is inside of every artifact. Without --input the test samples of the run are
+    answered, beside the truth; with a copied lite/ folder those in vectors.npz.
+    """
+    from mltool.runs.find import find_artifact
+
+    run, path = find_artifact(artifact)
+    schema = _schema(run, path)
+    batch, ids, truth = _read(input_file, schema) if input_file else _test_samples(run, path, schema, samples)
+    from mltool.inference.predict import predict
+
+    result = predict(path, batch, schema)
+    key = "outputs" if schema is None or schema.task == "regression" else "probabilities"
+    predictions = [
+        {"id": number, "answer": answer, key: values.tolist()} | ({"truth": truth[index]} if truth else {})
+        for index, (number, answer, values) in enumerate(zip(ids, result.answers, result.probabilities, strict=True))
+    ]
+    console.result({"artifact": str(path), "predictions": predictions}, f"{path}\n{_table(predictions)}")
+
+
+def _table(predictions: list[dict[str, Any]]) -> str:
+    """Sample, answer, how probable it is (of a class only), and the truth where it is known."""
+    columns = [name for name in ("id", "answer", "probabilities", "truth") if name in predictions[0]]
+    heads = {"id": "sample", "probabilities": "probability"}
+    return console.table(
+        [heads.get(column, column) for column in columns],
+        [[_cell(prediction[column], column) for column in columns] for prediction in predictions],
+    )
+
+
+def _cell(value: Any, column: str) -> str:
+    if column == "probabilities":
+        # A binary model gives the probability of its second label alone.
+        return f"{max(value) if len(value) > 1 else max(value[0], 1 - value[0]):.4f}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return " ".join(f"{item:.6g}" for item in value) if isinstance(value, list) else str(value)
+
+
+def _schema(run: "Run | None", path: Path) -> "InputSchema | None":
+    from mltool.runs.lite import LiteFolder
+
+    if run is not None:
+        return run.input_schema
+    lite = LiteFolder(path.parent)
+    return lite.load_schema() if lite.input_file.is_file() else None
+
+
+def _read(file: Path, schema: "InputSchema | None") -> tuple[dict[str, Any], list[int], None]:
+    """Arrays of a file, and the numbers of its samples."""
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            batch = {schema.inputs[0].name if schema else "x": loaded}
+        else:
+            with loaded:
+                batch = dict(loaded)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{file} cannot be read: {error}", "give a .npz or .npy file of numpy") from error
+    if not batch or any(array.ndim == 0 for array in batch.values()):
+        raise DataError(f"{file} holds no arrays of samples", "the first axis of every array counts the samples")
+    # An image without its channel axis, as the sources take it.
+    for info in schema.inputs if schema else ():
+        if info.name in batch and info.shape[-1:] == (1,) and batch[info.name].shape[1:] == info.shape[:-1]:
+            batch[info.name] = batch[info.name][..., np.newaxis]
+    return batch, list(range(len(next(iter(batch.values()))))), None
+
+
+def _test_samples(
+    run: "Run | None", path: Path, schema: "InputSchema | None", count: int
+) -> tuple[dict[str, Any], list[int], list[Any]]:
+    """The first test samples with their truth: from the data of the run, else from the vectors beside the file."""
+    from mltool.runs.lite import LiteFolder, input_key
+
+    if run is not None:
+        from mltool.evaluation.evaluate import run_data
+
+        data = run_data(run)
+        samples = data.take(data.splits.test[:count])
+        return samples.as_float(), samples.ids.tolist(), _truth(samples.targets, run.input_schema)
+    lite = LiteFolder(path.parent)
+    if schema is None or not lite.vectors_file.is_file():
+        raise UsageError(
+            f"{path} lies in no run and has no vectors.npz beside it", "give samples with --input FILE.npz"
+        )
+    vectors = lite.load_vectors()
+    try:
+        batch = {info.name: vectors[input_key(info.name)][:count] for info in schema.inputs}
+        return batch, vectors["ids"][:count].tolist(), _truth(vectors["targets"][:count], schema)
+    except KeyError as error:
+        raise ArtifactError(f"{lite.vectors_file} lacks {error}", "copy the whole lite/ folder") from error
+
+
+def _truth(targets: Any, schema: "InputSchema") -> list[Any]:
+    if schema.labels:
+        return [schema.labels[int(number)] for number in targets]
+    return [value[0] if len(value) == 1 else value for value in targets.tolist()]

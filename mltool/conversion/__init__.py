@@ -1,0 +1,1 @@
+"""SavedModel to `.tflite`: converter, quantisation schemes, calibration, read-back."""

@@ -1,0 +1,1 @@
+"""Sources that yield numpy; the pipeline makes tf.data of them; splits; augmentation."""

@@ -1,0 +1,88 @@
+"""Augmentation by Keras' random layers, repeatable per (seed, epoch, sample), whatever was drawn before."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mltool import extras
+from mltool.errors import Message, SpecError
+
+Augmentation = Callable[[Any, Any, Any], Any]
+"""(sample, epoch, id) -> sample: float32 [...], and two int64 scalars."""
+
+_GENERATOR_NAMES = ("generator", "seed_generator")
+"""Where Keras' random layers keep their seed generator."""
+
+
+def build_augmentation(layers: Sequence[Any], seed: int, *, sample_shape: tuple[int, ...]) -> Augmentation:
+    """A function that runs the layers on one sample.
+
+    Args:
+        layers: Keras' random layers; their generators are replaced.
+        seed: of the run.
+        sample_shape: without the batch axis; must come out as it went in.
+
+    Raises:
+        SpecError: if a layer cannot be made repeatable, does not take the samples, or changes their shape.
+    """
+    tf, keras = extras.tensorflow(), extras.keras()
+
+    class SampleSeeds(keras.random.SeedGenerator):  # type: ignore[misc, name-defined]
+        """Gives seeds that are functions of the sample; Keras' own counts calls, and its layers take no seed tensor."""
+
+        def __init__(self) -> None:
+            super().__init__(seed=0)
+            self.sample_seed: Any = None
+            self.draws = 0
+
+        def next(self, ordered: bool = True) -> Any:
+            self.draws += 1
+            return tf.random.fold_in(self.sample_seed, self.draws)
+
+    generators = [_replace_generators(layer, SampleSeeds(), index) for index, layer in enumerate(layers)]
+
+    def augment(sample: Any, epoch: Any, sample_id: Any) -> Any:
+        sample_seed = tf.random.fold_in(tf.stack([tf.cast(seed, tf.int64), epoch]), sample_id)
+        for index, (layer, generator) in enumerate(zip(layers, generators, strict=True)):
+            generator.sample_seed = tf.random.fold_in(sample_seed, index)
+            generator.draws = 0
+            sample = layer(sample[tf.newaxis], training=True)[0]
+        return sample
+
+    _require_same_shape(augment, sample_shape)
+    return augment
+
+
+def _replace_generators(layer: Any, generator: Any, index: int) -> Any:
+    """Puts a generator where the layer, and every layer inside of it, keeps its own."""
+    seeds = extras.keras().random.SeedGenerator
+    for part in layer._flatten_layers():  # Keras has no public way to the layers inside of a layer
+        # A generator under another name would go on counting calls, and resuming would be inexact in silence.
+        strange = [
+            name for name, value in vars(part).items() if isinstance(value, seeds) and name not in _GENERATOR_NAMES
+        ]
+        if strange:
+            raise _refusal(layer, index, f"cannot be made repeatable: it draws from {strange[0]!r}")
+        for name in _GENERATOR_NAMES:
+            if hasattr(part, name):
+                setattr(part, name, generator)
+    return generator
+
+
+def _require_same_shape(augment: Augmentation, sample_shape: tuple[int, ...]) -> None:
+    tf = extras.tensorflow()
+    number = tf.constant(0, tf.int64)
+    try:
+        shape = tuple(augment(tf.zeros(sample_shape), number, number).shape)
+    # Keras' and TensorFlow's layers raise whatever they meet first.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        message = Message(f"the layers do not take samples of shape {sample_shape}", reason, key="data.augment")
+        raise SpecError(message) from error
+    if shape != sample_shape:
+        text = f"the layers turn samples of shape {sample_shape} into {shape}; evaluation has no such step"
+        raise SpecError(Message(text, "keep the shape", key="data.augment"))
+
+
+def _refusal(layer: Any, index: int, message: str) -> SpecError:
+    name = type(layer).__name__
+    return SpecError(Message(f"{name} {message}", "take another layer", key=f"data.augment.{index}.{name}"))

@@ -1,0 +1,127 @@
+"""What can go wrong, by exit code: the user's mistakes are `MltoolError`, all else is a flaw, with a traceback."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One mistake: what was passed, what was expected, and how to fix it."""
+
+    message: str
+    """What is wrong, with the value that was received."""
+    hint: str = ""
+    """How to fix it; shown on the same line, after a semicolon."""
+    file: str = ""
+    """The file that holds the mistake, as the user wrote it; or `--set` for an override."""
+    line: int | None = None
+    """1-based."""
+    column: int | None = None
+    """1-based, in characters."""
+    key: str = ""
+    """Dotted path inside the spec, such as `train.optimizer.Adam.learning_rate`."""
+
+    def __str__(self) -> str:
+        """`file:line:column: key: message; hint`, without the parts that are not known."""
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part not in ("", None))
+        text = f"{self.message}; {self.hint}" if self.hint else self.message
+        return ": ".join(part for part in (place, self.key, text) if part)
+
+    def to_json(self) -> dict[str, Any]:
+        """The message as the `--json` document shows it: every field, `null` where unknown."""
+        return {name: (value if value != "" else None) for name, value in asdict(self).items()}
+
+
+class MltoolError(Exception):
+    """A mistake that the user can mend; `cli/main.py` alone catches it and exits with `exit_code`.
+
+    Args:
+        messages: one or more mistakes; a string becomes a `Message` without a place.
+        hint: how to fix it, for the string form.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, messages: str | Message | Iterable[Message], hint: str = "") -> None:
+        if isinstance(messages, str):
+            messages = Message(messages, hint)
+        self.messages: tuple[Message, ...] = (messages,) if isinstance(messages, Message) else tuple(messages)
+        super().__init__("\n".join(str(message) for message in self.messages))
+
+
+class UsageError(MltoolError):
+    """The command line does not make sense."""
+
+    exit_code = 2
+
+
+class SpecError(MltoolError):
+    """The spec has mistakes; every one of them is in `messages`."""
+
+    exit_code = 3
+
+
+class DataError(MltoolError):
+    """Data are missing, damaged, of the wrong shape, or leak between splits or into calibration."""
+
+    exit_code = 4
+
+
+class ArtifactError(MltoolError):
+    """A run or an artifact is missing, damaged, changed since it was made, or unsafe."""
+
+    exit_code = 5
+
+
+class TrainingError(MltoolError):
+    """Training diverged or lost a worker."""
+
+    exit_code = 6
+
+
+class ConversionError(MltoolError):
+    """The converter failed, or its file is not of the scheme that was asked for."""
+
+    exit_code = 7
+
+
+class VerificationError(MltoolError):
+    """An artifact does not answer as the model it came from, or breaks a limit."""
+
+    exit_code = 8
+
+
+class MissingExtraError(MltoolError):
+    """A package or runtime that this verb needs is not installed."""
+
+    exit_code = 9
+
+
+class MachineError(MltoolError):
+    """The machine: no such device, disk full, read-only, port in use, run locked by another process."""
+
+    exit_code = 10
+
+
+class Interrupted(MltoolError):  # noqa: N818  not an error: the user asked for it
+    """Ctrl-C or SIGTERM; what was done so far is kept and can be resumed."""
+
+    exit_code = 130
+
+
+EXIT_CODES: dict[int, str] = {
+    0: "done",
+    1: "a flaw in mltool (with a traceback)",
+    2: "usage",
+    3: "spec",
+    4: "data (leaks between splits and into calibration too)",
+    5: "run or artifact missing, damaged, changed or unsafe",
+    6: "training failed (diverged, lost worker)",
+    7: "conversion failed, or the scheme is not the one asked for",
+    8: "verification or a limit failed",
+    9: "missing extra or runtime",
+    10: "the machine: no such device, disk full, read-only, port in use, run locked",
+    130: "interrupted (resumable)",
+}
+"""What the command's exit status means; `--help` and the README print this table."""

@@ -1,0 +1,1 @@
+"""Metrics of a predictor, agreement of two, limits, verification."""

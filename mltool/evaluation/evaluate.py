@@ -1,0 +1,141 @@
+"""Measures a run or an artifact on the test split of its run."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mltool.data.dataset import Dataset, Samples
+from mltool.errors import ArtifactError
+from mltool.evaluation.metrics import measure
+from mltool.inference.open import open_predictor
+from mltool.inference.predictor import Array, Batch, Predictor
+from mltool.runs.atomic import finite, write_json
+from mltool.runs.find import require_sound
+from mltool.runs.input_schema import InputSchema
+from mltool.runs.run import Run
+from mltool.spec.spec import Spec
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of one artifact on one split.
+
+    Attributes:
+        run: whose data were used.
+        artifact: that was run.
+        split: of the data.
+        samples: in it.
+        metrics: by name, in the target's original units.
+        runtime: what ran the artifact.
+        outputs: float32 [samples, values].
+    """
+
+    run: Run
+    artifact: Path
+    split: str
+    samples: int
+    metrics: Mapping[str, float]
+    runtime: str
+    outputs: Array
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it; a metric that is not a number is null."""
+        document = {
+            "run": str(self.run.directory),
+            "artifact": str(self.artifact),
+            "split": self.split,
+            "samples": self.samples,
+            "metrics": dict(self.metrics),
+        }
+        return {key: finite(value) for key, value in document.items()}
+
+
+def evaluate(run: Run, artifact: Path | None = None) -> Evaluation:
+    """Runs an artifact on the whole test split and measures the metrics of the spec.
+
+    For the run's own Keras model the result is kept in `evaluation.json`: what every later drop is held against.
+
+    Args:
+        run: whose test split it is.
+        artifact: the run's `model.keras` when left out.
+
+    Raises:
+        ArtifactError: if the artifact is missing, damaged or changed.
+        DataError: if the data changed since the run was trained.
+        MachineError: if another process writes the run.
+    """
+    artifact = artifact or run.keras_file
+    require_sound(run, artifact)
+    samples = run_data(run).split("test")
+    with open_predictor(artifact) as predictor:
+        result = evaluate_predictor(run, predictor, samples, artifact)
+    if artifact.resolve() == run.keras_file.resolve():
+        with run.locked():
+            keep_evaluation(result)
+    return result
+
+
+def run_data(run: Run) -> Dataset:
+    """The data of a run with the splits that it recorded.
+
+    Raises:
+        DataError: if they changed since.
+    """
+    data = Dataset(run.spec)
+    data.use_stored_splits(run.load_splits())
+    return data
+
+
+def evaluate_predictor(run: Run, predictor: Predictor, samples: Samples, artifact: Path) -> Evaluation:
+    """Measures an open predictor on samples of the test split."""
+    spec: Spec = run.spec
+    schema = run.input_schema
+    outputs = output_of(predictor, samples.inputs, schema, artifact)
+    metrics = measure(spec.train.metrics, outputs, samples.targets, schema)
+    return Evaluation(run, artifact, "test", len(samples), metrics, predictor.runtime, outputs)
+
+
+def output_of(predictor: Predictor, inputs: Batch, schema: InputSchema, artifact: Path) -> Array:
+    """The one output of a predictor; float32 [samples, values].
+
+    Raises:
+        ArtifactError: if the artifact has other inputs or outputs than the model of the run.
+    """
+    expected = ({info.name for info in schema.inputs}, {schema.output: schema.output_shape})
+    found = (set(predictor.inputs), {name: info.shape for name, info in predictor.outputs.items()})
+    if found != expected:
+        raise ArtifactError(
+            f"{artifact} takes and gives {_ends(*found)}; {_ends(*expected)} is expected", "is it of this run?"
+        )
+    return predictor.predict(inputs)[schema.output]
+
+
+def _ends(inputs: Iterable[str], outputs: Mapping[str, tuple[int | None, ...]]) -> str:
+    shown = ", ".join(f"{name} {list(shape)}" for name, shape in outputs.items())
+    return f"{', '.join(sorted(inputs))} -> {shown}"
+
+
+def keep_evaluation(result: Evaluation) -> None:
+    """Writes evaluation.json, with the hash of the model that it is of; call with the run's lock held."""
+    run = result.run
+    origin = {"runtime": result.runtime, "sha256": run.artifact_hash(run.keras_file)}
+    write_json(run.evaluation_file, {**result.to_json(), **origin})
+
+
+def kept_metrics(run: Run) -> dict[str, float]:
+    """The metrics of the run's Keras model, from evaluation.json.
+
+    Raises:
+        ArtifactError: if the file is missing, damaged, or of another model than the run's.
+    """
+    file = run.evaluation_file
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        of, metrics = document["sha256"], dict(document["metrics"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{file} is missing or damaged: {error}", "mltool evaluate writes it") from error
+    if of != run.artifact_hash(run.keras_file):
+        raise ArtifactError(f"{file} is of another model than {run.keras_file.name}", "mltool evaluate writes it anew")
+    return {name: float("nan") if value is None else float(value) for name, value in metrics.items()}

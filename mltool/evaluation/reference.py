@@ -1,0 +1,180 @@
+"""What an artifact is held against: the float Keras model of its run on the held-out samples."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mltool.child import Child
+from mltool.data.dataset import Dataset, Samples
+from mltool.errors import ArtifactError, MissingExtraError
+from mltool.evaluation.agreement import compare
+from mltool.evaluation.evaluate import evaluate_predictor, keep_evaluation, kept_metrics, output_of
+from mltool.evaluation.judge import Measurements
+from mltool.evaluation.metrics import counts_samples, lower_is_better, measure
+from mltool.inference.answers import threshold_of
+from mltool.inference.litert import LiteRtPredictor
+from mltool.inference.open import open_predictor
+from mltool.inference.predictor import Array
+from mltool.runs.input_schema import InputSchema
+from mltool.runs.lite import REFERENCE_KEY, LiteFolder, artifact_key, input_key
+from mltool.runs.run import Run
+from mltool.spec.catalogue import KerasObject
+from mltool.spec.spec import metric_name
+
+logger = logging.getLogger("mltool")
+
+NUM_VECTORS = 32
+"""Test samples in vectors.npz."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The float Keras model on held-out samples.
+
+    Attributes:
+        samples: the whole test split.
+        outputs: of the Keras model, float32 [n, values], for the first n of the samples: all of them, or those of
+            vectors.npz where the model cannot be run.
+        metrics: of the Keras model on all samples, by name.
+        schema: what the outputs mean.
+        asked: the metrics of the spec.
+    """
+
+    samples: Samples
+    outputs: Array
+    metrics: Mapping[str, float]
+    schema: InputSchema
+    asked: Sequence[KerasObject]
+
+    @property
+    def first_inputs(self) -> dict[str, Array]:
+        """The inputs in vectors.npz, by name; float32."""
+        return {name: array[:NUM_VECTORS].astype(np.float32) for name, array in self.samples.inputs.items()}
+
+    def metric(self, name: str | None) -> KerasObject | None:
+        """The metric that limits hold: the one of that name, or the first of the spec; None where it has none."""
+        if name is None:
+            return self.asked[0] if self.asked else None
+        return next((metric for metric in self.asked if metric_name(metric) == name), None)
+
+
+def reference_of(run: Run, data: Dataset, *, keep: bool = False) -> Reference:
+    """Runs the Keras model of a run on its test split.
+
+    Args:
+        run: whose model it is.
+        data: of the run.
+        keep: write evaluation.json; the caller holds the run's lock.
+
+    Raises:
+        ArtifactError: if model.keras is missing or changed.
+    """
+    samples = data.split("test")
+    with open_predictor(run.require_unchanged(run.keras_file)) as predictor:
+        found = evaluate_predictor(run, predictor, samples, run.keras_file)
+    if keep:
+        keep_evaluation(found)
+    return Reference(samples, found.outputs, found.metrics, run.input_schema, run.spec.train.metrics)
+
+
+def recorded_reference(run: Run, data: Dataset, lite: LiteFolder) -> Reference:
+    """What the Keras model was found to answer when it could be run: its metrics and its outputs in vectors.npz.
+
+    Raises:
+        ArtifactError: if evaluation.json or vectors.npz is missing, damaged, or not of this model and these samples.
+    """
+    samples, vectors = data.split("test"), lite.load_vectors()
+    outputs = vectors.get(REFERENCE_KEY)
+    if outputs is None or not np.array_equal(vectors.get("ids", ()), samples.ids[: len(outputs)]):
+        raise ArtifactError(
+            f"{lite.vectors_file} is not of the first test samples", "mltool convert --force writes it anew"
+        )
+    return Reference(samples, outputs, kept_metrics(run), run.input_schema, run.spec.train.metrics)
+
+
+def measure_file(
+    path: Path, reference: Reference, *, child: Child, metric: str | None, latency: Mapping[str, float] | None
+) -> tuple[Measurements, Array]:
+    """Runs a `.tflite` file on the samples of the reference.
+
+    Args:
+        path: the file.
+        reference: what it is held against.
+        child: to run it in.
+        metric: that limits hold, or None for the first of the spec.
+        latency: percentiles in milliseconds, if they were measured.
+
+    Returns:
+        What was measured, and the file's outputs for the samples of vectors.npz.
+
+    Raises:
+        ArtifactError: if the file cannot be run, or has other inputs or outputs than the model.
+    """
+    schema, samples = reference.schema, reference.samples
+    with LiteRtPredictor(path, child=child) as predictor:
+        outputs = output_of(predictor, samples.inputs, schema, path)
+        # Apart, as a replay runs them: with a free batch the last bits may depend on its size.
+        answers = output_of(predictor, reference.first_inputs, schema, path)
+    asked = reference.metric(metric)
+    compared = outputs[: len(reference.outputs)]
+    found = Measurements(
+        metric=metric_name(asked) if asked else None,
+        lower_is_better=asked is not None and lower_is_better(asked),
+        counts_samples=asked is not None and counts_samples(asked),
+        value=_value(asked, outputs, reference) if asked else None,
+        reference=reference.metrics.get(metric_name(asked)) if asked else None,
+        samples=len(samples),
+        size_bytes=path.stat().st_size,
+        p90_latency_ms=latency["p90"] if latency else None,
+        agreement=compare(reference.outputs, compared, schema.task, threshold=threshold_of(schema)),
+    )
+    return found, answers
+
+
+def _value(metric: KerasObject, outputs: Array, reference: Reference) -> float | None:
+    """The metric; None, said, for one that only Keras has where there is no Keras."""
+    try:
+        return measure([metric], outputs, reference.samples.targets, reference.schema)[metric_name(metric)]
+    except MissingExtraError:
+        logger.warning("%s is a metric that only Keras measures, and it is not installed", metric_name(metric))
+        return None
+
+
+def add_answers(lite: LiteFolder, name: str, reference: Reference, answers: Array) -> None:
+    """Writes an artifact's answers to the first test samples into vectors.npz, beside the Keras model's.
+
+    Args:
+        lite: the folder; answers of files that are no longer in it are left out.
+        name: of the artifact.
+        reference: whose samples they are.
+        answers: float32 [NUM_VECTORS or fewer, values].
+    """
+    fresh = {
+        "ids": reference.samples.ids[:NUM_VECTORS],
+        "targets": reference.samples.targets[:NUM_VECTORS],
+        REFERENCE_KEY: reference.outputs[:NUM_VECTORS],
+        **{input_key(key): array for key, array in reference.first_inputs.items()},
+    }
+    present = {artifact_key(other) for other in lite.names()}
+    others = {key: array for key, array in _vectors_so_far(lite).items() if key in present}
+    lite.save_vectors({**fresh, **others, artifact_key(name): answers})
+
+
+def forget_answers(lite: LiteFolder, name: str) -> None:
+    """Takes the answers of an older file of this name out of vectors.npz."""
+    vectors = _vectors_so_far(lite)
+    if vectors.pop(artifact_key(name), None) is not None:
+        lite.save_vectors(vectors)
+
+
+def _vectors_so_far(lite: LiteFolder) -> dict[str, Array]:
+    if not lite.vectors_file.is_file():
+        return {}
+    try:
+        return lite.load_vectors()
+    except ArtifactError as error:
+        logger.warning("%s; it is written anew, without the answers of other files", error.messages[0].message)
+        return {}

@@ -1,0 +1,116 @@
+"""Exports a trained run to a SavedModel that bare TensorFlow loads, and proves that it answers as the Keras model."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mltool import extras
+from mltool.errors import VerificationError
+from mltool.evaluation.agreement import Agreement, compare
+from mltool.evaluation.evaluate import output_of, run_data
+from mltool.inference.answers import threshold_of
+from mltool.inference.keras_predictor import KerasPredictor, load_keras_model
+from mltool.inference.saved_model import SavedModelPredictor
+from mltool.runs.atomic import writing_folder
+from mltool.runs.input_schema import InputSchema
+from mltool.runs.run import Run
+
+logger = logging.getLogger("mltool")
+
+SIGNATURE = "serving_default"
+
+NUM_SAMPLES = 256
+"""Test samples that the SavedModel is held against the Keras model on."""
+
+TOLERANCE = 1e-5
+"""Largest difference from the Keras model, as a share of its largest output: the order of float32 sums differs."""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export left.
+
+    Attributes:
+        run: of the model.
+        path: the SavedModel.
+        agreement: with the Keras model, on test samples; None where nothing had to be done.
+    """
+
+    run: Run
+    path: Path
+    agreement: Agreement | None
+
+
+def export(run: Run, *, force: bool = False) -> ExportResult:
+    """Writes `saved_model/1` with the signature `serving_default`, raw input names and dtypes kept.
+
+    Args:
+        run: trained.
+        force: also when equal inputs were exported before.
+
+    Raises:
+        ArtifactError: if the run was not trained, or its model changed since.
+        VerificationError: if the SavedModel does not answer as the Keras model.
+    """
+    with run.locked():
+        result = export_locked(run, force=force)
+    if result.agreement is None:
+        logger.info("%s is there already, from equal inputs; nothing to do (--force makes it again)", result.path)
+    return result
+
+
+def export_locked(run: Run, *, force: bool = False) -> ExportResult:
+    """As `export`, for a caller that holds the run's lock."""
+    run.clear_partial_files()
+    run.require_unchanged(run.keras_file)
+    folder = run.saved_model_folder
+    inputs = {
+        "model": run.artifact_hash(run.keras_file),
+        "tensorflow": extras.version_of("tensorflow"),
+        "mltool": extras.version_of("mltool-tf"),
+    }
+    if not force and folder.is_dir() and run.stage_is_fresh("export", inputs):
+        run.require_unchanged(folder)
+        return ExportResult(run, folder, None)
+    started = time.perf_counter()
+    model = load_keras_model(run.keras_file)
+    with writing_folder(folder) as temporary:
+        _write(model, run.input_schema, temporary)
+        agreement = _verify(run, model, temporary)
+    run.record_artifact(folder)
+    run.record_stage("export", inputs, time.perf_counter() - started)
+    return ExportResult(run, folder, agreement)
+
+
+def _write(model: Any, schema: InputSchema, folder: Path) -> None:
+    """Writes the signature: keywords named as the inputs, a map with the output's name."""
+    tf, keras = extras.tensorflow(), extras.keras()
+    specs = {
+        info.name: tf.TensorSpec((None, *info.shape), getattr(tf, info.dtype), name=info.name) for info in schema.inputs
+    }
+    single = len(specs) == 1
+
+    def serve(inputs: Any) -> Any:
+        return {schema.output: model(next(iter(inputs.values())) if single else inputs, training=False)}
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(SIGNATURE, serve, [specs])
+    archive.write_out(str(folder), verbose=False)
+
+
+def _verify(run: Run, model: Any, folder: Path) -> Agreement:
+    """Holds the SavedModel against the Keras model on test samples."""
+    data, schema = run_data(run), run.input_schema
+    inputs = data.take(data.splits.test[:NUM_SAMPLES]).inputs
+    expected = output_of(KerasPredictor(model, schema.output), inputs, schema, run.keras_file)
+    outputs = output_of(SavedModelPredictor(folder), inputs, schema, folder)
+    agreement = compare(expected, outputs, schema.task, threshold=threshold_of(schema))
+    if agreement.has_nan or not agreement.max_error <= TOLERANCE * (float(np.abs(expected).max()) or 1.0):
+        message = f"the SavedModel does not answer as the Keras model: {agreement}"
+        raise VerificationError(message, "this is a flaw of the export; please report it")
+    return agreement

@@ -1,0 +1,1 @@
+"""Predictor: one protocol, one file per runtime."""

@@ -1,0 +1,57 @@
+"""From a path to a predictor: the table of runtimes."""
+
+from pathlib import Path
+from typing import Literal
+
+from mltool.child import Child
+from mltool.errors import ArtifactError
+from mltool.inference.predictor import Predictor
+
+Kind = Literal["keras", "saved_model", "litert"]
+
+
+def kind_of(path: Path) -> Kind:
+    """What an artifact is, told by its ending or by what the folder holds.
+
+    Raises:
+        ArtifactError: if it is missing, or no model that mltool runs.
+    """
+    if not path.exists():
+        raise ArtifactError(f"{path} is missing")
+    if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            return "saved_model"
+    elif path.suffix == ".keras":
+        return "keras"
+    elif path.suffix == ".tflite":
+        return "litert"
+    raise ArtifactError(
+        f"{path} is not a model that this version runs", "a .keras file, a SavedModel folder, a .tflite file"
+    )
+
+
+def open_predictor(path: Path, *, child: Child | None = None, threads: int = 1) -> Predictor:
+    """Opens an artifact.
+
+    Args:
+        path: a `.keras` file, a SavedModel folder, a `.tflite` file.
+        child: a warm process for runtimes that need one.
+        threads: for runtimes that take a number.
+
+    Raises:
+        ArtifactError: if it is missing or damaged.
+        MissingExtraError: if its runtime is not installed.
+    """
+    match kind_of(path):
+        case "keras":
+            from mltool.inference.keras_predictor import KerasPredictor, load_keras_model
+
+            return KerasPredictor(load_keras_model(path))
+        case "saved_model":
+            from mltool.inference.saved_model import SavedModelPredictor
+
+            return SavedModelPredictor(path)
+        case "litert":
+            from mltool.inference.litert import LiteRtPredictor
+
+            return LiteRtPredictor(path, child=child, threads=threads)

@@ -1,0 +1,58 @@
+"""Answers samples with an artifact."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mltool.errors import ArtifactError, DataError
+from mltool.inference.answers import decide, probabilities
+from mltool.inference.open import open_predictor
+from mltool.inference.predictor import Array, Batch
+from mltool.runs.input_schema import InputSchema
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answers of an artifact.
+
+    Attributes:
+        artifact: that answered.
+        outputs: float32 [samples, values], as the artifact returns them.
+        probabilities: float64 [samples, values]; for a regression the values themselves.
+        answers: a label for every sample, or the values of a regression.
+    """
+
+    artifact: Path
+    outputs: Array
+    probabilities: Array
+    answers: list[Any]
+
+
+def predict(artifact: Path, batch: Batch, schema: InputSchema | None) -> Prediction:
+    """Runs an artifact on samples.
+
+    Args:
+        artifact: a `.keras` file, a SavedModel folder, a `.tflite` file.
+        batch: every input by name, [samples, ...], as the user has them: preprocessing is inside of the artifact.
+        schema: what the artifact takes and answers; without it the answers are the outputs themselves.
+
+    Raises:
+        ArtifactError: if the artifact is missing or damaged, or does not answer with numbers.
+        DataError: if the samples do not fit the inputs, or hold NaN or infinity, of which integers know nothing.
+    """
+    arrays = {name: np.asarray(array) for name, array in batch.items()}
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(f"input {name!r} holds NaN or infinity", "clean the samples")
+    with open_predictor(artifact) as predictor:
+        named = predictor.predict(arrays)
+    outputs = named.get(schema.output if schema else "", next(iter(named.values())))
+    if not np.isfinite(outputs).all():
+        raise ArtifactError(
+            f"{artifact} answers with NaN or infinity", "train it again, or bring its inputs into range"
+        )
+    if schema is None:
+        return Prediction(artifact, outputs, outputs.astype(np.float64), outputs.tolist())
+    return Prediction(artifact, outputs, probabilities(outputs, schema), decide(outputs, schema))

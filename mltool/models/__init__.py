@@ -1,0 +1,1 @@
+"""Spec to keras.Model."""

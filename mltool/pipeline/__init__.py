@@ -1,0 +1,1 @@
+"""Verbs composed from verbs: the chain of stages."""

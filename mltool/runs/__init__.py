@@ -1,0 +1,1 @@
+"""The run directory: every file name in it, atomic writes, lock, manifest."""

@@ -1,0 +1,122 @@
+"""Finds the run that a verb means: a folder, an id or its beginning, `latest`, or the newest with what is needed."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from mltool.errors import ArtifactError
+from mltool.runs.lite import LiteFolder
+from mltool.runs.run import Run
+
+logger = logging.getLogger("mltool")
+
+Need = Callable[[Run], bool]
+
+
+def is_trained(run: Run) -> bool:
+    """Whether the run has a trained model."""
+    return run.status == "trained" and run.keras_file.is_file()
+
+
+def is_unfinished(run: Run) -> bool:
+    """Whether `--resume` has something to do."""
+    return run.status != "trained"
+
+
+def all_runs(root: Path = Path("runs")) -> list[Run]:
+    """Every run under `root`, newest first; ids begin with the time."""
+    found = [Run(manifest.parent) for manifest in root.glob("*/*/run.json")]
+    return sorted(found, key=lambda run: (run.id, run.directory.stat().st_mtime_ns), reverse=True)
+
+
+def find_run(selector: str | Path | None, need: Need = is_trained, what: str = "a trained model") -> Run:
+    """The run that `selector` means.
+
+    Args:
+        selector: a folder, an id or its unique beginning, `latest`, or None for the newest with what is needed.
+        need: what the verb needs of a run that is not named.
+        what: the need in words, for the message.
+
+    Raises:
+        ArtifactError: if there is none, or a beginning fits several.
+    """
+    if selector and Path(selector).is_dir():
+        return Run.open(Path(selector))
+    runs = all_runs()
+    if selector is None or str(selector) == "latest":
+        for run in runs:
+            if _fits(run, need):
+                return Run.open(run.directory)
+        raise ArtifactError(f"no run with {what} under ./runs", "name a run, or make one: mltool train SPEC")
+    fitting = [run for run in runs if selector and run.id.startswith(str(selector))]
+    if len(fitting) > 1:
+        raise ArtifactError(
+            f"{selector!r} fits {len(fitting)} runs: {', '.join(run.id for run in fitting[:5])}", "write more of the id"
+        )
+    if not fitting:
+        raise ArtifactError(f"no run, folder or file is called {str(selector)!r}", "`ls runs/*` shows the ids")
+    return Run.open(fitting[0].directory)
+
+
+def _fits(run: Run, need: Need) -> bool:
+    """Whether a run has what is needed; one that is damaged has not, and must not hide the others."""
+    try:
+        return need(run)
+    except ArtifactError as error:
+        logger.warning("%s; it is passed over", error)
+        return False
+
+
+def find_resumable(selector: str | None) -> Run:
+    """The run that `--resume` means: as `find_run`; without a name the newest that is not finished, else the newest.
+
+    Raises:
+        ArtifactError: if there is none.
+    """
+    unfinished = any(_fits(run, is_unfinished) for run in all_runs())
+    need = is_unfinished if unfinished else is_trained
+    return find_run(selector, need, "training to go on with")
+
+
+def run_of(artifact: Path) -> Run | None:
+    """The run that an artifact file or folder lies in, if it lies in one."""
+    for folder in artifact.absolute().parents:
+        if (folder / "run.json").is_file() and (folder / "spec.yaml").is_file():
+            return Run.open(folder)
+    return None
+
+
+def find_artifact(selector: str | None) -> tuple[Run | None, Path]:
+    """The artifact that `selector` means, and the run that it lies in.
+
+    Args:
+        selector: a model file or SavedModel folder; else a run (see `find_run`), which means its `model.keras`.
+
+    Raises:
+        ArtifactError: if there is none, it was rejected, or it is not what the run recorded.
+    """
+    path = Path(selector) if selector is not None else None
+    is_model = path is not None and (path.is_file() or (path / "saved_model.pb").is_file())
+    if path is None or not is_model:
+        run = find_run(selector)
+        return run, run.require_unchanged(run.keras_file)
+    run_or_none = run_of(path)
+    require_sound(run_or_none, path)
+    return run_or_none, path
+
+
+def require_sound(run: Run | None, path: Path) -> None:
+    """Holds an artifact against what its run, or the record beside it, says of it.
+
+    Raises:
+        ArtifactError: if it was rejected, is not recorded, or was changed.
+    """
+    if path.absolute().parent.name == "rejected":
+        raise ArtifactError(
+            f"{path} was rejected when it was made", f"see {path.with_suffix('.json')}; `mltool inspect` shows it"
+        )
+    if run is not None and path.absolute().is_relative_to(run.directory):
+        run.require_unchanged(path.absolute())
+    lite = LiteFolder(path.parent)
+    if path.suffix == ".tflite" and lite.record_file(path.stem).is_file():
+        lite.require_unchanged(path.stem)

@@ -1,0 +1,1 @@
+"""The YAML, typed; Keras' catalogue."""

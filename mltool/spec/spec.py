@@ -1,0 +1,165 @@
+"""The whole spec: all sections, and what must hold between them."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, Strict, model_validator
+
+from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
+from mltool.spec.convert import ConvertSpec
+from mltool.spec.data import DataSpec
+from mltool.spec.export import ExportSpec, ServeSpec
+from mltool.spec.limits import Drop, LimitsSpec
+from mltool.spec.model import SINGLE, LayerSpec, ModelSpec
+from mltool.spec.section import Later, Section, raise_problems
+from mltool.spec.task import takes_logits
+from mltool.spec.train import TrainSpec, close_hint, metric_name
+
+__all__ = ["INFERRED_INPUTS", "Spec", "metric_name", "to_plain"]
+
+INFERRED_INPUTS = ("image", "x")
+"""Names that an undeclared input gets: `image` where a sample has two or three axes, else `x`."""
+
+
+class Spec(Section):
+    """One YAML file: data, model, training, export, conversion, limits."""
+
+    version: Literal[1] = 1
+    """Version of the spec's form."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    """Name of the model: letters, digits, _ and -; runs go to runs/NAME."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
+    """Seeds splits, weights, order, dropout and augmentation."""
+    include: Annotated[Any, Later()] = None
+    """Other YAML files that this one builds on."""
+    data: DataSpec
+    """Where samples come from, how they are shared out, and what training does to them."""
+    model: ModelSpec
+    """Preprocessing and layers; both are part of the model and so of every artifact."""
+    train: TrainSpec
+    """Optimizer, loss, metrics, callbacks, and how long."""
+    export: ExportSpec = ExportSpec()
+    """What the SavedModel holds."""
+    convert: Annotated[tuple[ConvertSpec, ...], Strict(False)] = (ConvertSpec(name="none"),)
+    """The .tflite files to make of it."""
+    limits: LimitsSpec = LimitsSpec()
+    """What every artifact must keep."""
+    serve: ServeSpec = ServeSpec()
+    """How the model is served."""
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> "Spec":
+        problems = (
+            *self._input_problems(),
+            *self._output_problems(),
+            *self._convert_problems(),
+            *self._limit_problems(),
+        )
+        raise_problems(problems, None)
+        return self
+
+    def _input_problems(self) -> Iterable[Problem]:
+        """Inputs that the layers take, and that the data have."""
+        declared = tuple(self.data.inputs) if self.data.inputs else INFERRED_INPUTS
+        known = {*declared, *(layer.name for layer in self.model.layers)}
+        for index, layer in enumerate(self.model.layers):
+            place = ("model", "layers", index, layer.layer.name)
+            for position, name in enumerate(layer.inputs):
+                if name not in known and self._names_are_known:
+                    message = f"no layer or input is called {name!r}"
+                    yield Problem((*place, "inputs", position), False, message, close_hint(name, sorted(known)))
+            if index == 0 and not layer.inputs and self.data.inputs and len(self.data.inputs) > 1:
+                message = f"the first layer must say which inputs it takes: {', '.join(declared)}"
+                yield Problem((*place, "inputs"), True, message, f"add inputs: [{declared[0]}]")
+        for name in self.model.preprocess:
+            if name != SINGLE and name not in declared:
+                message = f"the data have no input called {name!r}"
+                yield Problem(("model", "preprocess", name), True, message, close_hint(name, declared))
+        if SINGLE in self.model.preprocess and self.data.inputs and len(self.data.inputs) > 1:
+            message = f"must be a map from input to layers: the data have {len(declared)} inputs"
+            yield Problem(("model", "preprocess"), False, message, f"write preprocess: {{{declared[0]}: [...]}}")
+        for name in sorted(set(self.model.layer_names) & set(self.data.inputs or ())):
+            message = f"{name!r} is the name of an input and of a layer"
+            yield Problem(("data", "inputs", name), True, message, "rename one of them")
+
+    def _output_problems(self) -> Iterable[Problem]:
+        """Whether the loss takes what the last layer gives; told only where both are certain."""
+        last, loss = self.model.layers[-1], self.train.loss
+        activation = _activation_of(last)
+        if activation is None or not takes_logits(loss):
+            return
+        place = ("train", "loss", loss.name, "from_logits")
+        if loss.arguments.get("from_logits") and activation in ("softmax", "sigmoid"):
+            message = f"the last layer {last.name!r} ends in {activation}, and from_logits: true applies it again"
+            yield Problem(place, False, message, f"take {activation} out of the model, or write from_logits: false")
+        if not loss.arguments.get("from_logits") and activation == "linear":
+            message = (
+                f"the last layer {last.name!r} has no activation, so it gives logits; the loss expects probabilities"
+            )
+            yield Problem(place, False, message, f"write {loss.name}: {{from_logits: true}}")
+
+    def _convert_problems(self) -> Iterable[Problem]:
+        seen: set[str] = set()
+        for index, entry in enumerate(self.convert):
+            if entry.name in seen:
+                message = f"the name {entry.name!r} is used twice"
+                yield Problem(("convert", index, "name"), False, message, "give one a name: of its own")
+            seen.add(entry.name)
+            for position, name in enumerate(entry.keep_float):
+                if name not in self.model.layer_names and self._names_are_known:
+                    hint = close_hint(name, self.model.layer_names)
+                    place = ("convert", index, "keep_float", position)
+                    yield Problem(place, False, f"no layer is called {name!r}", hint)
+
+    def _limit_problems(self) -> Iterable[Problem]:
+        if UNREADABLE in self.train.metrics:
+            return
+        metrics = [metric_name(metric) for metric in self.train.metrics]
+        entries: list[tuple[tuple[str | int, ...], LimitsSpec]] = [(("limits",), self.limits)]
+        entries += [(("convert", i, "limits"), entry.limits) for i, entry in enumerate(self.convert) if entry.limits]
+        for path, limits in entries:
+            if limits.metric is not None and limits.metric not in metrics:
+                message = f"train.metrics has no {limits.metric!r}"
+                yield Problem((*path, "metric"), False, message, close_hint(limits.metric, metrics))
+            if limits.metric is None and not metrics:
+                for key in ("min", "max"):
+                    if getattr(limits, key) is not None:
+                        yield Problem((*path, key), True, "there is no metric to hold", "add one to train.metrics")
+
+    @property
+    def _names_are_known(self) -> bool:
+        """False where a layer could not be read and so has no name."""
+        return all(
+            layer.layer != UNREADABLE or layer.named for layer in (*self.model.preprocess_layers, *self.model.layers)
+        )
+
+
+def _activation_of(layer: LayerSpec) -> str | None:
+    """The activation that the outputs of a layer went through; None where that is not certain."""
+    match layer.layer.name:
+        case "Softmax":
+            return "softmax"
+        case "Dense" | "Activation":
+            activation = layer.layer.arguments.get("activation")
+            return activation.name if isinstance(activation, KerasObject) else "linear"
+        case _:
+            return None
+
+
+def to_plain(value: Any) -> Any:
+    """A section as plain YAML data that reads back as an equal section; keys without a value are left out."""
+    if isinstance(value, BaseModel):
+        fields = (
+            (name, field.default, to_plain(getattr(value, name))) for name, field in type(value).model_fields.items()
+        )
+        return {name: plain for name, default, plain in fields if plain is not None or default is not None}
+    if isinstance(value, KerasObject | LayerSpec):
+        return value.to_spec()
+    if isinstance(value, Drop):
+        return str(value) if value.relative else value.value
+    if isinstance(value, dict):
+        plain = {key: to_plain(item) for key, item in value.items()}
+        return plain[SINGLE] if set(plain) == {SINGLE} else plain
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value

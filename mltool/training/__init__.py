@@ -1,0 +1,1 @@
+"""Strategy, optimizers, loop, callbacks, checkpoints."""

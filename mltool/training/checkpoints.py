@@ -1,0 +1,176 @@
+"""Checkpoints: every variable and the state of the run in one .npz, written whole or not at all.
+
+One file of plain arrays instead of tf.train.Checkpoint's three: one rename makes it exist, its CRCs tell damage, and it
+can be read without TensorFlow.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mltool.errors import ArtifactError
+from mltool.runs.atomic import writing
+
+logger = logging.getLogger("mltool")
+
+Array = np.ndarray[Any, Any]
+
+KEPT = 2
+"""Checkpoints that stay beside the best weights: a damaged one leaves the one before."""
+
+
+@dataclass
+class State:
+    """Where training stands.
+
+    Attributes:
+        phase: of the spec's phases; 0 in this version.
+        epoch: that is running, from 0.
+        step: of that epoch that comes next.
+        global_step: steps since the beginning.
+        best_epoch: whose weights are the best so far, and `best_value` of the monitor; None before the first.
+        logs: results of the epoch's training steps, once all of them ran; None before.
+        callbacks: state of every callback, by its name.
+        stopped: why training ended before its last epoch.
+        seconds: spent in steps of training and validation so far.
+    """
+
+    phase: int = 0
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    best_epoch: int | None = None
+    best_value: float | None = None
+    logs: dict[str, float] | None = None
+    callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stopped: str | None = None
+    seconds: float = 0.0
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        folder: `checkpoints/` of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._damaged: set[Path] = set()
+
+    def save(self, state: State, variables: Sequence[Any]) -> None:
+        """Writes a checkpoint, then removes those that are no longer needed.
+
+        In this order, so that a process killed at any point leaves at least one that is whole, with its best weights.
+        """
+        arrays = _arrays(variables)
+        arrays["state"] = np.frombuffer(json.dumps(asdict(state)).encode(), dtype=np.uint8)
+        newest = self._step_file(state.global_step)
+        _save(newest, arrays)
+        self._damaged.discard(newest)
+        kept = [file for file in self._newest_first() if file not in self._damaged][:KEPT]
+        for file in self._newest_first():
+            if file not in kept:
+                file.unlink()
+        # The checkpoint before may still name the second best weights: they go when it goes.
+        needed = {self._best_file(epoch) for epoch in map(_best_epoch_of, kept) if epoch is not None}
+        for best in self.folder.glob("best-*.npz"):
+            if best not in needed:
+                best.unlink()
+
+    def save_best(self, epoch: int, variables: Sequence[Any]) -> None:
+        """Writes the best weights so far; call before `save`, which makes them count."""
+        _save(self._best_file(epoch), _arrays(variables))
+
+    def load(self, variables: Sequence[Any]) -> State | None:
+        """Puts the newest whole checkpoint into the variables; None when there is none.
+
+        Raises:
+            ArtifactError: if it belongs to another model.
+        """
+        for file in self._newest_first():
+            try:
+                arrays = _read(file)
+                state = _state(arrays.pop("state"))
+                if state.best_epoch is not None:
+                    _read(self._best_file(state.best_epoch))
+            # A damaged file raises whatever the readers of zip, numpy and JSON meet first.
+            except Exception as error:
+                logger.warning("checkpoint %s is damaged (%s); going back to the one before", file.name, error)
+                self._damaged.add(file)  # and removed when a whole one is there
+                continue
+            _assign(file, arrays, variables)
+            return state
+        if self._newest_first():
+            logger.warning("no checkpoint is whole: training starts from the beginning")
+        return None
+
+    def load_best(self, epoch: int, variables: Sequence[Any]) -> None:
+        """Puts the best weights into the variables.
+
+        Raises:
+            ArtifactError: if they are missing or damaged.
+        """
+        file = self._best_file(epoch)
+        try:
+            arrays = _read(file)
+        except Exception as error:  # as in `load`
+            raise ArtifactError(f"{file} is missing or damaged: {error}", "train again") from error
+        _assign(file, arrays, variables)
+
+    def _best_file(self, epoch: int) -> Path:
+        return self.folder / f"best-{epoch}.npz"
+
+    def _step_file(self, global_step: int) -> Path:
+        return self.folder / f"step-{global_step:09d}.npz"
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.npz"), reverse=True)
+
+
+def _save(file: Path, arrays: dict[str, Array]) -> None:
+    with writing(file) as temporary, temporary.open("wb") as opened:
+        np.savez(opened, **arrays)  # type: ignore[arg-type]
+
+
+def _read(file: Path) -> dict[str, Array]:
+    with np.load(file, allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def _state(stored: Array) -> State:
+    return State(**json.loads(stored.tobytes().decode()))
+
+
+def _best_epoch_of(file: Path) -> int | None:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return _state(stored["state"]).best_epoch
+    except Exception:  # as in `load`, which will tell
+        return None
+
+
+def _arrays(variables: Sequence[Any]) -> dict[str, Array]:
+    return dict(zip(_names(variables), map(np.asarray, variables), strict=True))
+
+
+def _names(variables: Sequence[Any]) -> list[str]:
+    """A name for every variable that is the same in every process; Keras counts its objects: `adam_1/iteration`."""
+    return [f"{index:05d}:{re.sub(r'_[0-9]+(?=/|$)', '', v.path)}" for index, v in enumerate(variables)]
+
+
+def _assign(file: Path, arrays: dict[str, Array], variables: Sequence[Any]) -> None:
+    expected = {name: tuple(variable.shape) for name, variable in zip(_names(variables), variables, strict=True)}
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != expected:
+        name = next(name for name in (*expected, *found) if found.get(name) != expected.get(name))
+        message = f"{file} belongs to another model: {name.partition(':')[2]} is {found.get(name, 'missing')} there"
+        raise ArtifactError(f"{message}, {expected.get(name, 'missing')} here", "train again")
+    for variable, array in zip(variables, arrays.values(), strict=True):
+        variable.assign(array)

@@ -1,0 +1,156 @@
+"""The epochs of one training: steps in chunks, validation, callbacks, checkpoints, and stopping when asked to."""
+
+import logging
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from mltool import console, extras
+from mltool.errors import Interrupted, TrainingError
+from mltool.runs.run import Run
+from mltool.training.callbacks import improves, restore, state_of
+from mltool.training.checkpoints import Checkpoints, State
+from mltool.training.chunks import Chunks
+from mltool.training.interrupts import Interrupts
+from mltool.training.records import Events, append_line, keep_lines
+from mltool.training.setup import Setup
+
+logger = logging.getLogger("mltool")
+
+
+class Epochs:
+    """Runs the epochs that are left of a run; nothing that it does depends on where a process before was cut.
+
+    Args:
+        run: locked by the caller.
+        setup: with the weights of the beginning.
+        interrupts: the wish to stop.
+
+    Attributes:
+        state: where training stands.
+    """
+
+    def __init__(self, run: Run, setup: Setup, interrupts: Interrupts) -> None:
+        self.state = State()
+        self._run, self._setup, self._interrupts = run, setup, interrupts
+        self._loop = setup.loop
+        self._checkpoints = Checkpoints(run.checkpoints_folder)
+        self._events = Events(run.events_folder)
+        self._train_chunks, self._validation_chunks = Chunks(), Chunks()
+
+    def take_up(self) -> None:
+        """Puts the newest checkpoint back, where there is one."""
+        found = self._checkpoints.load(self._loop.variables())
+        if found is None:
+            self._run.metrics_file.unlink(missing_ok=True)
+            return
+        self.state = found
+        for name, callback in self._setup.callbacks.items():
+            restore(callback, found.callbacks[name])
+        keep_lines(self._run.metrics_file, found.epoch)
+        logger.info("resuming %s at epoch %d, step %d", self._run.id, found.epoch + 1, found.step)
+
+    def run_all(self) -> State:
+        """Runs until the last epoch, or until a callback stops.
+
+        Raises:
+            TrainingError: if the loss is no longer a number.
+            Interrupted: after Ctrl-C or SIGTERM; a checkpoint of the very step is left.
+        """
+        state, epochs = self.state, self._setup.epochs
+        with console.progress("training", epochs * self._setup.pipeline.steps, completed=state.global_step) as bar:
+            while state.epoch < epochs and state.stopped is None:
+                self._stop_if_asked()
+                if state.logs is None:
+                    state.logs = self._train_epoch(bar)
+                self._end_epoch(state.logs | self._validate(), bar)
+        return state
+
+    def keep_the_best(self) -> None:
+        """Puts the weights that `keep` asks for into the model."""
+        if self.state.best_epoch is not None:
+            self._checkpoints.load_best(self.state.best_epoch, self._loop.model.variables)
+
+    def _train_epoch(self, bar: console.Progress) -> dict[str, float]:
+        """The steps of an epoch that did not run yet; gives the results of all its steps."""
+        state, pipeline = self.state, self._setup.pipeline
+        if state.step == 0:
+            self._loop.reset_metrics()
+        batches = pipeline.epoch(state.epoch, state.step)
+        for count in self._in_chunks(self._loop.train_steps, batches, self._train_chunks, pipeline.steps - state.step):
+            state.step += count
+            state.global_step += count
+            loss = self._loop.running_loss()
+            bar.update(state.global_step, f"epoch {state.epoch + 1} loss {loss:.4f}")
+            if not np.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} after step {state.step} of epoch {state.epoch + 1}",
+                    "lower the learning rate, or look at the data",
+                )
+            if state.step < pipeline.steps:
+                self._stop_if_asked()
+        return self._loop.results()
+
+    def _validate(self) -> dict[str, float]:
+        self._loop.reset_metrics()
+        validation = self._setup.validation
+        batches = validation.epoch(0)
+        for _ in self._in_chunks(self._loop.evaluate_steps, batches, self._validation_chunks, validation.steps):
+            self._stop_if_asked()  # and validate this epoch again
+        return {f"val_{name}": value for name, value in self._loop.results().items()}
+
+    def _in_chunks(
+        self, run_steps: Callable[..., None], batches: Iterator[Any], chunks: Chunks, left: int
+    ) -> Iterator[int]:
+        """Runs `left` steps; yields after every chunk how many steps it had."""
+        tf = extras.tensorflow()
+        while left:
+            count = chunks.next_length(left)
+            started = time.perf_counter()
+            run_steps(batches, tf.constant(count, tf.int64))
+            self._loop.running_loss()  # waits for the device
+            seconds = time.perf_counter() - started
+            chunks.took(count, seconds)
+            self.state.seconds += seconds
+            left -= count
+            yield count
+
+    def _end_epoch(self, results: dict[str, float], bar: console.Progress) -> None:
+        """Writes the results down, asks the callbacks, and leaves a checkpoint."""
+        state, optimizer = self.state, self._loop.optimizer
+        scalars = results | {"learning_rate": float(optimizer.learning_rate)}
+        seconds = round(state.seconds, 3)
+        line = {"epoch": state.epoch + 1, "step": state.global_step, **scalars, "seconds": seconds}
+        append_line(self._run.metrics_file, line)
+        self._events.write(state.epoch + 1, scalars)
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in results.items())
+        bar.line(f"epoch {state.epoch + 1}/{self._setup.epochs}  {shown}")
+        self._note_best(results)
+        for callback in self._setup.callbacks.values():
+            state.stopped = callback.on_epoch_end(state.epoch, results, optimizer) or state.stopped
+        state.epoch, state.step, state.logs = state.epoch + 1, 0, None
+        self._save()
+
+    def _note_best(self, results: dict[str, float]) -> None:
+        monitor, state = self._setup.monitor, self.state
+        value = results[monitor.monitor]
+        if self._setup.keep_best and improves(monitor.mode, value, state.best_value):
+            state.best_epoch, state.best_value = state.epoch, value
+            self._checkpoints.save_best(state.epoch, self._loop.model.variables)
+
+    def _stop_if_asked(self) -> None:
+        if not self._interrupts.asked:
+            return
+        self._save()
+        raise Interrupted(
+            f"{self._interrupts.name}: stopped at epoch {self.state.epoch + 1}, step {self.state.step}"
+            f" of {self._setup.pipeline.steps}",
+            f"go on with: mltool train --resume {shlex.quote(str(self._run.directory))}",
+        )
+
+    def _save(self) -> None:
+        self.state.callbacks = {name: state_of(callback) for name, callback in self._setup.callbacks.items()}
+        self._checkpoints.save(self.state, self._loop.variables())

@@ -1,0 +1,159 @@
+"""From a run to all that its training needs: data, model, loop, pipelines; here the spec stops."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mltool import extras
+from mltool.data.augment import Augmentation, build_augmentation
+from mltool.data.dataset import Dataset
+from mltool.data.identity import fingerprint
+from mltool.data.pipeline import Pipeline
+from mltool.models.build import build_model, require_output
+from mltool.models.keras_objects import build_keras
+from mltool.runs.input_schema import InputInfo, InputSchema
+from mltool.runs.run import Run
+from mltool.spec.spec import Spec
+from mltool.spec.task import output_kind
+from mltool.training.callbacks import Callback, EarlyStopping, build_callback
+from mltool.training.environment import describe_environment
+from mltool.training.loop import Loop
+from mltool.training.strategy import build_strategy, make_deterministic
+
+logger = logging.getLogger("mltool")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a training works with.
+
+    Attributes:
+        epochs: at most.
+        keep_best: whether the best weights are kept, not the last.
+        data: with its splits.
+        loop: holds the model and the optimizer.
+        pipeline: training batches.
+        validation: validation batches.
+        callbacks: by Keras' name.
+        monitor: the callback whose monitor says which weights are the best.
+    """
+
+    epochs: int
+    keep_best: bool
+    data: Dataset
+    loop: Loop
+    pipeline: Pipeline
+    validation: Pipeline
+    callbacks: dict[str, Callback]
+    monitor: Callback
+
+
+def build_setup(run: Run) -> Setup:
+    """Reads the data and builds the model of a run, with weights as at its beginning.
+
+    Raises:
+        DataError: if the data are missing, damaged, or changed since the run began.
+        SpecError: if model, loss or metrics do not fit the data.
+    """
+    spec = run.spec
+    data = _open_data(run, spec)
+    extras.keras().utils.set_random_seed(spec.seed)
+    make_deterministic()
+    strategy = build_strategy()
+    train = data.split("train")
+    with strategy.scope():
+        model = build_model(spec.model, data.input_shapes, name=spec.name, adapt_on=train.inputs)
+        _require_output(model, spec, data)
+        optimizer = build_keras(spec.train.optimizer, "optimizers", at=f"train.optimizer.{spec.train.optimizer.name}")
+    loop = Loop(model, optimizer, loss=spec.train.loss, metrics=spec.train.metrics, strategy=strategy)
+    distribute = strategy.experimental_distribute_dataset if strategy.num_replicas_in_sync > 1 else None
+    callbacks = _build_callbacks(spec, loop)
+    return Setup(
+        epochs=spec.train.epochs,
+        keep_best=spec.train.keep == "best",
+        data=data,
+        loop=loop,
+        pipeline=Pipeline(
+            train, spec.data.batch_size, seed=spec.seed, augment=_build_augment(spec, data), distribute=distribute
+        ),
+        validation=Pipeline(data.split("validation"), spec.data.batch_size, distribute=distribute),
+        callbacks=callbacks,
+        monitor=callbacks.get("EarlyStopping", EarlyStopping(mode="min")),
+    )
+
+
+def record_setup(run: Run, setup: Setup) -> None:
+    """Writes into the run what it starts from: splits, data, what the model takes, versions and devices."""
+    data = setup.data
+    splits, hashes = data.splits, data.split_hashes()
+    if not run.splits_file.is_file():
+        run.save_splits(data.record())
+    if splits.dropped or splits.kept:
+        what, count = ("dropped", splits.dropped) if splits.dropped else ("kept", splits.kept)
+        logger.info("%d copies of test or validation samples in training: %s", count, what)
+    run.update(
+        status="training",
+        error=None,
+        input=_input_schema(run.spec, setup).to_json(),
+        data={
+            "fingerprint": data.fingerprint,
+            "source": data.source.origin,
+            "splits": {
+                name: {"samples": len(ids), "hash": fingerprint(hashes[name])} for name, ids in splits.ids().items()
+            },
+            "dropped_copies": splits.dropped,
+            "kept_copies": splits.kept,
+        },
+        environment=describe_environment(setup.loop.strategy),
+    )
+
+
+def _open_data(run: Run, spec: Spec) -> Dataset:
+    data = Dataset(spec)
+    if run.splits_file.is_file():
+        data.use_stored_splits(run.load_splits())
+    return data
+
+
+def _require_output(model: Any, spec: Spec, data: Dataset) -> None:
+    count, what = len(data.labels), f"{len(data.labels)} classes"
+    if data.task == "binary":
+        count = 1
+    elif data.task == "regression":
+        count = int(np.prod(data.targets.shape[1:]))
+        what = f"{count} values a sample as target"
+    require_output(model, spec.model, num_outputs=count, what=what)
+
+
+def _build_augment(spec: Spec, data: Dataset) -> Augmentation | None:
+    if not spec.data.augment:
+        return None
+    layers = [build_keras(o, "layers", at=f"data.augment.{i}.{o.name}") for i, o in enumerate(spec.data.augment)]
+    return build_augmentation(layers, spec.seed, sample_shape=next(iter(data.input_shapes.values())))
+
+
+def _build_callbacks(spec: Spec, loop: Loop) -> dict[str, Callback]:
+    directions = loop.greater_is_better()
+    return {
+        callback.name: build_callback(callback, directions, at=f"train.callbacks.{index}.{callback.name}")
+        for index, callback in enumerate(spec.train.callbacks)
+    }
+
+
+def _input_schema(spec: Spec, setup: Setup) -> InputSchema:
+    data = setup.data
+    inputs = tuple(
+        InputInfo(name, "float32", tuple(array.shape[1:]), float(array.min()), float(array.max()))
+        for name, array in data.split("train").inputs.items()
+    )
+    return InputSchema(
+        inputs=inputs,
+        output=spec.model.layers[-1].name,
+        output_shape=tuple(setup.loop.model.output_shape[1:]),
+        task=data.task,
+        activation=output_kind(spec.train.loss),
+        labels=data.labels,
+        preprocessing=tuple(layer.name for layer in spec.model.preprocess_layers),
+    )

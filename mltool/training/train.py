@@ -1,0 +1,104 @@
+"""Trains the model of a run: from the beginning, or from its newest checkpoint."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mltool.errors import Interrupted, MltoolError
+from mltool.runs.atomic import writing
+from mltool.runs.run import Run
+from mltool.training.checkpoints import State
+from mltool.training.epochs import Epochs
+from mltool.training.interrupts import Interrupts
+from mltool.training.records import NOT_METRICS, read_lines
+from mltool.training.setup import build_setup, record_setup
+
+logger = logging.getLogger("mltool")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training left.
+
+    Attributes:
+        run: where.
+        epochs: that were run, over all resumptions.
+        best_epoch: whose weights were kept (from 1), or None with `keep: last`.
+        metrics: of the last epoch, training and validation; those that are numbers.
+        seconds: of training, over all resumptions.
+    """
+
+    run: Run
+    epochs: int
+    best_epoch: int | None
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+def train(run: Run) -> TrainResult:
+    """Trains the model of `run`; continues from its newest checkpoint where there is one.
+
+    The weights are bit for bit those of a training that was never cut. A finished run is left as it is.
+
+    Raises:
+        DataError: if the data are missing, damaged, or changed since the run began.
+        SpecError: if the model does not fit the data.
+        TrainingError: if the loss is no longer a number.
+        Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
+        MachineError: if another process trains this run.
+    """
+    with run.locked():
+        run.clear_partial_files()
+        if run.status == "trained":
+            logger.info("%s is finished already", run.directory)
+            return _result_of(run)
+        try:
+            with Interrupts() as interrupts:
+                return _train(run, interrupts)
+        except (Interrupted, KeyboardInterrupt):
+            run.update(status="interrupted")
+            raise
+        except MltoolError as error:
+            run.update(status="failed", error=str(error))
+            raise
+
+
+def _train(run: Run, interrupts: Interrupts) -> TrainResult:
+    setup = build_setup(run)
+    epochs = Epochs(run, setup, interrupts)
+    epochs.take_up()
+    record_setup(run, setup)
+    state = epochs.run_all()
+    if state.stopped:
+        logger.info("stopped after epoch %d: %s", state.epoch, state.stopped)
+    epochs.keep_the_best()
+    _save_model(setup.loop.model, run.keras_file)
+    _record_end(run, state)
+    return _result_of(run)
+
+
+def _save_model(model: Any, file: Path) -> None:
+    with writing(file) as temporary:
+        # Keras tells the format by the ending.
+        named = temporary.with_name(f"{temporary.name}.keras")
+        model.save(named)
+        named.replace(temporary)
+
+
+def _record_end(run: Run, state: State) -> None:
+    """Makes the run a trained one; the status comes last, so that a process killed before ends it again."""
+    run.record_artifact(run.keras_file)
+    run.record_stage("train", run.spec_file.read_text(encoding="utf-8"), state.seconds)
+    best = None if state.best_epoch is None else state.best_epoch + 1
+    run.update(status="trained", epochs=state.epoch, best_epoch=best, stopped=state.stopped)
+
+
+def _result_of(run: Run) -> TrainResult:
+    manifest, lines = run.manifest, read_lines(run.metrics_file)
+    last = lines[-1] if lines else {}
+    metrics = {name: value for name, value in last.items() if name not in NOT_METRICS and value is not None}
+    return TrainResult(
+        run, manifest["epochs"], manifest.get("best_epoch"), metrics, manifest["stages"]["train"]["seconds"]
+    )
