@@ -1,0 +1,104 @@
+"""The representative dataset: training data only, every class, sound."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from mltool.conversion.calibration import draw_representative, require_sound
+from mltool.data.dataset import Samples
+from mltool.data.splits import Splits
+from mltool.errors import DataError
+from mltool.evaluation.verify import require_from_training
+
+
+@dataclass
+class Data:
+    """What is drawn from: 300 samples, every third a test sample, classes of 75, 20 and 5 %."""
+
+    task: str = "classification"
+    targets: np.ndarray = field(default_factory=lambda: np.repeat([0, 1, 2], [225, 60, 15]))
+    hashes: np.ndarray = field(default_factory=lambda: np.arange(1000, 1300, dtype=np.uint64))
+    splits: Splits = field(
+        default_factory=lambda: Splits(
+            np.flatnonzero(np.arange(300) % 3 == 0), np.flatnonzero(np.arange(300) % 3 == 1), np.arange(2, 300, 3)
+        )
+    )
+
+    def take(self, ids):
+        return Samples({"x": np.zeros((len(ids), 1))}, self.targets[ids], ids)
+
+
+def test_every_class_is_drawn_in_proportion_the_same_way_every_time():
+    drawn = draw_representative(Data(), 40, seed=1)
+    assert np.bincount(drawn.samples.targets).tolist() == [30, 8, 2]
+    assert drawn.hashes.tolist() == (drawn.samples.ids + 1000).tolist()
+    assert drawn.samples.ids.tolist() == draw_representative(Data(), 40, seed=1).samples.ids.tolist()
+    assert drawn.samples.ids.tolist() != draw_representative(Data(), 40, seed=2).samples.ids.tolist()
+
+
+def test_no_more_is_drawn_than_there_is_and_values_need_no_classes():
+    assert len(draw_representative(Data(task="regression"), 500, seed=1).samples) == 100
+
+
+def test_copies_of_held_out_samples_are_passed_over():
+    """`duplicates: keep` leaves them in the training split."""
+    data = Data()
+    data.hashes[data.splits.train[:50]] = data.hashes[data.splits.test[:50]]
+    drawn = draw_representative(data, 100, seed=1)
+    assert set(drawn.samples.ids) == set(data.splits.train[50:])
+
+
+def test_too_few_training_samples_are_refused():
+    data = Data(splits=Splits(np.arange(31), np.arange(31, 60), np.arange(60, 300)))
+    with pytest.raises(DataError, match="needs 32 training samples, there are 31"):
+        draw_representative(data, 128, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("ids", "hashes", "message"),
+    [
+        pytest.param([0, 3], [1, 2], None, id="clean"),
+        pytest.param([0, 7], [1, 2], "1 of 2 calibration samples are test samples .first: 7.", id="a test id"),
+        pytest.param(
+            [0, 3], [1, 70], "1 of 2 calibration samples are test samples .first: 3.", id="a test sample's copy"
+        ),
+        pytest.param([5, 3], [1, 2], "1 of 2 calibration samples are validation samples", id="validation"),
+        pytest.param([0, 99], [1, 2], "1 calibration samples are in no split .first: 99.", id="from nowhere"),
+    ],
+)
+def test_calibration_comes_from_training(ids, hashes, message):
+    stored = {
+        "train_ids": np.arange(5), "train_hashes": np.arange(5, dtype=np.uint64),
+        "validation_ids": np.array([5, 6]), "validation_hashes": np.array([50, 60], dtype=np.uint64),
+        "test_ids": np.array([7, 8]), "test_hashes": np.array([70, 80], dtype=np.uint64),
+    }  # fmt: skip
+    arrays = np.asarray(ids), np.asarray(hashes, dtype=np.uint64)
+    if message is None:
+        require_from_training(*arrays, stored)
+    else:
+        with pytest.raises(DataError, match=message):
+            require_from_training(*arrays, stored)
+
+
+def samples(values):
+    return Samples({"x": np.asarray(values, dtype=np.float32)[:, None]}, np.zeros(len(values)), np.arange(len(values)))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        pytest.param([0.5] * 31, r"needs 32 samples \(got 31\)", id="few"),
+        pytest.param([0.5] * 40 + [np.nan], "'x' hold NaN or infinity", id="NaN"),
+        pytest.param([0.5] * 40 + [np.inf], "'x' hold NaN or infinity", id="infinity"),
+        pytest.param([0.5] * 40 + [1.5], "'x' span 0.5 to 1.5, training data 0 to 1", id="above"),
+        pytest.param([0.5] * 40 + [-1], "'x' span -1 to 0.5, training data 0 to 1", id="below"),
+    ],
+)
+def test_unsound_samples_are_refused(values, message):
+    with pytest.raises(DataError, match=message):
+        require_sound(samples(values), {"x": (0.0, 1.0)})
+
+
+def test_sound_samples_reach_to_the_edges():
+    require_sound(samples([0.0, 1.0] * 20), {"x": (0.0, 1.0)})

@@ -1,0 +1,336 @@
+"""Conversion of a run: what is made, what is kept, and that the chain, broken on purpose, does not hold."""
+
+import contextlib
+import json
+import shutil
+from dataclasses import replace
+
+import artifacts
+import numpy as np
+import pytest
+
+from mltool.child import Child
+from mltool.conversion import convert as room
+from mltool.conversion.calibration import Calibration
+from mltool.conversion.convert import convert
+from mltool.conversion.entries import entries_for
+from mltool.data.dataset import Dataset
+from mltool.errors import ArtifactError, ConversionError, DataError, MachineError, UsageError, VerificationError
+from mltool.evaluation.verify import verify
+from mltool.runs.lite import LiteFolder
+from mltool.runs.run import Run
+from mltool.spec.convert import ConvertSpec
+
+
+@pytest.fixture(scope="module")
+def warm():
+    with Child() as child:
+        yield child
+
+
+@pytest.fixture(autouse=True)
+def one_process(warm, monkeypatch):
+    """Both children of a command are one process that stays: starting TensorFlow anew costs 5 s a test."""
+    monkeypatch.setattr(room, "Child", lambda: contextlib.nullcontext(warm))
+
+
+def entry(**keys):
+    return ConvertSpec.model_validate(keys)
+
+
+def record_of(run, name):
+    return LiteFolder(run.lite_folder).load_record(name)
+
+
+def rejected(run, name):
+    assert not (run.lite_folder / f"{name}.tflite").exists()
+    assert not (run.lite_folder / f"{name}.json").exists()
+    assert f"lite/{name}.tflite" not in run.manifest["artifacts"]
+    assert (run.lite_folder / f"rejected/{name}.tflite").is_file()
+    return json.loads((run.lite_folder / f"rejected/{name}.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "ends", "weights", "computes"),
+    [
+        ("none", "float32", {"float32"}, {"float32"}),
+        ("dynamic", "float32", {"int8", "float32"}, {"float32", "hybrid"}),
+        ("float16", "float32", {"float16"}, {"float32"}),
+        ("int8", "float32", {"int8"}, {"int8"}),
+        ("int8-io", "int8", {"int8"}, {"int8"}),
+    ],
+)
+def test_every_scheme_is_made_read_back_verified_and_recorded(made, name, ends, weights, computes):
+    run = Run.open(made)
+    record = record_of(run, name)
+    assert record.verified
+    assert all(check["kept"] for check in record.checks)
+    found = record.read_back
+    assert (found["inputs"], found["outputs"]) == ({"image": ends}, {"scores": ends})
+    assert set(found["weight_bytes_by_dtype"]) - {"int32"} <= weights
+    assert set(found["operator_share_by_dtype"]) - {"edge"} <= computes
+    assert found["float_islands"] == []
+    path = run.lite_folder / f"{name}.tflite"
+    assert run.require_unchanged(path).stat().st_size == record.bytes
+    assert record.metric["name"] == "accuracy"
+    assert record.metric["reference"] == json.loads(run.evaluation_file.read_text())["metrics"]["accuracy"]
+    assert record.metric["drop"] == pytest.approx(record.metric["reference"] - record.metric["value"])
+    assert f"convert/{name}" in run.manifest["stages"]
+
+
+def test_calibration_is_training_data_drawn_by_class_and_recorded(made):
+    run = Run.open(made)
+    calibration = record_of(run, "int8").calibration
+    splits = run.load_splits()
+    assert len(set(calibration["ids"])) == len(calibration["hashes"]) == calibration["samples"] == 128
+    assert set(calibration["ids"]) <= set(splits["train_ids"].tolist())
+    classes = np.bincount(Dataset(run.spec).targets[calibration["ids"]])
+    assert classes.min() >= 11
+    assert record_of(run, "float16").calibration == {}
+
+
+def test_a_folder_for_a_device_holds_labels_inputs_and_answers(made):
+    lite = LiteFolder(made / "lite")
+    assert lite.labels_file.read_text().splitlines() == [str(digit) for digit in range(10)]
+    assert lite.load_schema() == Run.open(made).input_schema
+    vectors = lite.load_vectors()
+    assert set(vectors) == {"ids", "targets", "keras", "input:image", *(f"artifact:{name}" for name in lite.names())}
+    assert {len(array) for array in vectors.values()} == {32}
+    assert vectors["ids"].tolist() == Run.open(made).load_splits()["test_ids"][:32].tolist()
+    np.testing.assert_allclose(vectors["artifact:none"], vectors["keras"], atol=1e-5)
+
+
+def test_equal_inputs_are_nothing_to_do_and_force_makes_it_again(run, caplog):
+    caplog.set_level("INFO", "mltool")
+    (again,) = convert(run, [entry(quantize="none")])
+    assert not again.made
+    assert "none.tflite is there already, from equal inputs; nothing to do (--force" in caplog.text
+    (forced,) = convert(run, [entry(quantize="none")], force=True)
+    assert forced.made
+    assert forced.record.sha256 == again.record.sha256
+
+
+def test_without_verification_a_file_says_so_and_verification_comes_later(run):
+    (bare,) = convert(run, [entry(quantize="none", name="bare")], verify=False)
+    assert not bare.record.verified
+    assert bare.record.checks == []
+    with pytest.raises(VerificationError, match=r"bare\.tflite: unverified: it was made with --no-verify") as caught:
+        verify(bare.path)
+    assert caught.value.exit_code == 8
+    (later,) = convert(run, [entry(quantize="none", name="bare")])
+    assert later.made
+    assert later.record.verified
+    # A file that was verified is more than was asked for: it stays.
+    (kept,) = convert(run, [entry(quantize="none", name="bare")], verify=False)
+    assert not kept.made
+    assert kept.record.verified
+
+
+def test_answers_of_files_that_are_gone_leave_the_vectors(run):
+    (run.lite_folder / "int8.tflite").unlink()
+    convert(run, [entry(quantize="none")], force=True)
+    assert "artifact:int8" not in LiteFolder(run.lite_folder).load_vectors()
+    convert(run, [entry(quantize="none")], force=True, verify=False)
+    assert "artifact:none" not in LiteFolder(run.lite_folder).load_vectors()
+
+
+def test_damaged_vectors_are_written_anew(run, caplog):
+    (run.lite_folder / "vectors.npz").write_bytes(b"none")
+    convert(run, [entry(quantize="none")], force=True)
+    assert "vectors.npz is missing or damaged" in caplog.text
+    assert "artifact:none" in LiteFolder(run.lite_folder).load_vectors()
+
+
+def test_what_a_killed_conversion_left_is_cleared_and_made_again(run):
+    """Killed between the file and its record: the file has its name, and is not taken for a verified one."""
+    (run.lite_folder / "none.json").unlink()
+    left = run.lite_folder / ".none.0000.part"
+    left.write_bytes(b"half")
+    with pytest.raises(ArtifactError, match=r"none\.json is missing"):
+        verify(run)
+    (again,) = convert(run, [entry(quantize="none")])
+    assert again.made
+    assert again.record.verified
+    assert not left.exists()
+
+
+def test_a_converter_that_returns_a_float_file_for_int8_is_caught(run, monkeypatch):
+    class Dishonest(Child):
+        def call(self, function, /, **arguments):
+            if function == room.CONVERTER:
+                shutil.copy(run.lite_folder / "none.tflite", arguments["output"])
+                return {"messages": [], "bytes": 0, "seconds": {}}
+            return super().call(function, **arguments)
+
+    monkeypatch.setattr(room, "Child", Dishonest)
+    with pytest.raises(
+        ConversionError, match=r"int8: asked for int8, the file is float32: \d of \d operators"
+    ) as caught:
+        convert(run, [entry(quantize="int8")], force=True)
+    assert caught.value.exit_code == 7
+    verdict = rejected(run, "int8")
+    assert not verdict["verified"]
+    assert "the file is float32" in verdict["error"]
+    monkeypatch.undo()
+    convert(run, [entry(quantize="int8")])
+    assert not (run.lite_folder / "rejected").exists()
+
+
+def test_test_samples_in_the_calibration_are_caught(run, monkeypatch):
+    def leaky(data, count, seed):
+        ids = np.concatenate([data.splits.train[: count - 3], data.splits.test[:3]])
+        return Calibration(data.take(ids), data.hashes[ids])
+
+    monkeypatch.setattr(room, "draw_representative", leaky)
+    with pytest.raises(DataError, match="3 of 128 calibration samples are test samples") as caught:
+        convert(run, [entry(quantize="int8", name="leaky")])
+    assert caught.value.exit_code == 4
+    assert not (run.lite_folder / "leaky.tflite").exists()
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        pytest.param({"min": 0.999}, r"int8: min: accuracy 0\.\d+, at least 0\.999", id="min"),
+        pytest.param({"max": 0.1}, r"int8: max: accuracy 0\.\d+, at most 0\.1", id="max"),
+        pytest.param({"max_size": 1000}, r"int8: max_size: [\d,]+ bytes, at most 1,000", id="size"),
+        pytest.param(
+            {"max_p90_latency": 1e-6}, r"int8: max_p90_latency: .* ms on this host, at most 1e-06 ms", id="p90"
+        ),
+    ],
+)
+def test_a_broken_limit_rejects_the_file(run, limits, message):
+    with pytest.raises(VerificationError, match=message) as caught:
+        convert(run, [entry(quantize="int8")], limits=limits)
+    assert caught.value.exit_code == 8
+    assert "rejected/int8.tflite" in str(caught.value)
+    verdict = rejected(run, "int8")
+    assert [check["limit"] for check in verdict["checks"] if not check["kept"]] == list(limits)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "limit"),
+    [
+        pytest.param(lambda o: np.roll(o, 1, axis=1), "max_drop", id="other answers"),
+        pytest.param(lambda o: np.where(o == o.max(), np.nan, o), "finite", id="NaN"),
+        pytest.param(lambda o: np.broadcast_to(o[:1], o.shape), "constant", id="constant"),
+    ],
+)
+def test_a_file_that_answers_otherwise_is_rejected(run, monkeypatch, spoil, limit):
+    honest = room.LiteRtPredictor.predict
+    monkeypatch.setattr(
+        room.LiteRtPredictor, "predict", lambda self, batch: {k: spoil(v) for k, v in honest(self, batch).items()}
+    )
+    with pytest.raises(VerificationError, match=f"float16: {limit}: ") as caught:
+        convert(run, [entry(quantize="float16")], force=True)
+    assert caught.value.exit_code == 8
+    rejected(run, "float16")
+
+
+def test_what_fails_does_not_keep_the_others_from_being_made(run):
+    asked = [
+        entry(quantize="none", name="small", limits={"max_size": 100}),
+        entry(quantize="none", name="good"),
+        entry(quantize="float16", name="other", limits={"max": 0.1}),
+    ]
+    with pytest.raises(VerificationError, match=r"(?s)small: max_size: .*other: max: "):
+        convert(run, asked)
+    assert record_of(run, "good").verified
+    assert "artifact:good" in LiteFolder(run.lite_folder).load_vectors()
+
+
+def test_an_error_that_every_entry_meets_is_said_once(run, monkeypatch):
+    def changed(_):
+        raise DataError("5 samples of test changed since the run was trained")
+
+    monkeypatch.setattr(room, "run_data", changed)
+    with pytest.raises(DataError, match="5 samples of test changed") as caught:
+        convert(run, [entry(quantize="int8", name="a"), entry(quantize="int8", name="b")])
+    assert len(caught.value.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        pytest.param(lambda run: run.keras_file, r"model\.keras was changed", id="Keras file"),
+        pytest.param(
+            lambda run: run.saved_model_folder / "fingerprint.pb", r"saved_model/1 was changed", id="SavedModel"
+        ),
+        pytest.param(lambda run: run.lite_folder / "none.tflite", r"none\.tflite was changed", id="flatbuffer"),
+    ],
+)
+def test_what_was_changed_is_not_converted(run, spoil, message):
+    with spoil(run).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ArtifactError, match=message) as caught:
+        convert(run, [entry(quantize="none")])
+    assert caught.value.exit_code == 5
+
+
+def test_a_limit_on_a_metric_that_is_not_measured_is_refused_instead_of_kept(run):
+    with pytest.raises(UsageError, match=r"no metric 'acuracy'; did you mean 'accuracy'\?"):
+        convert(run, limits={"metric": "acuracy", "min": 0.99})
+    with pytest.raises(MachineError, match="is being written by another process"), run.locked():
+        convert(run)
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        pytest.param(None, ["none", "dynamic", "float16", "int8", "int8-io", "five", "free"], id="all of the spec"),
+        pytest.param("", ["dynamic", "float16", "int8", "int8-io"], id="the quantized ones"),
+        pytest.param("float16", ["float16"], id="one of the spec"),
+        pytest.param("int8-io", ["int8-io"], id="int8 with integer inputs and outputs"),
+    ],
+)
+def test_quantize_chooses_entries(made, asked, names):
+    assert [chosen.name for chosen in entries_for(Run.open(made).spec, asked)] == names
+
+
+def test_quantize_alone_is_int8_where_the_spec_quantizes_nothing(made):
+    spec = Run.open(made).spec
+    bare = spec.model_copy(update={"convert": (entry(quantize="none"),)})
+    assert [chosen.name for chosen in entries_for(bare, "")] == ["int8"]
+    assert entries_for(bare, "float16") == (entry(quantize="float16"),)
+
+
+def test_raw_features_keep_their_normalization_in_float_and_list_it(tmp_path_factory, tmp_path):
+    run = artifacts.copied(artifacts.table_run(tmp_path_factory.getbasetemp()), tmp_path)
+    (auto,) = convert(run, limits={"max_drop": "5%"})
+    assert auto.record.metric["drop"] <= 0.03
+    islands = auto.record.read_back["float_islands"]
+    assert {(island["op"], *island["layers"], island["reason"]) for island in islands} == {
+        ("SUB", "normal", "keep_float"), ("MUL", "normal", "keep_float"),
+    }  # fmt: skip
+    with pytest.raises(VerificationError, match=r"inside: (max_error|same_answer|max_drop): ") as caught:
+        convert(run, [entry(quantize="int8", preprocess="inside", name="inside")])
+    assert caught.value.exit_code == 8
+    (hidden,) = convert(run, [entry(quantize="int8", keep_float=["hidden"], name="hidden")], limits={"max_drop": "5%"})
+    assert {island["layers"][0] for island in hidden.record.read_back["float_islands"]} == {"normal", "hidden"}
+
+
+def test_a_batch_is_fixed_or_free(made):
+    run = Run.open(made)
+    assert (record_of(run, "five").batch, record_of(run, "free").batch, record_of(run, "int8").batch) == (
+        5,
+        "dynamic",
+        1,
+    )
+    # Bit-equal too where the batch is free: the last bits may depend on how many samples go in at once.
+    assert verify(run.lite_folder / "free.tflite")[0].checks[0].message.startswith("bit-equal on 32 samples")
+
+
+def test_a_drop_of_a_metric_with_a_name_of_its_own_is_counted_right(tmp_path_factory):
+    """`distance` is a mean absolute error, whatever it is called."""
+    run = Run.open(artifacts.pair_run(tmp_path_factory.getbasetemp()))
+    metric = record_of(run, "int8").metric
+    assert metric["name"] == "distance"
+    assert metric["drop"] == pytest.approx(metric["value"] - metric["reference"])
+
+
+def test_a_record_of_another_form_is_damaged(run):
+    for changes in ({"calibration": [1]}, {"verified": "yes"}, {"sha256": None}):
+        artifacts.changed_json(run.lite_folder / "int8.json", **changes)
+        with pytest.raises(ArtifactError, match=r"int8\.json is missing or damaged"):
+            record_of(run, "int8")
+    assert replace(record_of(run, "none"), error=None)

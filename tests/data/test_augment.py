@@ -1,0 +1,135 @@
+"""Keras' random layers, repeatable per (seed, epoch, sample)."""
+
+import numpy as np
+import pytest
+
+from mltool.data.augment import build_augmentation
+from mltool.data.dataset import Samples
+from mltool.data.order import epoch_order
+from mltool.data.pipeline import Pipeline
+from mltool.errors import SpecError
+from mltool.spec.catalogue import names
+
+SHAPE = (8, 8, 3)
+LAYERS = {
+    "RandomBrightness": {"factor": 0.3},
+    "RandomColorDegeneration": {"factor": 0.5},
+    "RandomColorJitter": {"brightness_factor": 0.3, "contrast_factor": 0.3, "saturation_factor": 0.3},
+    "RandomContrast": {"factor": 0.3},
+    "RandomCrop": {"height": 6, "width": 6},
+    "RandomElasticTransform": {"factor": 1.0},
+    "RandomErasing": {"factor": 1.0},
+    "RandomFlip": {},
+    "RandomGaussianBlur": {"factor": 1.0, "sigma": 1.0},
+    "RandomGrayscale": {"factor": 0.5},
+    "RandomHue": {"factor": 0.5},
+    "RandomInvert": {"factor": 0.5},
+    "RandomPerspective": {"factor": 1.0},
+    "RandomPosterization": {"factor": 4},
+    "RandomRotation": {"factor": 0.3},
+    "RandomSaturation": {"factor": 0.5},
+    "RandomSharpness": {"factor": 0.5},
+    "RandomShear": {"x_factor": 0.3, "y_factor": 0.3},
+    "RandomTranslation": {"height_factor": 0.3, "width_factor": 0.3},
+    "RandomZoom": {"height_factor": 0.3},
+}
+IMAGES = np.random.default_rng(0).uniform(0, 255, (12, *SHAPE)).astype(np.float32)
+SAMPLES = Samples({"image": IMAGES}, np.arange(12), np.arange(12) + 30)
+
+
+def layer_of(name):
+    import keras
+
+    return getattr(keras.layers, name)(**LAYERS[name])
+
+
+def augmentation(*layers, seed=7):
+    import keras
+
+    # A crop has to come back to the size of the samples; layers that draw nothing are welcome.
+    resize = [keras.layers.Resizing(8, 8, interpolation="nearest")]
+    return build_augmentation([*layers, *resize], seed, sample_shape=SHAPE)
+
+
+def by_target(augment, *, epoch, batch_size=5, seed=1, first_step=0):
+    """The augmented images by their class, which no augmentation touches."""
+    found = {}
+    for inputs, targets in Pipeline(SAMPLES, batch_size, seed=seed, augment=augment).epoch(epoch, first_step):
+        found |= {int(t): image for t, image in zip(targets, np.asarray(inputs["image"]), strict=True)}
+    return found
+
+
+def test_the_list_is_that_of_the_catalogue():
+    assert sorted(LAYERS) == sorted(name for name in names("layer") if name.startswith("Random"))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_gives_the_same_sample_the_same_picture_whatever_else_was_drawn(name):
+    whole = by_target(augmentation(layer_of(name)), epoch=2)
+    assert len(whole) == 12
+    again = by_target(augmentation(layer_of(name)), epoch=2, batch_size=4, seed=99)
+    for target, image in whole.items():
+        np.testing.assert_array_equal(image, again[target])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_draws_anew_for_every_epoch_seed_and_sample(name):
+    import tensorflow as tf
+
+    image = tf.constant(IMAGES[0])
+
+    def drawn(augment, epoch, sample_id):
+        return np.asarray(augment(image, tf.constant(epoch, tf.int64), tf.constant(sample_id, tf.int64))).tobytes()
+
+    augment, other = augmentation(layer_of(name)), augmentation(layer_of(name), seed=8)
+    assert len({drawn(augment, epoch, 5) for epoch in range(12)}) > 1
+    assert len({drawn(augment, 0, sample_id) for sample_id in range(12)}) > 1
+    assert [drawn(other, epoch, 5) for epoch in range(12)] != [drawn(augment, epoch, 5) for epoch in range(12)]
+
+
+def test_a_later_first_step_gives_the_samples_that_are_left_the_same_pictures():
+    augment = augmentation(layer_of("RandomTranslation"), layer_of("RandomFlip"))
+    whole, late = by_target(augment, epoch=1), by_target(augment, epoch=1, first_step=2)
+    assert set(late) == set(epoch_order(1, 1, 12)[10:].tolist())
+    for target, image in late.items():
+        np.testing.assert_array_equal(image, whole[target])
+
+
+def test_layers_of_one_kind_draw_their_own_numbers():
+    import tensorflow as tf
+
+    zero, image = tf.constant(0, tf.int64), tf.constant(IMAGES[0])
+    one = augmentation(layer_of("RandomBrightness"))
+    two = augmentation(layer_of("RandomBrightness"), layer_of("RandomBrightness"))
+    first = np.asarray(one(image, zero, zero))
+    twice = np.asarray(one(tf.constant(first), zero, zero))
+    assert not np.array_equal(np.asarray(two(image, zero, zero)), twice)
+
+
+def test_a_layer_that_draws_from_a_generator_of_another_name_is_refused():
+    import keras
+
+    class Strange(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dice = keras.random.SeedGenerator(1)
+
+        def call(self, inputs, training=True):
+            return inputs + keras.random.uniform((), seed=self.dice)
+
+    message = r"data\.augment\.0\.Strange: Strange cannot be made repeatable: it draws from 'dice'; take another layer"
+    with pytest.raises(SpecError, match=message):
+        build_augmentation([Strange()], 7, sample_shape=SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("RandomCrop", (8, 8, 3), r"turn samples of shape \(8, 8, 3\) into \(6, 6, 3\).*keep the shape"),
+        ("RandomFlip", (8,), r"data\.augment: the layers do not take samples of shape \(8,\)"),
+    ],
+    ids=["another shape", "no image"],
+)
+def test_layers_that_do_not_fit_the_samples_are_refused(name, shape, message):
+    with pytest.raises(SpecError, match=message):
+        build_augmentation([layer_of(name)], 7, sample_shape=shape)

@@ -1,0 +1,155 @@
+"""Samples in an .npz file, and what is wrong with the files that people have."""
+
+import numpy as np
+import pytest
+
+from mltool.data.npz import load_npz
+from mltool.errors import DataError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(**arrays):
+        np.savez(tmp_path / "a.npz", **arrays)
+        return tmp_path / "a.npz"
+
+    return write
+
+
+X, Y = np.arange(12.0).reshape(6, 2), np.asarray([0, 1, 0, 1, 0, 1])
+
+
+def test_arrays_by_name(write):
+    source = load_npz(write(x=X, y=Y, more=np.zeros(3)))
+    assert list(source.inputs) == ["x"]
+    assert source.inputs["x"].tolist() == X.tolist()
+    assert source.targets.tolist() == Y.tolist()
+    assert source.given == {}
+    assert source.num_samples == 6
+
+
+def test_train_and_test_parts_are_joined(write):
+    source = load_npz(write(x_train=X[:4], x_test=X[4:], y_train=Y[:4], y_test=Y[4:]))
+    assert source.inputs["x"].tolist() == X.tolist()
+    assert source.given == {"train": range(4), "test": range(4, 6)}
+
+
+def test_several_inputs_under_names_of_their_own(write):
+    source = load_npz(write(x1=X, x2=Y * 2, label=Y), inputs={"image": "x1", "meta": "x2"}, target="label")
+    assert {name: array.shape for name, array in source.inputs.items()} == {"image": (6, 2), "meta": (6, 1)}
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "name", "expected"),
+    [
+        pytest.param((6, 8, 8), np.uint8, "image", (8, 8, 1), id="gray pictures get a channel"),
+        pytest.param((6, 8, 8, 3), np.uint8, "image", (8, 8, 3), id="pictures in color"),
+        pytest.param((6, 8, 8, 3), np.float32, "image", (8, 8, 3), id="pictures as floats"),
+        pytest.param((6, 8, 8), np.float32, "x", (8, 8), id="sequences"),
+        pytest.param((6,), np.float32, "x", (1,), id="single numbers"),
+    ],
+)
+def test_the_input_is_named_and_shaped_after_what_it_is(shape, dtype, name, expected, write):
+    source = load_npz(write(x=np.zeros(shape, dtype), y=Y))
+    assert list(source.inputs) == [name]
+    assert source.inputs[name].shape[1:] == expected
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        pytest.param({"a": X, "y": Y}, r"has no array 'x', or x_train and x_test; it has: a, y", id="no x"),
+        pytest.param({"x": X}, r"has no array 'y', or y_train and y_test; it has: x", id="no y"),
+        pytest.param({}, "it has: nothing", id="nothing"),
+        pytest.param({"x_train": X, "y": Y}, "has no array 'x'", id="half of x"),
+        pytest.param({"x": X[:5], "y": Y}, "input 'x' has 5 samples, the targets have 6", id="another length"),
+        pytest.param(
+            {"x_train": X[:3], "x_test": X[3:], "y_train": Y[:4], "y_test": Y[4:]},
+            "different lengths",
+            id="other edges",
+        ),
+        pytest.param(
+            {"x_train": X[:4], "x_test": X[4:, :1], "y_train": Y[:4], "y_test": Y[4:]},
+            r"x_train and x_test differ in shape: \(4, 2\) and \(2, 1\)",
+            id="other shapes",
+        ),
+        pytest.param(
+            {"x": np.where(X == 5, np.nan, X), "y": Y},
+            r"input 'x': 1 samples hold NaN or infinity \(first: 2\)",
+            id="NaN",
+        ),
+        pytest.param(
+            {"x": np.where(X > 7, np.inf, X), "y": Y}, r"2 samples hold NaN or infinity \(first: 4\)", id="infinity"
+        ),
+        pytest.param(
+            {"x": X, "y": np.where(Y == 1, np.nan, 0.5)}, "the targets: 3 samples hold NaN", id="NaN in targets"
+        ),
+        pytest.param(
+            {"x": np.asarray(["a"] * 6), "y": Y},
+            "input 'x' is of type <U1; this version takes numbers only",
+            id="texts",
+        ),
+        pytest.param({"x": X.astype(complex), "y": Y}, "input 'x' is of type complex128", id="complex numbers"),
+        pytest.param({"x": X[:0], "y": Y[:0]}, "there are no samples", id="no samples"),
+        pytest.param({"x": X[:, :0], "y": Y}, r"input 'x' is empty \(shape \(6, 0\)\)", id="no values"),
+        pytest.param({"x": np.float64(3), "y": Y}, r"input 'x' is empty|one number", id="one number"),
+        pytest.param({"x": X, "y": np.int64(3)}, "there are no samples", id="one target"),
+        pytest.param(
+            {"x": np.asarray([1, None], dtype=object), "y": Y}, "cannot be read as .npz: Object arrays", id="objects"
+        ),
+    ],
+)
+def test_wrong_arrays_are_answered_with_what_is_there(arrays, expected, write):
+    with pytest.raises(DataError, match=expected) as caught:
+        load_npz(write(**arrays))
+    assert caught.value.exit_code == 4
+
+
+def test_parts_of_one_number_are_refused(write):
+    with pytest.raises(DataError, match="x_train"):
+        load_npz(write(x_train=np.float64(1), x_test=np.float64(2), y_train=Y[:1], y_test=Y[:1]))
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(DataError, match=r"none\.npz is not there; give a path that is, with --set data\.source\.path"):
+        load_npz(tmp_path / "none.npz")
+
+
+def _cut(content):
+    return content[: len(content) // 2]
+
+
+def _changed(content):
+    changed = bytearray(content)
+    changed[100:140] = bytes(40)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: b"", id="empty"),
+        pytest.param(lambda content: b"no zip", id="text"),
+        pytest.param(_cut, id="cut off"),
+        pytest.param(_changed, id="bytes changed"),
+        pytest.param(lambda content: content[:4], id="four bytes"),
+    ],
+)
+def test_a_damaged_file_is_said(damage, write):
+    path = write(x=X, y=Y)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"a\.npz cannot be read as \.npz"):
+        load_npz(path)
+
+
+def test_a_single_array_in_a_file_called_npz_is_said(tmp_path):
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, X)
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
+        load_npz(tmp_path / "a.npz")
+
+
+def test_a_folder_called_npz_is_said(tmp_path):
+    (tmp_path / "a.npz").mkdir()
+    with pytest.raises(DataError, match=r"cannot be read as \.npz: .*directory"):
+        load_npz(tmp_path / "a.npz")

@@ -1,0 +1,158 @@
+"""Sharing samples out: counts worked out by hand, equal samples kept together, given test sets kept as they are."""
+
+import numpy as np
+import pytest
+
+from mltool.data.splits import make_splits, require_disjoint
+from mltool.errors import DataError
+
+OPTIONS = {"by": "random", "validation": 0.1, "test": 0.2, "duplicates": "drop", "seed": 42}
+
+
+def split(groups, classes=None, given=None, **options):
+    groups = np.asarray(groups)
+    classes = None if classes is None else np.asarray(classes)
+    return make_splits(groups, classes, given or {}, **{**OPTIONS, **options})
+
+
+def sizes(splits):
+    return {name: len(ids) for name, ids in splits.ids().items()}
+
+
+def test_every_sample_is_in_one_split():
+    splits = split(range(100))
+    assert sizes(splits) == {"train": 72, "validation": 8, "test": 20}
+    assert sorted(np.concatenate(list(splits.ids().values())).tolist()) == list(range(100))
+    assert (splits.dropped, splits.kept) == (0, 0)
+
+
+def test_ids_ascend_and_are_int64():
+    for ids in split(range(100)).ids().values():
+        assert ids.dtype == np.int64
+        assert (np.diff(ids) > 0).all()
+
+
+def test_classes_keep_their_shares():
+    # 60 of class 0, 30 of 1, 10 of 2. Test, a fifth: 12, 6, 2. Validation, a tenth of what is left: 4.8, 2.4, 0.8,
+    # rounded down 4, 2, 0, and the two that are missing to 8 go to the largest remainders: classes 0 and 2.
+    classes = np.repeat([0, 1, 2], [60, 30, 10])
+    splits = split(range(100), classes)
+    assert np.bincount(classes[splits.test]).tolist() == [12, 6, 2]
+    assert np.bincount(classes[splits.validation]).tolist() == [5, 2, 1]
+
+
+def test_a_class_of_one_sample_stays_whole():
+    classes = [0] * 19 + [1]
+    splits = split(range(20), classes)
+    assert sum(int(19 in ids) for ids in splits.ids().values()) == 1
+    assert sizes(splits) == {"train": 14, "validation": 2, "test": 4}
+
+
+def test_the_seed_alone_decides():
+    assert split(range(100)).test.tolist() == split(range(100)).test.tolist()
+    assert split(range(100)).test.tolist() != split(range(100), seed=43).test.tolist()
+
+
+def test_validation_is_not_drawn_as_the_test_set_was():
+    splits = split(range(100), test=0.5, validation=0.5)
+    ranks = np.searchsorted(np.sort(np.append(splits.train, splits.validation)), splits.validation)
+    assert ranks.tolist() != split(range(50), test=0.5).test.tolist()
+
+
+def test_in_order_the_last_are_the_test_and_before_them_the_validation():
+    splits = split(range(20), by="order", test=0.2, validation=0.25)
+    assert splits.train.tolist() == list(range(12))
+    assert splits.validation.tolist() == list(range(12, 16))
+    assert splits.test.tolist() == list(range(16, 20))
+
+
+def test_equal_samples_stay_together():
+    groups = np.repeat(np.arange(50), 4)
+    splits = split(groups)
+    in_splits = [set(groups[ids].tolist()) for ids in splits.ids().values()]
+    assert sum(len(found) for found in in_splits) == 50
+    assert splits.dropped == 0
+    assert sizes(splits)["test"] == 40
+
+
+def test_a_group_as_large_as_the_data_leaves_nothing_to_train_on():
+    with pytest.raises(
+        DataError, match=r"split is empty: 10 samples are too few for the shares; change data\.split"
+    ) as caught:
+        split([0] * 10)
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_handful_of_samples_is_too_few(count):
+    with pytest.raises(DataError, match=f"split is empty: {count} samples are too few"):
+        split(range(count))
+
+
+# A test set that the source brings
+
+
+def given(train, test):
+    return {"train": range(train), "test": range(train, train + test)}
+
+
+def test_a_given_test_set_stays_as_it_is():
+    splits = split(range(30), given=given(20, 10))
+    assert splits.test.tolist() == list(range(20, 30))
+    assert sizes(splits) == {"train": 18, "validation": 2, "test": 10}
+
+
+def test_copies_of_test_samples_are_dropped_from_training_and_counted():
+    groups = np.arange(30)
+    groups[[20, 21]] = [3, 5]  # test samples 20 and 21 equal training samples 3 and 5
+    splits = split(groups, given=given(20, 10))
+    assert splits.dropped == 2
+    assert not {3, 5} & {*splits.train.tolist(), *splits.validation.tolist()}
+    assert splits.test.tolist() == list(range(20, 30))
+    assert sizes(splits) == {"train": 16, "validation": 2, "test": 10}
+
+
+def test_copies_may_be_an_error():
+    groups = np.arange(30)
+    groups[20] = 3
+    with pytest.raises(DataError, match=r"1 samples of training are copies of test samples \(first: sample 3\)"):
+        split(groups, given=given(20, 10), duplicates="error")
+
+
+def test_copies_may_be_kept_and_are_counted():
+    groups = np.arange(30)
+    groups[20] = 3
+    splits = split(groups, given=given(20, 10), duplicates="keep")
+    assert (splits.dropped, splits.kept) == (0, 1)
+    assert 3 in {*splits.train.tolist(), *splits.validation.tolist()}
+
+
+def test_copies_inside_training_are_no_leak():
+    groups = [0, 0, 0, *range(3, 30)]
+    assert split(groups, given=given(20, 10), duplicates="error").dropped == 0
+
+
+def test_in_order_copies_on_both_sides_of_an_edge_are_dropped():
+    groups = np.arange(20)
+    groups[19] = 0  # test
+    groups[15] = 1  # validation
+    splits = split(groups, by="order", test=0.2, validation=0.25)
+    # Sample 0 goes first, so that 15 are left; a quarter of them (3.75, so 4) are validated on: 12 to 15.
+    assert splits.validation.tolist() == [12, 13, 14, 15]
+    assert splits.train.tolist() == list(range(2, 12))
+    assert splits.dropped == 2
+
+
+# The proof
+
+
+def test_splits_that_share_a_sample_are_refused():
+    with pytest.raises(DataError, match="2 samples stand in train and in test; split the data again") as caught:
+        require_disjoint({"train": np.asarray([1, 2, 3]), "validation": np.asarray([4]), "test": np.asarray([2, 3])})
+    assert caught.value.exit_code == 4
+
+
+def test_splits_that_share_nothing_pass():
+    require_disjoint(
+        {"train": np.asarray([1, 1]), "validation": np.asarray([], dtype=np.int64), "test": np.asarray([2])}
+    )

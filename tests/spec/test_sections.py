@@ -1,0 +1,501 @@
+"""What each section takes, what must hold between keys and sections, and that messages say how to mend it."""
+
+import pytest
+
+from mltool.spec.catalogue import KerasObject
+from mltool.spec.limits import Drop
+from mltool.spec.messages import known_keys
+
+LOGITS = {"SparseCategoricalCrossentropy": {"from_logits": True}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        pytest.param("include", "base.yaml", "leave this key out", id="include"),
+        pytest.param("train.phases", [{"epochs": 1}], "leave this key out", id="phases"),
+        pytest.param("train.outputs", {"a": {}}, "leave this key out", id="outputs"),
+        pytest.param("train.step", {"python": "a:b"}, "leave this key out", id="step"),
+        pytest.param("train.strategy", "mirrored", "the only value here is 'auto'", id="strategy"),
+        pytest.param("train.precision", "mixed_float16", "the only value here is 'float32'", id="precision"),
+        pytest.param("train.jit_compile", True, "the only value here is 'auto'", id="jit_compile"),
+        pytest.param("train.backend", "jax", "the only value here is 'tensorflow'", id="backend"),
+        pytest.param("train.optimizer", {"Adam": {"use_ema": True}}, "leave it out", id="an average of weights"),
+        pytest.param("data.source.test_path", "t.npz", "leave this key out", id="test_path"),
+        pytest.param("data.source.python", "a:b", "leave this key out", id="python source"),
+        pytest.param("data.source.dataset", "tfds:mnist", "known: digits", id="tfds"),
+        pytest.param("data.source.dataset", "imdb", "known: digits", id="texts of keras.datasets"),
+        pytest.param("data.split.by", "file", "leave it out", id="split by file"),
+        pytest.param("data.cache", False, "the only value here is 'auto'", id="cache"),
+        pytest.param("model.preprocess", "auto", "write the layers", id="preprocess auto"),
+        pytest.param("model.python", "a:b", "leave this key out", id="python model"),
+        pytest.param("export.signatures", ["a"], "the only value here is ['serving_default']", id="signatures"),
+        pytest.param("convert", [{"target": "micro"}], "leave this key out", id="target"),
+        pytest.param("convert", [{"quantize": "int4"}], "leave it out", id="int4"),
+        pytest.param("convert", [{"quantize": "qat"}], "leave it out", id="qat"),
+        pytest.param("convert", [{"preprocess": "outside"}], "leave it out", id="preprocess outside"),
+        pytest.param("limits.max_arena", "64 KB", "leave this key out", id="arena"),
+    ],
+)
+def test_what_is_not_built_yet_is_refused_and_said(key, value, expected, bench):
+    found = bench.refused({key: value})
+    assert len(found) == 1, found
+    assert "not in this version (got " in found[0]
+    assert expected in found[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"train.strategy": "auto", "train.precision": "float32", "export": {"warmup": 32}}, id="said"),
+        pytest.param({"include": None, "data.source.test_path": None}, id="null"),
+    ],
+)
+def test_what_is_not_built_yet_takes_its_default(changes, bench):
+    assert bench.load(changes) == bench.load()
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        *(("nam", "name"), ("data.sorce", "source"), ("data.source.datset", "dataset"), ("data.split.tests", "test")),
+        *(
+            ("model.layer", "layers"),
+            ("train.epoch", "epochs"),
+            ("export.warm_up", "warmup"),
+            ("limits.maxdrop", "max_drop"),
+        ),
+    ],
+)
+def test_an_unknown_key_of_any_section_gets_the_one_that_was_meant(key, meant, bench):
+    assert bench.refused({key: 1}) == [f"{key}: unknown key; did you mean {meant!r}?"]
+
+
+def test_an_unknown_key_below_a_list_or_a_map_of_names_gets_the_one_that_was_meant(bench):
+    assert bench.refused({"convert": [{"quantise": "int8"}]}) == [
+        "convert.0.quantise: unknown key; did you mean 'quantize'?"
+    ]
+    changes = {"convert": [{"limits": {"mn": 0.5}}]}
+    assert bench.refused(changes) == ["convert.0.limits.mn: unknown key; did you mean 'min'?"]
+    changes = {"data.source": {"path": "a.npz"}, "data.inputs": {"a": {"aray": "x"}}}
+    assert bench.refused(changes) == ["data.inputs.a.aray: unknown key; did you mean 'array'?"]
+
+
+def test_a_key_like_no_other_gets_the_keys_that_there_are(bench):
+    assert bench.refused({"serve.port": 80}) == ["serve.port: unknown key; this section has no keys"]
+    assert "known keys: source, inputs" in bench.refused({"data.zzz": 1})[0]
+
+
+def test_keys_are_known_in_every_section():
+    assert known_keys(("data", "inputs", "image")) == ["array", "column"]
+    assert known_keys(("convert", 0, "limits"))[:2] == ["metric", "min"]
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param(
+            {"train.epochs": "3"}, "must be a whole number (got '3'); remove the quotes", id="a number in quotes"
+        ),
+        pytest.param({"train.epochs": True}, "must be a whole number (got true)", id="true for a number"),
+        pytest.param({"train.epochs": 2.0}, "must be a whole number (got 2.0)", id="a float for a whole number"),
+        pytest.param({"version": 2}, "must be 1 (got 2)", id="a version to come"),
+        pytest.param({"name": "a b"}, "must match", id="a name with a space"),
+        pytest.param({"name": 3}, "must be text (got 3)", id="a number for a name"),
+        pytest.param(
+            {"data.split.validation": "0.1"}, "must be a number (got '0.1'); remove the quotes", id="a share in quotes"
+        ),
+        pytest.param({"data.split.test": 0}, "must be greater than 0 (got 0)", id="no test set"),
+        pytest.param(
+            {"train.keep": "bset"}, "must be 'best' or 'last' (got 'bset'); did you mean 'best'?", id="a choice"
+        ),
+        pytest.param(
+            {"train.metrics": "accuracy"}, "must be a list (got 'accuracy'); write [accuracy]", id="no list of metrics"
+        ),
+        pytest.param(
+            {"convert": {"quantize": "int8"}}, "must be a list (got a map); write its items with -", id="no list"
+        ),
+        pytest.param({"convert": "int8"}, "must be a list (got 'int8'); write [int8]", id="a word for a list"),
+        pytest.param({"data": []}, "must be a map of keys (got [])", id="a list for a section"),
+        pytest.param({"data.source.path": "a.csv"}, "only .npz files are in this version (got 'a.csv')", id="a table"),
+        pytest.param({"data.source.path": ""}, "must be a path (got '')", id="an empty path"),
+        pytest.param(
+            {"data.source": {"target": "y"}}, "says no source; write dataset: digits, or path", id="no source"
+        ),
+        pytest.param(
+            {"data.source.dataset": "minst"}, "unknown data set 'minst'; did you mean 'mnist'?", id="data set"
+        ),
+        pytest.param(
+            {"data.augment": ["Flatten"]}, "'Flatten' is not an augmentation; use Keras' Random", id="augment"
+        ),
+        pytest.param(
+            {"convert": [{"batch": 0}]}, "must be a whole number above 0 or 'dynamic' (got 0)", id="batch of none"
+        ),
+        pytest.param({"convert": [{"batch": True}]}, "above 0 or 'dynamic' (got true)", id="batch of true"),
+        pytest.param(
+            {"convert": [{"quantize": "int8", "representative": 8}]}, "must be at least 32 (got 8)", id="few samples"
+        ),
+        pytest.param({"convert": [{"name": "../a"}]}, "must match", id="a name that leaves the folder"),
+        pytest.param(
+            {"limits.max_size": "20 XB"},
+            "must be a size above 0 (got '20 XB'); write a number and one of B, KB",
+            id="unit",
+        ),
+        pytest.param({"limits.max_size": 0}, "must be a size above 0 (got 0)", id="no size"),
+        pytest.param({"limits.max_size": True}, "must be a size above 0 (got true)", id="a boolean for a size"),
+        pytest.param({"limits.max_p90_latency": "5 parsec"}, "must be a time above 0", id="unit of time"),
+        pytest.param({"limits.max_drop": "-1%"}, "must be a number or a percentage, at least 0 (got '-1%')", id="drop"),
+        pytest.param({"limits.max_drop": float("inf")}, "at least 0 (got inf)", id="an infinite drop"),
+        pytest.param({"model.layers": []}, "must have at least one layer (got [])", id="no layers"),
+        pytest.param({"model.layers": "Flatten"}, "must be a list of layers (got 'Flatten')", id="a layer for a list"),
+        pytest.param({"data.inputs": {}}, "must have at least 1 entries (got 0)", id="no inputs"),
+        pytest.param({"data.inputs": {"class": {}}}, "'class' cannot be the name of an input", id="a word of Python"),
+        pytest.param({"data.inputs": {"a b": {}}}, "'a b' cannot be the name of an input", id="an input with a space"),
+        pytest.param(
+            {"train.loss": {"mse": {"reduction": "sum"}}}, "must be 'sum_over_batch_size' (got 'sum')", id="reduction"
+        ),
+    ],
+)
+def test_a_wrong_value_is_answered_with_what_was_passed_and_expected(changes, expected, bench):
+    found = bench.refused(changes)
+    assert len(found) == 1, found
+    assert expected in found[0]
+
+
+@pytest.mark.parametrize("word", ["on", "yes", "off", "No"])
+def test_a_boolean_of_yaml_1_1_gets_a_hint(word, bench):
+    (found,) = bench.refused({"train.callbacks": [{"EarlyStopping": {"restore_best_weights": word}}]})
+    assert f"YAML 1.2 reads `{word}` as text; write true or false" in found
+
+
+def test_a_number_with_an_exponent_and_no_dot_is_a_number(bench):
+    path = bench.good()
+    path.write_text(path.read_text().replace("train:\n", "train:\n  optimizer: {Adam: {learning_rate: 2e-5}}\n"))
+    from mltool.spec.load import load_spec
+
+    assert load_spec(path).train.optimizer == KerasObject("Adam", {"learning_rate": 2e-5})
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [(100, 100), ("100", 100), ("20 KB", 20_000), ("20kb", 20_000), (" 1.5 MiB ", 1.5 * 1024**2), (".5 MB", 500_000)],
+)
+def test_a_size_has_a_unit(written, size, bench):
+    assert bench.load({"limits.max_size": written}).limits.max_size == size
+
+
+def test_a_latency_is_in_milliseconds(bench):
+    assert bench.load({"limits.max_p90_latency": "500 us"}).limits.max_p90_latency == 0.5
+
+
+@pytest.mark.parametrize(
+    ("written", "drop", "allowed"),
+    [
+        (0.005, Drop(0.005, relative=False), 0.005),
+        ("0.5%", Drop(0.005, relative=True), 0.0045),
+        (0, Drop(0, relative=False), 0),
+    ],
+)
+def test_a_drop_is_in_units_of_the_metric_or_relative(written, drop, allowed, bench):
+    found = bench.load({"limits.max_drop": written}).limits.max_drop
+    assert found == drop
+    assert found.allowed(0.9) == pytest.approx(allowed)
+
+
+# Between keys
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param(
+            {"data.source.dataset": "mnist", "data.split.test": 0.2},
+            "data.split.test: the data set 'mnist' brings its own test set; leave split.test out",
+            id="a second test set",
+        ),
+        pytest.param(
+            {"convert": [{"quantize": "float16", "io": "int8"}]},
+            "convert.0.io: int8 needs quantize: int8 (got quantize: float16)",
+            id="integers without int8",
+        ),
+        pytest.param(
+            {"convert": [{"quantize": "dynamic", "keep_float": ["top"]}]},
+            "convert.0.keep_float: needs quantize: int8 and io: float32 (got quantize: dynamic",
+            id="keep_float without int8",
+        ),
+        pytest.param(
+            {"convert": [{"quantize": "int8-io", "keep_float": ["top"]}]},
+            "needs quantize: int8 and io: float32 (got quantize: int8, io: int8)",
+            id="keep_float with integers",
+        ),
+        pytest.param(
+            {"convert": [{"quantize": "int8"}, {"quantize": "int8"}]},
+            "convert.1.name: the name 'int8' is used twice; give one a name: of its own",
+            id="a file twice",
+        ),
+        pytest.param(
+            {"convert": [{"quantize": "int8", "keep_float": ["tpo"]}]},
+            "convert.0.keep_float.0: no layer is called 'tpo'; did you mean 'top'?",
+            id="keep_float of no layer",
+        ),
+        pytest.param(
+            {"limits.metric": "acuracy"},
+            "limits.metric: train.metrics has no 'acuracy'; did you mean 'accuracy'?",
+            id="a limit of no metric",
+        ),
+        pytest.param({"limits.metric": "acc"}, "did you mean 'accuracy'?", id="a short name for a limit"),
+        pytest.param(
+            {"convert": [{"limits": {"metric": "auc"}}]},
+            "convert.0.limits.metric: train.metrics has no 'auc'; known: accuracy",
+            id="a limit of one file",
+        ),
+        pytest.param(
+            {"train.metrics": [], "limits.min": 0.9},
+            "limits.min: there is no metric to hold; add one to train.metrics",
+            id="a limit without metrics",
+        ),
+        pytest.param(
+            {"train.callbacks": [{"EarlyStopping": {"monitor": "val_acuracy"}}]},
+            "train.callbacks.0.EarlyStopping.monitor: nothing is called 'val_acuracy'; did you mean 'val_accuracy'?",
+            id="a monitor of no metric",
+        ),
+        pytest.param(
+            {"train.callbacks": [{"ReduceLROnPlateau": {"monitor": "val_auc"}}]},
+            "known: loss, accuracy, val_loss, val_accuracy",
+            id="a monitor like no metric",
+        ),
+        pytest.param(
+            {"train.keep": "last", "train.callbacks": [{"EarlyStopping": {"restore_best_weights": True}}]},
+            "train.keep: contradicts restore_best_weights: true of EarlyStopping (got 'last'); write keep: best",
+            id="keep last and restore best",
+        ),
+        pytest.param(
+            {
+                "train.optimizer": {
+                    "SGD": {
+                        "learning_rate": {
+                            "ExponentialDecay": {"initial_learning_rate": 0.1, "decay_steps": 5, "decay_rate": 0.9}
+                        }
+                    }
+                },
+                "train.callbacks": ["ReduceLROnPlateau"],
+            },
+            "train.callbacks.0.ReduceLROnPlateau: changes a learning rate that the optimizer's schedule sets",
+            id="a schedule and a plateau",
+        ),
+        pytest.param(
+            {"train.callbacks": ["EarlyStopping", "EarlyStopping"]},
+            "train.callbacks.1.EarlyStopping: EarlyStopping stands twice",
+            id="a callback twice",
+        ),
+        pytest.param(
+            {"train.callbacks": ["TerminateOnNaN"]},
+            "'TerminateOnNaN' is not in this version; known: EarlyStopping, ReduceLROnPlateau",
+            id="a callback of Keras",
+        ),
+        pytest.param(
+            {"train.metrics": ["accuracy", "acc"]},
+            "train.metrics.1.accuracy.name: the name 'accuracy' is used twice",
+            id="a metric twice",
+        ),
+        pytest.param(
+            {"train.metrics": [{"AUC": {"name": "loss"}}]}, "'loss' is the name of the loss", id="a metric called loss"
+        ),
+        pytest.param(
+            {"model.layers.1": {"Dense": {"units": 10, "activation": "softmax"}}},
+            "the last layer 'dense' ends in softmax, and from_logits: true applies it again; take softmax out",
+            id="softmax and logits",
+        ),
+        pytest.param(
+            {"model.layers.1": {"Dense": {"units": 10}}, "train.loss": "sparse_categorical_crossentropy"},
+            "the last layer 'dense' has no activation, so it gives logits; the loss expects probabilities; "
+            "write SparseCategoricalCrossentropy: {from_logits: true}",
+            id="logits and no from_logits",
+        ),
+        pytest.param(
+            {"model.layers": ["Flatten", {"Dense": {"units": 10}}, "Softmax"]},
+            "'softmax' ends in softmax",
+            id="a Softmax layer",
+        ),
+        pytest.param(
+            {
+                "model.layers": [{"Dense": {"units": 1, "activation": "sigmoid"}}],
+                "train.loss": {"BinaryCrossentropy": {"from_logits": True}},
+            },
+            "ends in sigmoid",
+            id="sigmoid and logits",
+        ),
+        pytest.param(
+            {
+                "model.layers": [{"Dense": {"units": 10}}, {"Activation": {"activation": "linear"}}],
+                "train.loss": {"CategoricalCrossentropy": {"from_logits": False}},
+            },
+            "'activation' has no activation",
+            id="a linear Activation",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_with_the_cure(changes, expected, bench):
+    found = bench.refused(changes)
+    assert len(found) == 1, found
+    assert expected in found[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"train.callbacks": [{"EarlyStopping": {"monitor": name}}]}, id=f"monitor {name}")
+        for name in ("loss", "val_loss", "accuracy", "val_accuracy")
+    ]
+    + [
+        pytest.param(
+            {"train.metrics": [{"AUC": {"name": "area"}}], "limits.metric": "area"},
+            id="a metric with a name of its own",
+        ),
+        pytest.param(
+            {
+                "model.layers.1": {"Dense": {"units": 10, "activation": "softmax"}},
+                "train.loss": "SparseCategoricalCrossentropy",
+            },
+            id="softmax and probabilities",
+        ),
+        pytest.param(
+            {
+                "model.layers": ["Flatten", {"Dense": {"units": 10, "activation": "relu"}}],
+                "train.loss": "SparseCategoricalCrossentropy",
+            },
+            id="an activation that tells nothing",
+        ),
+        pytest.param(
+            {
+                "model.layers": [{"Dense": {"units": 10}}, {"Dropout": {"rate": 0.1}}],
+                "train.loss": "SparseCategoricalCrossentropy",
+            },
+            id="a last layer that tells nothing",
+        ),
+        pytest.param(
+            {"model.layers": ["Flatten", {"Dense": {"units": 1}}], "train.loss": "mse", "train.metrics": []},
+            id="a regression",
+        ),
+        pytest.param(
+            {"model.layers": ["Flatten", {"Dense": {"units": 1}}], "train.loss": "hinge", "train.metrics": []},
+            id="a hinge loss",
+        ),
+        pytest.param({"train.keep": "last", "train.callbacks": ["EarlyStopping"]}, id="keep last without restoring"),
+        pytest.param({"convert": []}, id="no file to convert to"),
+        pytest.param(
+            {"data.source": {"path": "a.npz"}, "data.split": {"test": 0.3}}, id="a file may bring no test set"
+        ),
+    ],
+)
+def test_what_fits_together_is_taken(changes, bench):
+    assert bench.load(changes).name == "small"
+
+
+def test_int8_io_is_short_for_two_keys(bench):
+    entries = bench.load({"convert": [{"quantize": "int8-io"}, {"quantize": "int8", "io": "uint8"}, {}]}).convert
+    assert [(e.quantize, e.io, e.name) for e in entries] == [
+        *(("int8", "int8", "int8-io"), ("int8", "uint8", "int8-uint8"), ("none", "float32", "none"))
+    ]
+
+
+# Graphs
+
+
+def layers(*items):
+    return {"model.layers": list(items)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param(
+            layers({"Dense": {"units": 2, "name": "a"}}, {"Dense": {"units": 10, "name": "a"}}),
+            "model.layers.1.Dense.name: the name 'a' is used twice",
+            id="a name twice",
+        ),
+        pytest.param(
+            {"model.preprocess": [{"Rescaling": {"scale": 2, "name": "top"}}]},
+            "model.layers.1.Dense.name: the name 'top' is used twice",
+            id="a name of preprocessing again",
+        ),
+        pytest.param(
+            layers({"Dense": {"units": 2, "inputs": ["b"]}}, {"Dense": {"units": 10, "name": "b"}}),
+            "model.layers.0.Dense.inputs.0: 'dense' takes its input from 'b', which comes later; put it after",
+            id="an input that comes later",
+        ),
+        pytest.param(
+            layers({"Dense": {"units": 10, "name": "b", "inputs": ["b"]}}),
+            "'b' takes its input from itself",
+            id="a layer that takes itself",
+        ),
+        pytest.param(
+            layers({"Dense": {"units": 2, "name": "a"}}, {"Dense": {"units": 10, "inputs": ["image"]}}),
+            "model.layers.0.Dense: nothing uses the output of 'a'; name it in the inputs",
+            id="a layer that nobody uses",
+        ),
+        pytest.param(
+            layers({"Dense": {"units": 2, "name": "stem"}}, {"Dense": {"units": 10, "inputs": ["stem", "setm"]}}),
+            "inputs.1: no layer or input is called 'setm'; did you mean 'stem'?",
+            id="an input that is not there",
+        ),
+        pytest.param(
+            layers({"Dense": {"units": 10, "inputs": "image"}}),
+            "must be a list of names of layers or inputs (got 'image'); write inputs: [name]",
+            id="no list of inputs",
+        ),
+        pytest.param(
+            layers({"Dense": {"units": 10, "inputs": []}}),
+            "must be a list of names of layers or inputs (got [])",
+            id="an empty list of inputs",
+        ),
+        pytest.param(
+            layers({"Dense": {"units": 10, "name": "a b"}}),
+            "'a b' is not a name; use letters",
+            id="a name with a space",
+        ),
+        pytest.param(
+            {"data.inputs": {"a": {}, "b": {}}},
+            "model.layers.0.Flatten.inputs: the first layer must say which inputs it takes: a, b; add inputs: [a]",
+            id="two inputs and no word of them",
+        ),
+        pytest.param(
+            {"data.inputs": {"a": {}}, "model.preprocess": {"b": ["Normalization"]}},
+            "model.preprocess.b: the data have no input called 'b'; known: a",
+            id="preprocessing of no input",
+        ),
+        pytest.param(
+            {"data.inputs": {"top": {}}},
+            "data.inputs.top: 'top' is the name of an input and of a layer; rename",
+            id="an input called as a layer",
+        ),
+        pytest.param(
+            {"model.preprocess": [{"Rescaling": {"scale": 1, "inputs": ["x"]}}]},
+            "model.preprocess.0.Rescaling.inputs: unknown argument",
+            id="inputs in preprocessing",
+        ),
+    ],
+)
+def test_a_wrong_graph_is_refused(changes, expected, bench):
+    found = bench.refused(changes)
+    assert len(found) == 1, found
+    assert expected in found[0]
+
+
+def test_a_list_of_preprocessing_cannot_serve_two_inputs(bench):
+    changes = {
+        "data.inputs": {"a": {}, "b": {}},
+        "model.preprocess": ["Normalization"],
+        "model.layers": [{"Add": {"inputs": ["a", "b"]}}, {"Dense": {"units": 10}}],
+    }
+    assert bench.refused(changes) == [
+        "model.preprocess: must be a map from input to layers: the data have 2 inputs; write preprocess: {a: [...]}"
+    ]
+
+
+def test_layers_without_a_name_get_those_of_keras(bench):
+    spec = bench.load(layers("Flatten", {"Dense": {"units": 3}}, {"Dense": {"units": 10}}))
+    assert spec.model.layer_names == ("flatten", "dense", "dense_1")

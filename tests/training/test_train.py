@@ -1,0 +1,183 @@
+"""`train` end to end on small made data: every task, what is kept, what is written, and what fails."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mltool.errors import SpecError, TrainingError
+from mltool.training.records import append_line, keep_lines, read_lines
+from mltool.training.train import train
+
+TASKS = {
+    "binary": ("side", {"BinaryCrossentropy": {"from_logits": True}}, 1, ["accuracy", "AUC"]),
+    "binary with a sigmoid": ("side", "BinaryCrossentropy", {"units": 1, "activation": "sigmoid"}, ["accuracy"]),
+    "regression": ("value", "MeanSquaredError", 2, ["MeanAbsoluteError", "R2Score"]),
+    "one-hot": (
+        "y",
+        {"CategoricalCrossentropy": {"from_logits": True}},
+        3,
+        ["accuracy", {"F1Score": {"average": "macro"}}],
+    ),
+    "softmax": ("y", "SparseCategoricalCrossentropy", {"units": 3, "activation": "softmax"}, ["accuracy", "Precision"]),
+}
+
+
+@pytest.mark.parametrize(("target", "loss", "units", "metrics"), TASKS.values(), ids=TASKS.keys())
+def test_every_task_learns(features, make_run, target, loss, units, metrics):
+    features["data"]["source"]["target"] = target
+    dense = units if isinstance(units, dict) else {"units": units}
+    features["model"]["layers"] = [{"Dense": {"units": 16, "activation": "relu"}}, {"Dense": dense}]
+    features["train"] |= {
+        "loss": loss,
+        "metrics": metrics,
+        "epochs": 30,
+        "optimizer": {"Adam": {"learning_rate": 0.02}},
+    }
+    run = make_run(features)
+    result = train(run)
+    lines = read_lines(run.metrics_file)
+    assert len(lines) == result.epochs == 30
+    assert lines[-1]["loss"] < 0.7 * lines[0]["loss"]
+    assert lines[-1]["val_loss"] < 0.8 * lines[0]["val_loss"]
+    assert set(result.metrics) == set(lines[-1]) - {"epoch", "step", "seconds", "learning_rate"}
+    assert np.isfinite(list(result.metrics.values())).all()
+
+
+def test_a_finished_run_tells_all_that_it_was_made_of(trained_run):
+    manifest = trained_run.manifest
+    assert manifest["status"] == "trained"
+    assert manifest["error"] is None
+    assert manifest["epochs"] == 4
+    assert manifest["input"]["inputs"] == [
+        {"name": "image", "dtype": "float32", "shape": [8, 8, 1], "minimum": 0.0, "maximum": 16.0}
+    ]
+    assert manifest["input"]["labels"] == list("0123456789")
+    assert manifest["input"]["preprocessing"] == ["rescaling"]
+    assert {"mltool", "python", "tensorflow", "keras", "numpy"} <= set(manifest["environment"]["versions"])
+    assert manifest["environment"]["replicas"] == 1
+    assert trained_run.require_unchanged(trained_run.keras_file) == trained_run.keras_file
+    assert [line["step"] for line in read_lines(trained_run.metrics_file)] == [13, 26, 39, 52]
+
+
+def test_events_hold_every_scalar_of_every_epoch(trained_run):
+    import tensorflow as tf
+
+    (file,) = trained_run.events_folder.iterdir()
+    found = {
+        (event.step, value.tag): float(tf.make_ndarray(value.tensor))
+        for record in tf.data.TFRecordDataset(str(file))
+        for event in [tf.compat.v1.Event.FromString(record.numpy())]
+        for value in event.summary.value
+    }
+    expected = {
+        (line["epoch"], name): value
+        for line in read_lines(trained_run.metrics_file)
+        for name, value in line.items()
+        if name not in ("epoch", "step", "seconds")
+    }
+    assert len(found) == 4 * 5
+    assert found == pytest.approx(expected)
+
+
+def test_weights_of_the_last_or_of_the_best_epoch_are_kept(features, make_run):
+    """A learning rate that jumps away after the first epoch makes the first one the best."""
+    steps = {"PiecewiseConstantDecay": {"boundaries": [4], "values": [0.05, 5.0]}}
+    features["train"] |= {"epochs": 3, "optimizer": {"SGD": {"learning_rate": steps}}}
+    one_epoch = with_train(features, epochs=1)
+    best, last = with_train(features, keep="best"), with_train(features, keep="last")
+    runs = {name: make_run(spec, name) for name, spec in {"one": one_epoch, "best": best, "last": last}.items()}
+    results = {name: train(run) for name, run in runs.items()}
+    assert [results[name].best_epoch for name in ("one", "best", "last")] == [1, 1, None]
+    kept = {name: weights_of(run) for name, run in runs.items()}
+    np.testing.assert_array_equal(kept["best"][0], kept["one"][0])
+    assert np.abs(kept["last"][0] - kept["one"][0]).max() > 1
+
+
+def with_train(spec: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    return spec | {"train": spec["train"] | changed}
+
+
+def weights_of(run: Any) -> list[np.ndarray]:
+    import keras
+
+    return keras.models.load_model(run.keras_file, compile=False).get_weights()
+
+
+def test_the_best_epoch_is_told_by_the_monitor_of_early_stopping(features, make_run):
+    features["train"]["callbacks"] = [{"EarlyStopping": {"monitor": "val_accuracy", "patience": 30}}]
+    features["train"]["epochs"] = 8
+    run = make_run(features)
+    result = train(run)
+    accuracies = [line["val_accuracy"] for line in read_lines(run.metrics_file)]
+    assert result.best_epoch == 1 + int(np.argmax(accuracies))
+
+
+def test_a_loss_that_is_no_number_fails_the_run(features, make_run):
+    features["data"]["source"]["target"] = "value"
+    features["model"]["layers"] = [{"Dense": {"units": 2}}]
+    features["train"] |= {"loss": "MeanSquaredError", "metrics": [], "optimizer": {"SGD": {"learning_rate": 1e30}}}
+    run = make_run(features)
+    with pytest.raises(
+        TrainingError, match=r"the loss is (nan|inf) after step \d of epoch 1; lower the learning rate"
+    ) as found:
+        train(run)
+    assert found.value.exit_code == 6
+    assert run.status == "failed"
+    assert run.manifest["error"] == str(found.value)
+    assert not run.keras_file.exists()
+
+
+MISFITS = {
+    "as many units as classes": (
+        {"layers": [{"Dense": {"units": 4, "name": "out"}}]},
+        r"model\.layers\.0\.Dense: the last layer 'out' gives \(4,\) a sample, the data have 3 classes; make it",
+    ),
+    "a layer for images": (
+        {"layers": [{"Conv2D": {"filters": 2, "kernel_size": 3, "name": "c"}}, {"Dense": {"units": 3}}]},
+        r"model\.layers\.0\.Conv2D: the layer 'c' does not fit its input of shape \(None, 4\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "message"), MISFITS.values(), ids=MISFITS.keys())
+def test_a_model_that_does_not_fit_fails_before_training(features, make_run, model, message):
+    run = make_run(features | {"model": model})
+    with pytest.raises(SpecError, match=message):
+        train(run)
+    assert run.status == "failed"
+    assert not run.metrics_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ({"RandomCrop": {"height": 6, "width": 6}}, r"data\.augment: .* \(8, 8, 1\) into \(6, 6, 1\)"),
+        ({"RandomSaturation": {"factor": 0.5}}, r"data\.augment: the layers do not take samples of shape \(8, 8, 1\)"),
+    ],
+    ids=["changes the shape", "wants colors"],
+)
+def test_an_augmentation_that_does_not_fit_fails_before_training(hard, make_run, layer, message):
+    hard["data"]["augment"] = [layer]
+    with pytest.raises(SpecError, match=message):
+        train(make_run(hard))
+
+
+def test_lines_of_epochs_are_json_also_when_a_metric_is_none(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    append_line(file, {"epoch": 1, "auc": float("nan")})
+    append_line(file, {"epoch": 2, "auc": 0.5})
+    assert [json.loads(line) for line in file.read_text().splitlines()] == [
+        {"epoch": 1, "auc": None},
+        {"epoch": 2, "auc": 0.5},
+    ]
+
+
+def test_half_a_line_and_later_epochs_are_taken_out(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b'{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3, "lo\xff')
+    assert read_lines(file) == [{"epoch": 1}, {"epoch": 2}]
+    keep_lines(file, 1)
+    assert file.read_text() == '{"epoch": 1}\n'
+    assert read_lines(tmp_path / "none.jsonl") == []
