@@ -240,7 +240,11 @@ class _Work:
         calibration = draw_representative(self.data, entry.representative, self.spec.seed)
         # What was drawn is not trusted either: the promise is about samples, not about the function that draws them.
         require_from_training(calibration.samples.ids, calibration.hashes, self.run.load_splits())
-        ranges = {info.name: (info.minimum, info.maximum) for info in self.run.input_schema.inputs}
+        ranges = {
+            info.name: (info.minimum, info.maximum)
+            for info in self.run.input_schema.inputs
+            if info.minimum is not None and info.maximum is not None
+        }
         require_sound(calibration.samples, ranges)
         return calibration
 
@@ -249,7 +253,7 @@ class _Work:
             representative = None
             if calibration is not None:
                 representative = str(Path(folder) / "representative.npz")
-                arrays: Mapping[str, Any] = calibration.samples.as_float()
+                arrays: Mapping[str, Any] = calibration.samples.first(len(calibration.samples))
                 np.savez(representative, **arrays)
             arguments = {
                 "saved_model": str(self.run.saved_model_folder),
@@ -289,7 +293,7 @@ class _Work:
             raise _named(entry, error) from error
 
     def _latency(self, made: Path) -> dict[str, float]:
-        one: Mapping[str, Array] = self.data.take(self.data.splits.test[:1]).inputs
+        one = self.data.take(self.data.splits.test[:1]).inputs
         with LiteRtPredictor(made, child=self.interpreter) as predictor:
             return percentiles_of(predictor.latencies_ms(one, warmup=WARMUP_RUNS, runs=LATENCY_RUNS))
 

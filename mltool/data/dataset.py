@@ -1,15 +1,14 @@
 """The samples of a spec, shared out: what training, calibration and evaluation draw from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from mltool.data.identity import content_hashes, fingerprint, groups_of_equal_samples
 from mltool.data.open import build_source
-from mltool.data.source import Array, Source
+from mltool.data.source import Array, ArrayLike, Source, Subset, label_of
 from mltool.data.splits import Splits, make_splits, require_disjoint
 from mltool.errors import DataError, Message, SpecError
 from mltool.spec.spec import Spec
@@ -26,18 +25,31 @@ class Samples:
         inputs: by name, each [samples, ...], in the type of the source.
         targets: int64 [samples] class numbers, or float32 [samples, values].
         ids: int64 [samples], positions in the source.
+        weights: float32 [samples], how much each sample counts; None where all count alike.
     """
 
-    inputs: Mapping[str, Array]
+    inputs: Mapping[str, ArrayLike]
     targets: Array
     ids: Array
+    weights: Array | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def as_float(self) -> dict[str, Array]:
-        """The inputs as every artifact takes them: float32."""
-        return {name: array.astype(np.float32) for name, array in self.inputs.items()}
+    def first(self, count: int) -> dict[str, Array]:
+        """The inputs of the first samples, as every artifact takes them: float32, or text."""
+        return {name: as_model_takes(array[:count]) for name, array in self.inputs.items()}
+
+    def batches(self, name: str, size: int = 1024) -> Iterator[Array]:
+        """One input in batches, in the type of the source."""
+        array = self.inputs[name]
+        for start in range(0, len(self), size):
+            yield array[start : start + size]
+
+
+def as_model_takes(array: Array) -> Array:
+    """Numbers as float32, text as it is."""
+    return array if array.dtype.kind == "U" else array.astype(np.float32)
 
 
 class Dataset:
@@ -52,9 +64,9 @@ class Dataset:
     """
 
     def __init__(self, spec: Spec) -> None:
-        self.source: Source = build_source(spec.data)
         self.task: Task = task_of(spec.train.loss)
-        self.labels, self.targets = _encode(self.source, self.task)
+        self.source: Source = build_source(spec.data, seed=spec.seed, is_regression=self.task == "regression")
+        self.labels, self.targets = _encode(self.source, self.task, spec.data.source.classes)
         self.hashes = content_hashes(self.source.inputs)
         self._spec = spec
 
@@ -65,11 +77,16 @@ class Dataset:
         if split.test is not None and "test" in self.source.given:
             message = Message("the data bring their own test set", "leave it out", key="data.split.test")
             raise SpecError(message)
+        if split.by in ("file", "folder", "column") and not {"validation", "test"} & set(self.source.given):
+            raise DataError(
+                f"{self.source.origin} brings neither a validation nor a test set", "take another data.split.by"
+            )
         return make_splits(
             groups_of_equal_samples(self.source.inputs, self.hashes),
             None if self.task == "regression" else self.targets,
             self.source.given,
-            by=split.by,
+            families=self.source.groups,
+            by="order" if split.by == "order" else "random",
             validation=split.validation,
             test=split.test or 0.2,
             duplicates=split.duplicates,
@@ -87,9 +104,11 @@ class Dataset:
         return {name: tuple(array.shape[1:]) for name, array in self.source.inputs.items()}
 
     def take(self, ids: Array) -> Samples:
-        """The samples at these positions of the source."""
-        inputs = {name: array[ids] for name, array in self.source.inputs.items()}
-        return Samples(inputs, self.targets[ids], np.asarray(ids, dtype=np.int64))
+        """The samples at these positions of the source; what is not in memory is read when it is asked for."""
+        positions = np.asarray(ids, dtype=np.int64)
+        inputs = {name: Subset.of(array, positions) for name, array in self.source.inputs.items()}
+        weights = self.source.weights[positions] if self.source.weights is not None else None
+        return Samples(inputs, self.targets[positions], positions, weights)
 
     def split(self, name: str) -> Samples:
         """The samples of one split, in the order of the source."""
@@ -137,7 +156,7 @@ class Dataset:
         self.__dict__["splits"] = Splits(ids["train"], ids["validation"], ids["test"])
 
 
-def _encode(source: Source, task: Task) -> tuple[tuple[str, ...], Array]:
+def _encode(source: Source, task: Task, classes: Sequence[str] | None) -> tuple[tuple[str, ...], Array]:
     """Class names and numbers, or the values of a regression."""
     targets = source.targets
     if task == "regression":
@@ -160,6 +179,8 @@ def _encode(source: Source, task: Task) -> tuple[tuple[str, ...], Array]:
         )
     known = targets[np.asarray(source.given.get("train", range(len(targets))))]
     names = np.unique(known)
+    if classes is not None:
+        return _encode_in_order(source, targets, names, classes, task)
     if task == "binary" and len(names) != 2:
         raise DataError(
             f"{source.origin}: a binary loss needs 2 classes, the targets have {len(names)}", "use another loss"
@@ -171,8 +192,19 @@ def _encode(source: Source, task: Task) -> tuple[tuple[str, ...], Array]:
             f"{source.origin}: the test set has the class {targets[unknown][0].item()!r}, training has not",
             "fix the labels",
         )
-    return tuple(_label(name) for name in names), numbers.astype(np.int64)
+    return tuple(label_of(name) for name in names), numbers.astype(np.int64)
 
 
-def _label(name: Any) -> str:
-    return str(int(name)) if isinstance(name, int | float | np.integer | np.floating) else str(name)
+def _encode_in_order(
+    source: Source, targets: Array, names: Array, classes: Sequence[str], task: Task
+) -> tuple[tuple[str, ...], Array]:
+    """Class numbers in the order that the spec gives; `open.py` left no other class in the source."""
+    if task == "binary" and len(classes) != 2:
+        raise DataError(f"a binary loss needs 2 classes, data.source.classes has {len(classes)}", "use another loss")
+    lacking = [label for label in classes if label not in {label_of(name) for name in names}]
+    if lacking:
+        raise DataError(
+            f"{source.origin}: no training sample is of the class {lacking[0]!r}", "take it out of data.source.classes"
+        )
+    number_of = {label: number for number, label in enumerate(classes)}
+    return tuple(classes), np.asarray([number_of[label_of(value)] for value in targets], dtype=np.int64)

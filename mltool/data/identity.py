@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from mltool.data.source import Array
+from mltool.data.source import Array, ArrayLike
 
 
-def content_hashes(inputs: Mapping[str, Array]) -> Array:
+def content_hashes(inputs: Mapping[str, ArrayLike]) -> Array:
     """A 64-bit BLAKE2b hash (RFC 7693) of every sample's inputs.
 
     Args:
@@ -17,17 +18,32 @@ def content_hashes(inputs: Mapping[str, Array]) -> Array:
     Returns:
         uint64 [samples].
     """
-    rows = [np.ascontiguousarray(inputs[name]) for name in sorted(inputs)]
+    names = sorted(inputs)
     digests = bytearray()
-    for index in range(len(rows[0])):
-        digest = hashlib.blake2b(digest_size=8)
-        for array in rows:
-            digest.update(array[index].tobytes())
-        digests += digest.digest()
+    for start in range(0, len(inputs[names[0]]), _AT_ONCE):
+        rows = [np.ascontiguousarray(inputs[name][start : start + _AT_ONCE]) for name in names]
+        for index in range(len(rows[0])):
+            digest = hashlib.blake2b(digest_size=8)
+            for array in rows:
+                # The length first, so that ("ab", "c") is not ("a", "bc").
+                digest.update(_bytes_of(array[index]))
+            digests += digest.digest()
     return np.frombuffer(bytes(digests), dtype="<u8")
 
 
-def groups_of_equal_samples(inputs: Mapping[str, Array], hashes: Array) -> Array:
+_AT_ONCE = 4096
+"""Samples that are read at once."""
+
+
+def _bytes_of(value: Any) -> bytes:
+    """Bytes that are equal for equal values: numpy pads text to the longest of its array."""
+    if isinstance(value, str | np.str_) or value.dtype.kind == "U":
+        texts = [str(text).encode("utf-8", "surrogatepass") for text in np.ravel(value)]
+        return b"".join(len(text).to_bytes(8, "little") + text for text in texts)
+    return bytes(value.tobytes())
+
+
+def groups_of_equal_samples(inputs: Mapping[str, ArrayLike], hashes: Array) -> Array:
     """A number for every sample, the same for samples with equal inputs and for no others.
 
     Args:
@@ -51,8 +67,9 @@ def groups_of_equal_samples(inputs: Mapping[str, Array], hashes: Array) -> Array
     return groups
 
 
-def _equal(inputs: Mapping[str, Array], one: int, other: int) -> bool:
-    return all(np.array_equal(array[one], array[other]) for array in inputs.values())
+def _equal(inputs: Mapping[str, ArrayLike], one: int, other: int) -> bool:
+    # NaN is a missing number: two rows that lack the same one are equal.
+    return all(np.array_equal(array[one], array[other], equal_nan=array.dtype.kind == "f") for array in inputs.values())
 
 
 def fingerprint(hashes: Array) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
-from mltool.data.source import Source, checked_source, inferred_input_name
+from mltool.data.source import Source, checked_source, inferred_input_name, inferred_kind
 from mltool.errors import DataError
 
 
@@ -29,4 +29,6 @@ def load_keras_dataset(name: str) -> Source:
     if targets.ndim == 2 and targets.shape[1] == 1:
         targets = targets[:, 0]
     given = {"train": range(len(x_train)), "test": range(len(x_train), len(inputs))}
-    return checked_source(f"keras.datasets.{name}", {inferred_input_name(inputs): inputs}, targets, given)
+    input_name = inferred_input_name(inputs)
+    kinds = {input_name: inferred_kind(inputs)}
+    return checked_source(f"keras.datasets.{name}", {input_name: inputs}, targets, given, kinds=kinds)

@@ -7,34 +7,47 @@ from pathlib import Path
 
 import numpy as np
 
-from mltool.data.source import Array, Source, checked_source, inferred_input_name
+from mltool.data.source import Array, Source, checked_source, inferred_input_name, inferred_kind, joined_sources
 from mltool.errors import DataError
 
+SPLITS = ("train", "validation", "test")
+"""Endings of arrays that bring their own splits: NAME_train and NAME_test, and NAME_validation where it is there."""
 
-def load_npz(path: Path, *, inputs: Mapping[str, str] | None = None, target: str = "y") -> Source:
-    """Reads the samples of an .npz file.
+
+def load_npz(
+    paths: Mapping[str, Path], *, inputs: Mapping[str, str] | None = None, target: str = "y", weight: str | None = None
+) -> Source:
+    """Reads the samples of .npz files.
 
     Args:
-        path: the file.
+        paths: the file (key ""), and those of splits that have one of their own.
         inputs: input name to array name; one array called `x` when None.
         target: name of the targets' array.
+        weight: name of the array of weights, if there is one.
 
     Raises:
         DataError: if the file is missing or damaged, holds pickled objects, or lacks an array.
     """
+    found = {split: _load_file(path, inputs, target, weight) for split, path in paths.items()}
+    return found[""] if len(found) == 1 else joined_sources(found)
+
+
+def _load_file(path: Path, inputs: Mapping[str, str] | None, target: str, weight: str | None) -> Source:
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             raise ValueError("it holds a single array without a name")
         with loaded as arrays:
-            return _read(path, dict(arrays), inputs, target)
+            return _read(path, dict(arrays), inputs, target, weight)
     except FileNotFoundError as error:
         raise DataError(f"{path} is not there", "give a path that is, with --set data.source.path=FILE.npz") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as .npz: {error}", "write it again with numpy.savez") from error
 
 
-def _read(path: Path, arrays: Mapping[str, Array], inputs: Mapping[str, str] | None, target: str) -> Source:
+def _read(
+    path: Path, arrays: Mapping[str, Array], inputs: Mapping[str, str] | None, target: str, weight: str | None
+) -> Source:
     targets, given = _joined(path, arrays, target)
     names = inputs or {"": "x"}
     read: dict[str, Array] = {}
@@ -43,21 +56,25 @@ def _read(path: Path, arrays: Mapping[str, Array], inputs: Mapping[str, str] | N
         if splits != given:
             raise DataError(f"{path}: {array_name!r} and {target!r} have different lengths", f"{splits} and {given}")
         read[name or inferred_input_name(array)] = array
-    return checked_source(str(path), read, targets, given)
+    weights = _joined(path, arrays, weight)[0].astype(np.float32) if weight else None
+    kinds = {name: inferred_kind(array) for name, array in read.items()}
+    return checked_source(str(path), read, targets, given, kinds=kinds, weights=weights, target_name=target)
 
 
 def _joined(path: Path, arrays: Mapping[str, Array], name: str) -> tuple[Array, dict[str, range]]:
     """The array `name`, or its parts one after the other and where each part lies."""
     if name in arrays:
         return np.asarray(arrays[name]), {}
-    parts = {split: arrays[f"{name}_{split}"] for split in ("train", "test") if f"{name}_{split}" in arrays}
-    if set(parts) != {"train", "test"}:
+    parts = {split: arrays[f"{name}_{split}"] for split in SPLITS if f"{name}_{split}" in arrays}
+    if not {"train", "test"} <= set(parts):
         wanted = f"{name!r}, or {name}_train and {name}_test"
         raise DataError(f"{path} has no array {wanted}; it has: {', '.join(sorted(arrays)) or 'nothing'}", "name them")
-    if parts["train"].ndim == 0 or parts["train"].shape[1:] != parts["test"].shape[1:]:
-        message = (
-            f"{path}: {name}_train and {name}_test differ in shape: {parts['train'].shape} and {parts['test'].shape}"
-        )
-        raise DataError(message)
-    edge, end = len(parts["train"]), len(parts["train"]) + len(parts["test"])
-    return np.concatenate([parts["train"], parts["test"]]), {"train": range(edge), "test": range(edge, end)}
+    for split, array in parts.items():
+        if array.ndim == 0 or parts["train"].shape[1:] != array.shape[1:]:
+            message = (
+                f"{path}: {name}_train and {name}_{split} differ in shape: {parts['train'].shape} and {array.shape}"
+            )
+            raise DataError(message)
+    edges = np.cumsum([0, *(len(array) for array in parts.values())]).tolist()
+    given = {split: range(edges[i], edges[i + 1]) for i, split in enumerate(parts)}
+    return np.concatenate(list(parts.values())), given

@@ -1,34 +1,142 @@
 """From the `data` section to a source: where the spec stops."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from mltool.data.cache import keep_decoded
 from mltool.data.keras_datasets import load_keras_dataset
+from mltool.data.kinds import kind_at
 from mltool.data.npz import load_npz
+from mltool.data.select import select
 from mltool.data.source import Source
-from mltool.errors import DataError
-from mltool.spec.data import EMBEDDED, DataSpec
+from mltool.errors import DataError, Message, SpecError
+from mltool.spec.data import EMBEDDED, DataSpec, SourceSpec
 
 
-def build_source(spec: DataSpec) -> Source:
+def build_source(spec: DataSpec, *, seed: int, is_regression: bool) -> Source:
     """Reads the samples that the `data` section names.
+
+    Args:
+        spec: checked.
+        seed: of what is drawn, where the spec asks for fewer samples.
+        is_regression: whether the targets are values, not classes.
 
     Raises:
         DataError: if they are missing, damaged or do not fit together.
+        SpecError: if the spec has keys that the kind of the path has not.
     """
-    inputs = {name: declared.array or name for name, declared in spec.inputs.items()} if spec.inputs else None
+    asked = spec.source
+    source = _read(spec, is_regression)
+    source = select(
+        source,
+        labels=asked.labels,
+        classes=asked.classes,
+        max_samples=asked.max_samples,
+        max_per_class=asked.max_per_class,
+        is_regression=is_regression,
+        seed=seed,
+    )
+    return keep_decoded(source, spec.cache, max_skipped=asked.max_skipped if asked.on_error == "skip" else 0)
+
+
+def _read(spec: DataSpec, is_regression: bool) -> Source:
     source = spec.source
-    if source.path is not None:
-        return load_npz(Path(source.path), inputs=inputs, target=source.target or "y")
-    if source.dataset in EMBEDDED:
-        return _named(load_npz(Path(__file__).with_name(f"{source.dataset}.npz")), source.dataset, inputs)
-    return _named(load_keras_dataset(str(source.dataset)), str(source.dataset), inputs)
+    arrays = {name: declared.array or name for name, declared in spec.inputs.items()} if spec.inputs else None
+    if source.path is None:
+        if source.dataset in EMBEDDED:
+            found = load_npz({"": Path(__file__).with_name(f"{source.dataset}.npz")})
+        else:
+            found = load_keras_dataset(str(source.dataset))
+        return _named(found, str(source.dataset), arrays)
+    paths = _paths(source)
+    kind = source.kind or kind_at(paths[""])
+    for problem in source.misfits(kind):
+        key = ".".join(["data", "source", *map(str, problem.path)])
+        raise SpecError(Message(problem.message, problem.hint, key=key))
+    if kind == "npz":
+        return load_npz(paths, inputs=arrays, target=source.target or "y", weight=source.weight)
+    if kind == "table":
+        columns = {name: declared.column or name for name, declared in spec.inputs.items()} if spec.inputs else None
+        return _load_table(paths, spec, columns, is_regression)
+    if spec.inputs is not None and len(spec.inputs) != 1:
+        raise DataError(f"{paths['']} has one input, data.inputs declares {len(spec.inputs)}", "declare one")
+    return _named(_LOADERS[kind](paths, source), str(paths[""]), arrays)
 
 
-def _named(source: Source, dataset: str, inputs: dict[str, str] | None) -> Source:
+def _paths(source: SourceSpec) -> dict[str, Path]:
+    """The path of all samples or of the training samples (key ""), and of the splits that have one of their own."""
+    found = {"": source.path, "validation": source.validation_path, "test": source.test_path}
+    paths = {name: Path(path) for name, path in found.items() if path is not None}
+    for name, path in paths.items():
+        if not path.exists():
+            key = f"{name}_path" if name else "path"
+            raise DataError(f"{path} is not there", f"give a path that is, with --set data.source.{key}=PATH")
+    return paths
+
+
+def _load_table(
+    paths: Mapping[str, Path], spec: DataSpec, columns: Mapping[str, str] | None, is_regression: bool
+) -> Source:
+    from mltool.data.table import load_table
+
+    source = spec.source
+    return load_table(
+        paths,
+        target=source.target,
+        inputs=columns,
+        kinds=source.columns or {},
+        missing=source.missing,
+        separator=source.separator,
+        weight=source.weight,
+        group=source.group,
+        split_column=spec.split.column,
+        is_regression=is_regression,
+    )
+
+
+def _load_images(paths: Mapping[str, Path], source: SourceSpec) -> Source:
+    from mltool.data.images import load_images
+
+    return load_images(
+        paths,
+        size=source.image_size,
+        resize=source.resize,
+        color=source.color,
+        label=source.label,
+        group=source.group,
+    )
+
+
+def _load_audio(paths: Mapping[str, Path], source: SourceSpec) -> Source:
+    from mltool.data.audio import load_audio
+
+    return load_audio(
+        paths, sample_rate=source.sample_rate, seconds=source.seconds, label=source.label, group=source.group
+    )
+
+
+def _load_text(paths: Mapping[str, Path], source: SourceSpec) -> Source:
+    from mltool.data.text import load_text
+
+    return load_text(paths, label=source.label, group=source.group)
+
+
+_LOADERS: dict[str, Callable[[Mapping[str, Path], SourceSpec], Source]] = {
+    "images": _load_images,
+    "audio": _load_audio,
+    "text": _load_text,
+}
+"""Kinds of one input; imported when they are needed, because each brings a library of its own."""
+
+
+def _named(source: Source, origin: str, inputs: Mapping[str, Any] | None) -> Source:
     """The source with its one input called as the spec says."""
     if inputs is None:
-        return Source(dataset, source.inputs, source.targets, source.given)
+        return replace(source, origin=origin)
     if len(inputs) != 1:
-        raise DataError(f"the data set {dataset!r} has one input, data.inputs declares {len(inputs)}", "declare one")
-    array = next(iter(source.inputs.values()))
-    return Source(dataset, {next(iter(inputs)): array}, source.targets, source.given)
+        raise DataError(f"the data set {origin!r} has one input, data.inputs declares {len(inputs)}", "declare one")
+    old, new = next(iter(source.inputs)), next(iter(inputs))
+    kinds = {new: source.kinds[old]} if old in source.kinds else {}
+    return replace(source, origin=origin, inputs={new: source.inputs[old]}, kinds=kinds)

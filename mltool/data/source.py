@@ -1,8 +1,8 @@
-"""What a source yields: named numpy inputs and targets, in one order, with the splits that it brings."""
+"""What a source yields: named inputs and targets, in one order, with the splits that it brings."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
@@ -10,54 +10,161 @@ from mltool.errors import DataError
 
 Array = np.ndarray[Any, Any]
 
+InputKind = Literal["number", "category", "text", "image", "audio", "series", ""]
+"""What an input holds, where the source can tell."""
+
+
+class ArrayLike(Protocol):
+    """What an input is: numpy's array, one in a file, or files that are decoded when they are asked for.
+
+    Attributes:
+        dtype: of numpy; text is of kind `U`.
+        shape: (samples, ...).
+    """
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """See above."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See above."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, positions: Any) -> Array:
+        """Samples: of one position, a slice, or an array of positions."""
+        ...
+
+
+class Subset:
+    """Some samples of an input, in an order of their own, copied only when they are asked for.
+
+    Args:
+        base: all samples.
+        positions: int64, of the samples in `base`.
+    """
+
+    def __init__(self, base: ArrayLike, positions: Array) -> None:
+        # Not a subset of a subset: every sample is one step away.
+        self.base: ArrayLike = base.base if isinstance(base, Subset) else base
+        self.positions: Array = base.positions[positions] if isinstance(base, Subset) else positions
+        self.dtype = base.dtype
+        self.shape = (len(positions), *base.shape[1:])
+
+    @classmethod
+    def of(cls, base: ArrayLike, positions: Array) -> "Self | Array":
+        """Samples in memory are copied at once; a model asks for each of them anyway."""
+        return base[positions] if type(base) is np.ndarray else cls(base, positions)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, positions: Any) -> Array:
+        """See `ArrayLike`."""
+        return self.base[self.positions[positions]]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that could not be read and was left out, as the spec allows.
+
+    Attributes:
+        name: of the file.
+        reason: in words.
+    """
+
+    name: str
+    reason: str
+
 
 @dataclass(frozen=True)
 class Source:
-    """Samples in memory.
+    """All samples.
 
     Attributes:
         origin: where they came from, for messages.
         inputs: by name, each [samples, ...].
         targets: [samples] or [samples, values]; classes as the source has them (numbers or text).
-        given: the splits that the source brings, as positions; `train` and `test`, or `train` alone.
+        given: the splits that the source brings, as positions; `train`, `validation`, `test`, or some of them.
+        kinds: what each input holds.
+        originals: name of an input to what the source calls it, where that is no identifier.
+        groups: [samples]; samples of a group are never torn apart by a split.
+        weights: float32 [samples], how much each sample counts.
+        names: what each sample is called in messages: a file, a row.
+        skipped: files that were left out.
+        target_name: what the source calls the targets.
     """
 
     origin: str
-    inputs: Mapping[str, Array]
+    inputs: Mapping[str, ArrayLike]
     targets: Array
-    given: Mapping[str, range] = field(default_factory=dict)
+    given: Mapping[str, Sequence[int] | Array] = field(default_factory=dict)
+    kinds: Mapping[str, InputKind] = field(default_factory=dict)
+    originals: Mapping[str, str] = field(default_factory=dict)
+    groups: Array | None = None
+    weights: Array | None = None
+    names: Sequence[str] = ()
+    skipped: Sequence[Skipped] = ()
+    target_name: str = "y"
 
     @property
     def num_samples(self) -> int:
         """How many samples there are, over all splits."""
         return len(self.targets)
 
+    def name_of(self, position: int) -> str:
+        """What a sample is called in messages."""
+        return self.names[position] if len(self.names) else f"sample {position}"
 
-def checked_source(origin: str, inputs: Mapping[str, Array], targets: Array, given: Mapping[str, range]) -> Source:
+
+def checked_source(
+    origin: str,
+    inputs: Mapping[str, ArrayLike],
+    targets: Array,
+    given: Mapping[str, Sequence[int] | Array],
+    **more: Any,
+) -> Source:
     """A source whose arrays fit together and hold finite numbers.
 
-    uint8 samples of two axes are gray images and get a channel axis: (8, 8) becomes (8, 8, 1).
+    uint8 samples of two axes are gray images and get a channel axis: (8, 8) becomes (8, 8, 1); a number or category a
+    sample gets an axis of one. Numbers of a table may be missing (NaN); of an array they may not.
+
+    Args:
+        origin: where the samples came from.
+        inputs: by name.
+        targets: classes or values.
+        given: the splits that the source brings.
+        more: the other attributes of `Source`.
 
     Raises:
         DataError: if an array is empty, of a type that a model cannot take, of another length, or holds NaN, infinity.
     """
     if targets.ndim == 0 or len(targets) == 0:
         raise DataError(f"{origin}: there are no samples", "the first axis of every array counts them")
-    ready: dict[str, Array] = {}
+    kinds = more.get("kinds", {})
+    ready: dict[str, ArrayLike] = {}
     for name, array in inputs.items():
-        if array.ndim == 0 or array.size == 0:
+        if len(array.shape) == 0 or 0 in array.shape:
             raise DataError(
                 f"{origin}: input {name!r} is empty (shape {array.shape})", "give it a value for every sample"
             )
-        if array.dtype.kind not in "uifb":
-            raise DataError(f"{origin}: input {name!r} is of type {array.dtype}", "this version takes numbers only")
+        if array.dtype.kind not in "uifbU":
+            raise DataError(f"{origin}: input {name!r} is of type {array.dtype}", "a model takes numbers or text")
         if len(array) != len(targets):
             raise DataError(f"{origin}: input {name!r} has {len(array)} samples, the targets have {len(targets)}")
-        _require_finite(origin, f"input {name!r}", array)
-        gray = array.dtype == np.uint8 and array.ndim == 3
-        ready[name] = array[..., np.newaxis] if gray or array.ndim == 1 else array
+        if isinstance(array, np.ndarray):
+            if kinds.get(name) != "number":
+                _require_finite(origin, f"input {name!r}", array)
+            gray = array.dtype == np.uint8 and array.ndim == 3
+            column = array.ndim == 1 and kinds.get(name) != "text"
+            ready[name] = array[..., np.newaxis] if gray or column else array
+        else:
+            ready[name] = array
     _require_finite(origin, "the targets", targets)
-    return Source(origin, ready, targets, given)
+    return Source(origin, ready, targets, given, **more)
 
 
 def _require_finite(origin: str, what: str, array: Array) -> None:
@@ -71,6 +178,63 @@ def _require_finite(origin: str, what: str, array: Array) -> None:
         )
 
 
-def inferred_input_name(array: Array) -> str:
-    """`image` for samples of three axes, or of two axes in uint8; else `x`."""
-    return "image" if array.ndim == 4 or (array.ndim == 3 and array.dtype == np.uint8) else "x"
+def inferred_input_name(array: ArrayLike) -> str:
+    """`image` for samples of three axes, or of two axes in uint8; `text` for text; else `x`."""
+    if array.dtype.kind == "U" and len(array.shape) == 1:
+        return "text"
+    return "image" if len(array.shape) == 4 or (len(array.shape) == 3 and array.dtype == np.uint8) else "x"
+
+
+def inferred_kind(array: ArrayLike) -> InputKind:
+    """What an array without a description holds, told by its axes and its type."""
+    axes = len(array.shape) - 1
+    if array.dtype.kind == "U":
+        return "text" if axes == 0 else "category"
+    if inferred_input_name(array) == "image":
+        return "image"
+    return "series" if axes == 2 else ""
+
+
+def label_of(value: Any) -> str:
+    """A class as text: 3 and 3.0 are the class `3`."""
+    return str(int(value)) if isinstance(value, int | float | np.integer | np.floating) else str(value)
+
+
+def joined_sources(sources: Mapping[str, Source]) -> Source:
+    """Sources of arrays in memory, one after the other, each a split; key "" is the training set.
+
+    Raises:
+        DataError: if their inputs differ in name, type or shape, or one brings splits of its own.
+    """
+    first = sources[""]
+    given: dict[str, Array] = {}
+    start = 0
+    for split, source in sources.items():
+        if source.given:
+            raise DataError(f"{source.origin} brings splits of its own", "leave test_path and validation_path out")
+        for name, array in first.inputs.items():
+            other = source.inputs.get(name)
+            if other is None or other.shape[1:] != array.shape[1:] or other.dtype.kind != array.dtype.kind:
+                found = "no such input" if other is None else f"{other.dtype} of shape {other.shape[1:]} a sample"
+                message = (
+                    f"{source.origin}: input {name!r} is {array.dtype} of shape {array.shape[1:]} in {first.origin}"
+                )
+                raise DataError(message, f"here it is {found}")
+        given[split or "train"] = np.arange(start, start + source.num_samples)
+        start += source.num_samples
+    parts = list(sources.values())
+    return replace(
+        first,
+        inputs={name: np.concatenate([part.inputs[name] for part in parts]) for name in first.inputs},
+        targets=np.concatenate([part.targets for part in parts]),
+        given=given,
+        groups=_joined([part.groups for part in parts]),
+        weights=_joined([part.weights for part in parts]),
+        names=[name for part in parts for name in part.names],
+    )
+
+
+def _joined(parts: Sequence[Array | None]) -> Array | None:
+    """The parts one after the other; None if one has nothing."""
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if len(there) == len(parts) else None

@@ -1,6 +1,6 @@
 """Shares samples out between training, validation and test, and proves that no two splits share a sample."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,8 +35,9 @@ class Splits:
 def make_splits(
     groups: Array,
     classes: Array | None,
-    given: Mapping[str, range],
+    given: Mapping[str, Sequence[int] | Array],
     *,
+    families: Array | None = None,
     by: Literal["random", "order"],
     validation: float,
     test: float,
@@ -52,6 +53,7 @@ def make_splits(
         groups: [samples], equal for equal samples.
         classes: [samples], or None when there is nothing to stratify by.
         given: the splits that the source brings.
+        families: [samples], equal for samples that must stay together, such as those of one speaker.
         by: what decides.
         validation: share of what is left after the test set.
         test: share of all samples, unless `given` has a test set.
@@ -61,16 +63,27 @@ def make_splits(
     Raises:
         DataError: if a split would be empty, or copies are found with `duplicates: error`.
     """
-    pool = np.asarray(given.get("train", range(len(groups))), dtype=np.int64)
+    taken = {name: np.asarray(ids, dtype=np.int64) for name, ids in given.items()}
+    elsewhere = np.concatenate([taken.get("validation", _NONE), taken.get("test", _NONE)])
+    everything = np.arange(len(groups), dtype=np.int64)
+    pool = taken.get("train", everything[~np.isin(everything, elsewhere)])
+    together = groups
+    if families is not None:
+        # A family has samples of many classes: there is nothing to stratify by.
+        together, classes = joined_groups(groups, families), None
     counts = _Copies(duplicates)
-    if "test" in given:
-        test_ids = np.asarray(given["test"], dtype=np.int64)
-        pool = counts.without(pool, groups, test_ids, "test", "training")
+    if "test" in taken:
+        test_ids = taken["test"]
     else:
-        pool, test_ids = _take(pool, groups, classes, share=test, by=by, seed=seed)
-        pool = counts.without(pool, groups, test_ids, "test", "training")
-    train_ids, validation_ids = _take(pool, groups, classes, share=validation, by=by, seed=seed + 1)
+        pool, test_ids = _take(pool, together, classes, share=test, by=by, seed=seed)
+    pool = counts.without(pool, groups, test_ids, "test", "training")
+    if "validation" in taken:
+        train_ids, validation_ids = pool, counts.without(taken["validation"], groups, test_ids, "test", "validation")
+    else:
+        train_ids, validation_ids = _take(pool, together, classes, share=validation, by=by, seed=seed + 1)
     train_ids = counts.without(train_ids, groups, validation_ids, "validation", "training")
+    if families is not None:
+        _require_whole_families(families, {"train": train_ids, "validation": validation_ids, "test": test_ids})
     splits = Splits(np.sort(train_ids), np.sort(validation_ids), np.sort(test_ids), counts.dropped, counts.kept)
     for name, ids in splits.ids().items():
         if len(ids) == 0:
@@ -80,6 +93,50 @@ def make_splits(
     if duplicates != "keep":
         require_disjoint({name: groups[ids] for name, ids in splits.ids().items()})
     return splits
+
+
+_NONE: Array = np.empty(0, dtype=np.int64)
+
+
+def joined_groups(groups: Array, families: Array) -> Array:
+    """A number for every sample, the same for samples that a chain of equal samples and families connects.
+
+    Args:
+        groups: [samples], equal for equal samples.
+        families: [samples], equal for samples of one speaker, patient, machine ...
+
+    Returns:
+        int64 [samples]: the position of the first sample of the chain.
+    """
+    joined = np.unique(groups, return_inverse=True)[1]
+    _, first = np.unique(families, return_inverse=True)
+    # The least number of a family, then of a group of equal samples, until nothing changes.
+    while True:
+        before = joined.copy()
+        for numbers in (first, before):
+            least = np.full(int(numbers.max()) + 1, len(groups))
+            np.minimum.at(least, numbers, joined)
+            joined = least[numbers]
+        if np.array_equal(joined, before):
+            return np.unique(joined, return_index=True)[1][np.unique(joined, return_inverse=True)[1]]
+
+
+def _require_whole_families(families: Array, splits: Mapping[str, Array]) -> None:
+    """Proves that no group stands on both sides of a split.
+
+    Raises:
+        DataError: naming the group and the two splits.
+    """
+    names = list(splits)
+    for position, one in enumerate(names):
+        for other in names[position + 1 :]:
+            shared = np.intersect1d(families[splits[one]], families[splits[other]])
+            if len(shared):
+                more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
+                raise DataError(
+                    f"the group {shared[0].item()!r}{more} stands in {one} and in {other}",
+                    "split by: random keeps groups together; or move its samples to one side",
+                )
 
 
 @dataclass
@@ -141,7 +198,8 @@ def _taken_groups(pool: Array, groups: Array, classes: Array | None, share: floa
     taken: list[int] = []
     for index in order:
         kind = int(kinds[index])
-        if wanted[kind] > 0:
+        # A group that would overshoot by more than it falls short stays.
+        if 2 * wanted[kind] >= int(sizes[index]):
             wanted[kind] -= int(sizes[index])
             taken.append(int(unique[index]))
     return np.asarray(taken, dtype=np.int64)

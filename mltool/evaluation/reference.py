@@ -51,8 +51,8 @@ class Reference:
 
     @property
     def first_inputs(self) -> dict[str, Array]:
-        """The inputs in vectors.npz, by name; float32."""
-        return {name: array[:NUM_VECTORS].astype(np.float32) for name, array in self.samples.inputs.items()}
+        """The inputs in vectors.npz, by name; float32, or text."""
+        return self.samples.first(NUM_VECTORS)
 
     def metric(self, name: str | None) -> KerasObject | None:
         """The metric that limits hold: the one of that name, or the first of the spec; None where it has none."""

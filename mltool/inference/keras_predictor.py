@@ -54,11 +54,16 @@ class KerasPredictor(BasePredictor):
 
     def predict(self, batch: Batch) -> dict[str, Array]:
         """See `Predictor`."""
-        tf, keras = extras.tensorflow(), extras.keras()
+        keras = extras.keras()
         name = next(iter(self.outputs))
         parts = []
         for part in self.parts(batch):
             # One tensor, a list or a map: whatever the model was built with.
-            tensors = keras.tree.map_structure(lambda t, part=part: tf.cast(part[t.name], t.dtype), self._structure)
+            tensors = keras.tree.map_structure(lambda t, part=part: _tensor(part[t.name], t.dtype), self._structure)
             parts.append({name: np.asarray(self._call(tensors), dtype=np.float32)})
         return concatenated(parts)
+
+
+def _tensor(array: Array, dtype: str) -> Any:
+    tf = extras.tensorflow()
+    return tf.constant(array, tf.string) if dtype == "string" else tf.cast(array, dtype)

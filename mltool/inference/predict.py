@@ -43,8 +43,12 @@ def predict(artifact: Path, batch: Batch, schema: InputSchema | None) -> Predict
         DataError: if the samples do not fit the inputs, or hold NaN or infinity, of which integers know nothing.
     """
     arrays = {name: np.asarray(array) for name, array in batch.items()}
+    may_miss = {info.name for info in schema.inputs if info.missing} if schema else set()
     for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = ~np.isfinite(array) if array.dtype.kind == "f" else np.zeros(1, bool)
+        if name in may_miss:
+            bad &= ~np.isnan(array)
+        if bad.any():
             raise DataError(f"input {name!r} holds NaN or infinity", "clean the samples")
     with open_predictor(artifact) as predictor:
         named = predictor.predict(arrays)

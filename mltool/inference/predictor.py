@@ -8,10 +8,11 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from mltool.data.source import ArrayLike
 from mltool.errors import ArtifactError, DataError
 
 Array = np.ndarray[Any, Any]
-Batch = Mapping[str, Array]
+Batch = Mapping[str, ArrayLike]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class TensorInfo:
 
     Attributes:
         name: in the signature.
-        dtype: as stored in the artifact; a predictor takes and gives float32 whatever it is.
+        dtype: as stored in the artifact; a predictor takes text for `string` and else float32, and gives float32.
         shape: of one sample, without the batch axis; None where free.
     """
 
@@ -48,7 +49,7 @@ class Predictor(Protocol):
         """Runs the model.
 
         Args:
-            batch: every input by name, numbers of any type [samples, ...]; the runtime sees them as float32.
+            batch: every input by name, [samples, ...]: numbers of any type, which the runtime sees as float32, or text.
 
         Returns:
             Every output by name, float32 [samples, ...].
@@ -95,7 +96,7 @@ class BasePredictor:
         """
         self._require_fitting(batch)
         for part in in_batches(batch, size):
-            yield {name: np.ascontiguousarray(part[name], dtype=np.float32) for name in self.inputs}
+            yield {name: _ready(part[name], info) for name, info in self.inputs.items()}
 
     def _require_fitting(self, batch: Batch) -> None:
         if set(batch) != set(self.inputs):
@@ -103,11 +104,12 @@ class BasePredictor:
             raise DataError(message, "name the arrays so")
         for name, info in self.inputs.items():
             array = batch[name]
-            if array.dtype.kind not in "uifb":
-                raise DataError(f"input {name!r} takes numbers (got {array.dtype})", "give numbers")
-            found = array.shape[1:]
+            wanted_kind = "text" if info.dtype == "string" else "numbers"
+            if (array.dtype.kind == "U") != (wanted_kind == "text") or array.dtype.kind not in "uifbU":
+                raise DataError(f"input {name!r} takes {wanted_kind} (got {array.dtype})", f"give {wanted_kind}")
+            found = tuple(array.shape[1:])
             fits = len(found) == len(info.shape) and all(w in (None, f) for w, f in zip(info.shape, found, strict=True))
-            if array.ndim == 0 or not fits:
+            if len(array.shape) == 0 or not fits:
                 wanted = tuple("any" if size is None else size for size in info.shape)
                 raise DataError(
                     f"input {name!r} takes samples of shape {wanted} (got an array of shape {array.shape})",
@@ -146,6 +148,11 @@ class BasePredictor:
         self.close()
 
 
+def _ready(array: Array, info: TensorInfo) -> Array:
+    """Numbers as float32; text as objects, which TensorFlow takes for its own."""
+    return array.astype(object) if info.dtype == "string" else np.ascontiguousarray(array, dtype=np.float32)
+
+
 def in_batches(batch: Batch, size: int) -> Iterator[dict[str, Array]]:
     """The samples in runs of at most `size`."""
     for start in range(0, len(next(iter(batch.values()))), size):
@@ -162,10 +169,10 @@ def tensor_info(artifact: str, name: str, dtype: str, shape: Sequence[int | None
         shape: with the first axis; None or below 0 where free, None as a whole where the rank is not known.
 
     Raises:
-        ArtifactError: if there is no such axis, or the tensor holds no numbers: this version cannot feed it.
+        ArtifactError: if there is no such axis, or the tensor holds neither numbers nor text: nothing can feed it.
     """
-    if not shape or dtype in ("string", "resource", "variant", "bytes", "object"):
-        what = "of text" if shape else "without an axis of samples"
+    if not shape or dtype in ("resource", "variant", "bytes", "object"):
+        what = f"of {dtype}" if shape else "without an axis of samples"
         raise ArtifactError(f"{artifact}: {name!r} is a tensor {what}, which this version cannot run")
     return TensorInfo(name, dtype, tuple(None if size is None or size < 0 else int(size) for size in shape[1:]))
 

@@ -44,7 +44,11 @@ class SavedModelPredictor(BasePredictor):
         tf = extras.tensorflow()
         parts = []
         for part in self.parts(batch):
-            outputs = self._signature(**{name: tf.cast(array, self._dtypes[name]) for name, array in part.items()})
+            tensors = {
+                name: tf.constant(array, tf.string) if array.dtype == object else tf.cast(array, self._dtypes[name])
+                for name, array in part.items()
+            }
+            outputs = self._signature(**tensors)
             parts.append({name: np.asarray(value, dtype=np.float32) for name, value in outputs.items()})
         return concatenated(parts)
 

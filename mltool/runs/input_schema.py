@@ -1,7 +1,7 @@
 """What a model needs to be understood: inputs, task, labels, output; one record that travels with every artifact."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,17 +16,46 @@ class InputInfo:
 
     Attributes:
         name: the same in every artifact.
-        dtype: such as `float32`.
+        dtype: `float32` or `string`.
         shape: of one sample, without the batch axis.
-        minimum: least value in the training data.
-        maximum: greatest value in the training data.
+        minimum: least value in the training data; None for text.
+        maximum: greatest value in the training data; None for text.
+        kind: `number`, `category`, `text`, `image`, `audio`, `series`, or "" where nothing is known.
+        original: what the data call it, where that is no identifier.
+        missing: whether values were missing in the training data, and may be.
+        categories: of a category, in the training data; empty for all other kinds, and where there are too many.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    minimum: float
-    maximum: float
+    minimum: float | None
+    maximum: float | None
+    kind: str = ""
+    original: str | None = None
+    missing: bool = False
+    categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessStep:
+    """One preprocessing layer of the model.
+
+    Attributes:
+        name: of the layer.
+        class_name: of Keras, or a block of ours.
+        input: of the model that it belongs to; "" where it takes several.
+        takes_text: whether text goes into it, which LiteRT does not take.
+        arguments: of the layer, as far as they say what it computes.
+        vocabulary: file beside input.json that holds its words, in the order of their numbers.
+    """
+
+    name: str
+    class_name: str
+    input: str
+    takes_text: bool
+    arguments: dict[str, Any] = field(default_factory=dict)
+    vocabulary: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +69,7 @@ class InputSchema:
         task: what the output answers.
         activation: what the outputs are: `logits`, `probabilities` or `values`.
         labels: names of the classes, in the order of the outputs; empty for regression.
-        preprocessing: the preprocessing layers that are inside the artifact.
+        preprocessing: the preprocessing layers, in the order of the model.
     """
 
     inputs: tuple[InputInfo, ...]
@@ -49,7 +78,7 @@ class InputSchema:
     task: Task
     activation: Literal["logits", "probabilities", "values"]
     labels: tuple[str, ...]
-    preprocessing: tuple[str, ...] = ()
+    preprocessing: tuple[PreprocessStep, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The record as it is written."""
@@ -64,7 +93,7 @@ class InputSchema:
         """
         try:
             inputs = tuple(
-                InputInfo(i["name"], i["dtype"], tuple(i["shape"]), i["minimum"], i["maximum"])
+                InputInfo(**{**i, "shape": tuple(i["shape"]), "categories": tuple(i.get("categories", ()))})
                 for i in document["inputs"]
             )
             return cls(
@@ -74,7 +103,7 @@ class InputSchema:
                 task=document["task"],
                 activation=document["activation"],
                 labels=tuple(document["labels"]),
-                preprocessing=tuple(document["preprocessing"]),
+                preprocessing=tuple(PreprocessStep(**step) for step in document["preprocessing"]),
             )
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"input.json lacks {error}", "convert the run again") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from mltool.spec.argument_types import Alternative, parse_type
+from mltool.spec.blocks import BLOCK_DOCS, BLOCKS
 
 Kind = Literal[
     "layer",
@@ -92,10 +93,12 @@ def refused_names(kind: Kind) -> dict[str, str]:
 def load_docs() -> dict[str, dict[str, dict[str, str]]]:
     """Descriptions by kind, object and argument ("" is the object itself); only the JSON Schema needs them."""
     docs: dict[str, dict[str, dict[str, str]]] = json.loads(DOCS_FILE.read_text(encoding="utf-8"))
+    docs["layer"] |= BLOCK_DOCS
     return docs
 
 
 @cache
 def _read_catalogue() -> dict[str, Any]:
     catalogue: dict[str, Any] = json.loads(CATALOGUE_FILE.read_text(encoding="utf-8"))
+    catalogue["layer"] |= BLOCKS
     return catalogue

@@ -3,10 +3,11 @@
 import difflib
 import keyword
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, Strict, model_validator
 
 from mltool.spec.argument_check import shown
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
@@ -24,6 +25,32 @@ BRING_THEIR_OWN_TEST = KERAS_DATASETS
 _INPUT_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 
 
+Kind = Literal["npz", "images", "audio", "text", "table"]
+
+TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
+FOLDER_KINDS = ("images", "audio", "text")
+"""Kinds that are a folder of files, or a .zip of one."""
+
+_KEYS_OF_KIND: dict[str, frozenset[str]] = {
+    "npz": frozenset({"target", "weight"}),
+    "table": frozenset({"target", "weight", "columns", "separator", "missing", "group"}),
+    "images": frozenset({"image_size", "resize", "color", "label", "group", "on_error", "max_skipped"}),
+    "audio": frozenset({"sample_rate", "seconds", "label", "group", "on_error", "max_skipped"}),
+    "text": frozenset({"label", "group", "on_error", "max_skipped"}),
+}
+"""Keys that only some kinds have."""
+
+_ALL_KIND_KEYS = frozenset().union(*_KEYS_OF_KIND.values())
+
+
+def kind_of_path(path: str) -> Kind | None:
+    """The kind that the ending of a path tells; None for a folder or a .zip, which must be looked into."""
+    ending = Path(path).suffix.lower()
+    if ending in (".npz", ".npy"):
+        return "npz"
+    return "table" if ending in TABLE_ENDINGS else None
+
+
 def _check_dataset(value: Any) -> Any:
     known = (*EMBEDDED, *KERAS_DATASETS)
     if isinstance(value, str) and (value in ("imdb", "reuters") or value.startswith(("tfds:", "hf:"))):
@@ -37,62 +64,165 @@ def _check_dataset(value: Any) -> Any:
 
 def _check_path(value: Any) -> Any:
     if value is not None and (not isinstance(value, str) or not value.strip()):
-        raise_problem(f"must be a path (got {shown(value)})", "write path: FILE.npz")
-    if value is not None and not value.lower().endswith(".npz"):
-        raise_problem(
-            f"only .npz files are in this version (got {shown(Path(value).name)})", "save arrays with numpy.savez"
-        )
+        raise_problem(f"must be a path (got {shown(value)})", "write path: FILE or path: FOLDER")
     return value
 
 
-class SourceSpec(Section):
-    """Where the samples come from: a named data set or a file."""
+def _check_pattern(value: Any) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise_problem(
+            f"must be a regular expression, or the name of a column (got {shown(value)})", "write '^([^_]+)_'"
+        )
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise_problem(f"is no regular expression: {error} (got {shown(value)})", "write '^([^_]+)_'")
+    return value
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["dataset"]}, {"required": ["path"]}]})
+
+_PATTERN = Checked(_check_pattern, lambda: {"type": ["string", "null"], "format": "regex"})
+
+
+def _as_text(value: Any) -> str:
+    """A label as text, as classes are named everywhere: 3 is the class '3'."""
+    return str(value)
+
+
+def _check_labels(value: Any) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not value:
+        raise_problem(f"must be a map of labels (got {shown(value)})", "write labels: {found: taken_as}")
+    return {_as_text(key): _as_text(item) for key, item in value.items()}
+
+
+def _check_classes(value: Any) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or len(value) < 2 or len(set(map(_as_text, value))) != len(value):
+        raise_problem(
+            f"must be a list of two labels or more, each once (got {shown(value)})", "write classes: [cat, dog]"
+        )
+    return tuple(_as_text(item) for item in value)
+
+
+class SourceSpec(Section):
+    """Where the samples come from: a named data set, a file, a folder, or a function of yours."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["dataset"]}, {"required": ["path"]}, {"required": ["python"]}]}
+    )
 
     dataset: Annotated[
         str | None,
         Checked(_check_dataset, lambda: {"enum": [*EMBEDDED, *KERAS_DATASETS, None]}),
     ] = None
     """`digits` (in the package) or a name of keras.datasets (downloaded on first use)."""
-    path: Annotated[
-        str | None, Checked(_check_path, lambda: {"type": ["string", "null"], "pattern": r"\.[nN][pP][zZ]$"})
-    ] = None
-    """An .npz file, relative to the spec; beats `dataset`."""
-    kind: Literal["npz"] | None = None
-    """What `path` holds; inferred from its ending when left out."""
+    path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
+    """A file (.npz, .csv, .tsv, .parquet), a folder of images, audio or text, or a .zip of one; relative to the spec;
+    beats `dataset`."""
+    kind: Literal["npz", "images", "audio", "text", "table"] | None = None
+    """What `path` holds; inferred when left out."""
+    validation_path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
+    """Validation samples, of the kind of `path`."""
+    test_path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
+    """Test samples, of the kind of `path`."""
     target: str | None = None
-    """The array of labels in an .npz; `y` (or `y_train` and `y_test`) when left out."""
+    """The column of a table, or the array of an .npz, that holds the labels or values (.npz: `y` when left out)."""
+    weight: str | None = None
+    """The column, or the array of an .npz, that holds a weight for every sample."""
+    columns: dict[str, Literal["number", "category", "text", "ignore"]] | None = None
+    """Kinds of columns of a table where the inferred one is not right."""
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """Between the fields of a table; found when left out."""
+    missing: Annotated[tuple[str, ...], Strict(False)] = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
+    """Markers of missing values in a table."""
+    image_size: (
+        Annotated[tuple[Annotated[int, Field(gt=0, le=8192)], Annotated[int, Field(gt=0, le=8192)]], Strict(False)]
+        | None
+    ) = None
+    """Height and width that every image is brought to; needed where the files differ."""
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    """How an image of another shape is brought to image_size: stretched, cut off, or padded with black."""
+    color: Literal["rgb", "gray"] | None = None
+    """Channels of images; rgb when left out, gray where every file is gray."""
+    sample_rate: Annotated[int, Field(ge=1000, le=192_000)] | None = None
+    """Samples per second that audio is brought to; that of the files when left out and all have the same."""
+    seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
+    """Length of an audio sample: longer ones are cut, shorter ones padded with silence at the end."""
+    label: Annotated[str | None, _PATTERN] = None
+    """Pattern whose first group is the label in a file's name; its folder when left out."""
+    group: Annotated[str | None, _PATTERN] = None
+    """Pattern whose first group is the group in a file's name, or the column of a table; a group is never torn apart by
+    a split."""
+    labels: Annotated[
+        dict[str, str] | None,
+        Checked(_check_labels, lambda: {"type": ["object", "null"]}),
+    ] = None
+    """A map of labels to the names they are taken as."""
+    classes: Annotated[
+        tuple[str, ...] | None,
+        Checked(_check_classes, lambda: {"type": ["array", "null"], "minItems": 2}),
+    ] = None
+    """Labels to keep, in the order of the outputs; all, in alphabetical order, when left out."""
+    max_samples: Annotated[int, Field(gt=0)] | None = None
+    """At most so many samples, drawn with the seed; a test set that the source brings stays whole."""
+    max_per_class: Annotated[int, Field(gt=0)] | None = None
+    """At most so many samples of a class, drawn with the seed; a test set that the source brings stays whole."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """What a file that cannot be read does: fail the command, or be left out and told."""
+    max_skipped: Annotated[int, Field(gt=0)] = 10
+    """With on_error: skip, more unreadable files than this fail the command."""
     python: Annotated[Any, Later()] = None
-    """A function of yours that yields samples."""
+    """A function of yours that returns arrays."""
     arguments: Annotated[Any, Later()] = None
     """Keywords for `python`."""
-    validation_path: Annotated[Any, Later()] = None
-    """A file of validation samples."""
-    test_path: Annotated[Any, Later()] = None
-    """A file of test samples."""
-    missing: Annotated[Any, Later()] = None
-    """Markers of missing values in a table."""
-    labels: Annotated[Any, Later()] = None
-    """A map of labels to the names they are taken as."""
-    sample_rate: Annotated[Any, Later()] = None
-    """Samples per second of audio."""
-    seconds: Annotated[Any, Later()] = None
-    """Length of an audio sample."""
-    label: Annotated[Any, Later()] = None
-    """Pattern that finds the label in a file name."""
-    group: Annotated[Any, Later()] = None
-    """Pattern that finds the group in a file name; a group is never torn apart by a split."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> "SourceSpec":
         if self.dataset is None and self.path is None:
-            raise_problem("says no source", "write dataset: digits, or path: FILE.npz", at_key=True)
+            raise_problem("says no source", "write dataset: digits, or path: FILE", at_key=True)
         return self
+
+    @model_validator(mode="after")
+    def _keys_fit_the_kind(self) -> "SourceSpec":
+        raise_problems(self.misfits(self.known_kind), None)
+        return self
+
+    def misfits(self, kind: Kind | None) -> Iterable[Problem]:
+        """Keys that a kind has not; `kind` is None where it is not known yet, and nothing is told."""
+        if self.path is None and self.kind is not None:
+            yield Problem(("kind",), True, "needs a path", "write path: FILE or path: FOLDER")
+        if kind is None:
+            return
+        if self.path is not None and self.kind is not None:
+            by_ending = kind_of_path(self.path)
+            if by_ending is not None and by_ending != self.kind:
+                yield Problem(
+                    ("kind",),
+                    False,
+                    f"{Path(self.path).name} holds no {self.kind}",
+                    f"leave it out, or kind: {by_ending}",
+                )
+        for key in sorted(self.model_fields_set & (_ALL_KIND_KEYS - _KEYS_OF_KIND[kind])):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                kinds = ", ".join(name for name, keys in _KEYS_OF_KIND.items() if key in keys)
+                yield Problem((key,), True, f"is a key of {kinds}, and the source is {kind}", "leave it out")
+
+    @property
+    def known_kind(self) -> Kind | None:
+        """The kind, as far as the spec alone tells; a data set by name is arrays."""
+        if self.path is None:
+            return "npz"
+        return self.kind or kind_of_path(self.path)
 
     @property
     def brings_test(self) -> bool | None:
         """Whether the source has a test set of its own; None where only the file can tell."""
+        if self.test_path is not None:
+            return True
         return None if self.path is not None else self.dataset in BRING_THEIR_OWN_TEST
 
 
@@ -101,21 +231,22 @@ class InputSpec(Section):
 
     array: str | None = None
     """Its array in the .npz: NAME, or NAME_train and NAME_test."""
-    column: Annotated[Any, Later()] = None
+    column: str | None = None
     """Its column in a table."""
 
 
 class SplitSpec(Section):
     """How samples are shared out between training, validation and test."""
 
-    by: Annotated[Literal["random", "order"], Later(values=("file", "folder", "column"))] = "random"
-    """What decides; `random` is stratified by label and seeded, and keeps equal samples together; `order` takes the
-    last ones."""
+    by: Literal["random", "order", "file", "folder", "column"] = "random"
+    """What decides; `random` is stratified by label and seeded, and keeps equal samples and groups together; `order`
+    takes the last ones; `file` takes validation_path and test_path; `folder` the folders train, validation and test;
+    `column` a column of a table with these words. What the source does not bring is drawn at random."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of what is left after the test set, in (0, 1)."""
     test: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of all samples, in (0, 1); 0.2 when left out, unless the source brings a test set of its own."""
-    column: Annotated[Any, Later()] = None
+    column: str | None = None
     """The column that decides, with `by: column`."""
     duplicates: Literal["drop", "error", "keep"] = "drop"
     """Copies of test and validation samples in training: dropped and counted, an error (exit 4), or kept and said."""
@@ -143,7 +274,7 @@ class DataSpec(Section):
     source: SourceSpec
     """Where the samples come from."""
     inputs: Annotated[dict[str, InputSpec], Field(min_length=1)] | None = None
-    """The model's inputs by name; inferred (`image` for three axes or two, else `x`) when left out."""
+    """The model's inputs by name; inferred when left out: `image`, `audio`, `text`, `x`, or one a column."""
     split: SplitSpec = SplitSpec()
     """How samples are shared out."""
     batch_size: Annotated[int, Field(gt=0)] = 64
@@ -152,17 +283,31 @@ class DataSpec(Section):
         tuple[KerasObject, ...], Checked(_check_augment, lambda: {"type": "array", "items": _AUGMENTATION})
     ] = ()
     """Keras' random layers, on training data only, repeatable per (seed, epoch, sample)."""
-    cache: Annotated[Literal["auto"], Later("auto")] = "auto"
-    """Where decoded samples are kept."""
+    cache: Literal["auto", "memory", "disk", "none"] = "auto"
+    """Where decoded files are kept: in memory, in a temporary file, or nowhere; `auto` takes memory where they fit."""
 
     @model_validator(mode="after")
     def _split_fits_source(self) -> "DataSpec":
         if self.split.test is not None and self.source.brings_test:
+            what = f"the data set {self.source.dataset!r}" if self.source.path is None else "test_path"
             raise_problem(
-                f"the data set {self.source.dataset!r} brings its own test set",
+                f"{what} brings its own test set",
                 "leave split.test out",
                 path=("split", "test"),
             )
+        return self
+
+    @model_validator(mode="after")
+    def _split_has_what_decides(self) -> "DataSpec":
+        split, source = self.split, self.source
+        if (split.by == "column") != (split.column is not None):
+            raise_problem("by: column and column: NAME go together", "write both", path=("split", "by"))
+        if split.by == "column" and source.known_kind not in (None, "table"):
+            raise_problem("needs a table", "take another way to split", path=("split", "by"))
+        if split.by == "folder" and source.known_kind not in (None, *FOLDER_KINDS):
+            raise_problem("needs a folder", "take another way to split", path=("split", "by"))
+        if split.by == "file" and source.test_path is None and source.validation_path is None:
+            raise_problem("needs data.source.test_path", "name the file", path=("split", "by"))
         return self
 
     @model_validator(mode="after")

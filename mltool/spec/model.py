@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 
@@ -14,6 +14,14 @@ from mltool.spec.section import Checked, Later, Section, error_details, problem_
 
 SINGLE = ""
 """Key of `preprocess` when it is a list: the one input, whatever the data call it."""
+
+
+INPUT_KINDS = ("numbers", "categories", "texts")
+"""Keys of `preprocess` that stand for all columns of a kind: numbers are put side by side and go through the layers
+together, categories and texts go through layers of their own each and are put side by side afterwards."""
+
+AUTO = "auto"
+"""`preprocess: auto`: layers after the kinds of the inputs; written into the run's spec when the data are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +137,20 @@ class ModelSpec(Section):
     """Preprocessing and layers; both are part of the model and so of every artifact."""
 
     preprocess: Annotated[
-        Preprocess,
+        Preprocess | Literal["auto"],
         Checked(
             lambda value: value,
             lambda: {
                 "anyOf": [
+                    {"const": AUTO},
                     {"type": "array", "items": reference("layer")},
                     {"type": "object", "additionalProperties": {"type": "array", "items": reference("layer")}},
                 ]
             },
         ),
     ] = _NO_PREPROCESS
-    """From raw input to what the layers learn from; a list, or a map from input to list; adapted on training data
-    only."""
+    """From raw input to what the layers learn from: a list, a map from input (or numbers, categories, texts) to list,
+    or auto, after the kinds of the inputs; adapted on training data only."""
     layers: Annotated[
         tuple[LayerSpec, ...],
         Checked(lambda value: value, lambda: {"type": "array", "items": reference("layer"), "minItems": 1}),
@@ -180,11 +189,9 @@ class ModelSpec(Section):
         return checked
 
     @staticmethod
-    def _read_preprocess(value: Any, reader: _Reader) -> Preprocess:
-        if value == "auto":
-            message = "not in this version (got 'auto')"
-            reader.problems.append(Problem(("preprocess",), False, message, "write the layers, or leave it out"))
-            return {}
+    def _read_preprocess(value: Any, reader: _Reader) -> Preprocess | Literal["auto"]:
+        if value == AUTO:
+            return "auto"
         if isinstance(value, dict):
             return {
                 str(name): reader.read(layers, ("preprocess", name), inputs_allowed=False)
@@ -195,6 +202,8 @@ class ModelSpec(Section):
     @property
     def preprocess_layers(self) -> tuple[LayerSpec, ...]:
         """The preprocessing layers of all inputs."""
+        if isinstance(self.preprocess, str):
+            return ()
         return tuple(layer for layers in self.preprocess.values() for layer in layers)
 
     @property

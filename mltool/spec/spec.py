@@ -7,18 +7,18 @@ from pydantic import BaseModel, Field, Strict, model_validator
 
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.convert import ConvertSpec
-from mltool.spec.data import DataSpec
+from mltool.spec.data import FOLDER_KINDS, DataSpec
 from mltool.spec.export import ExportSpec, ServeSpec
 from mltool.spec.limits import Drop, LimitsSpec
-from mltool.spec.model import SINGLE, LayerSpec, ModelSpec
+from mltool.spec.model import AUTO, INPUT_KINDS, SINGLE, LayerSpec, ModelSpec
 from mltool.spec.section import Later, Section, raise_problems
 from mltool.spec.task import takes_logits
 from mltool.spec.train import TrainSpec, close_hint, metric_name
 
 __all__ = ["INFERRED_INPUTS", "Spec", "metric_name", "to_plain"]
 
-INFERRED_INPUTS = ("image", "x")
-"""Names that an undeclared input gets: `image` where a sample has two or three axes, else `x`."""
+INFERRED_INPUTS = ("image", "audio", "text", "x")
+"""Names that an undeclared input gets: after its kind, else `x`; those of a table are called after its columns."""
 
 
 class Spec(Section):
@@ -61,21 +61,27 @@ class Spec(Section):
     def _input_problems(self) -> Iterable[Problem]:
         """Inputs that the layers take, and that the data have."""
         declared = tuple(self.data.inputs) if self.data.inputs else INFERRED_INPUTS
+        # The columns of a table are not known before it is read.
+        is_table = self.data.source.known_kind not in ("npz", *FOLDER_KINDS)
+        open_ended = is_table and not self.data.inputs
+        if is_table:
+            declared = (*declared, *INPUT_KINDS)
         known = {*declared, *(layer.name for layer in self.model.layers)}
         for index, layer in enumerate(self.model.layers):
             place = ("model", "layers", index, layer.layer.name)
             for position, name in enumerate(layer.inputs):
-                if name not in known and self._names_are_known:
+                if name not in known and self._names_are_known and not open_ended:
                     message = f"no layer or input is called {name!r}"
                     yield Problem((*place, "inputs", position), False, message, close_hint(name, sorted(known)))
-            if index == 0 and not layer.inputs and self.data.inputs and len(self.data.inputs) > 1:
+            if index == 0 and not layer.inputs and self.data.inputs and len(self.data.inputs) > 1 and not is_table:
                 message = f"the first layer must say which inputs it takes: {', '.join(declared)}"
                 yield Problem((*place, "inputs"), True, message, f"add inputs: [{declared[0]}]")
-        for name in self.model.preprocess:
-            if name != SINGLE and name not in declared:
+        preprocess = {} if isinstance(self.model.preprocess, str) else self.model.preprocess
+        for name in preprocess:
+            if name != SINGLE and name not in declared and not open_ended:
                 message = f"the data have no input called {name!r}"
                 yield Problem(("model", "preprocess", name), True, message, close_hint(name, declared))
-        if SINGLE in self.model.preprocess and self.data.inputs and len(self.data.inputs) > 1:
+        if SINGLE in preprocess and self.data.inputs and len(self.data.inputs) > 1:
             message = f"must be a map from input to layers: the data have {len(declared)} inputs"
             yield Problem(("model", "preprocess"), False, message, f"write preprocess: {{{declared[0]}: [...]}}")
         for name in sorted(set(self.model.layer_names) & set(self.data.inputs or ())):
@@ -128,8 +134,8 @@ class Spec(Section):
 
     @property
     def _names_are_known(self) -> bool:
-        """False where a layer could not be read and so has no name."""
-        return all(
+        """False where a layer could not be read and so has no name, or its layers are told by the data."""
+        return self.model.preprocess != AUTO and all(
             layer.layer != UNREADABLE or layer.named for layer in (*self.model.preprocess_layers, *self.model.layers)
         )
 

@@ -10,13 +10,30 @@ from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.catalogue_entries import known_names
 from mltool.spec.keras_object import Callbacks, Loss, Metrics, Optimizer
 from mltool.spec.model import snake_case
-from mltool.spec.section import Later, Section, raise_problems
+from mltool.spec.section import Checked, Later, Section, raise_problem, raise_problems
 
 CALLBACKS = ("EarlyStopping", "ReduceLROnPlateau")
 """Callbacks of this version: ours, under Keras' names, with their state in the checkpoint."""
 
 _MEAN = "sum_over_batch_size"
 """Keras' name for the mean over samples; the training loop divides by the global batch size itself."""
+
+
+def _check_class_weights(value: Any) -> Any:
+    if value is None or value == "balanced":
+        return value
+    numbers = (
+        isinstance(value, dict)
+        and value
+        and all(
+            isinstance(weight, int | float) and not isinstance(weight, bool) and 0 <= weight < float("inf")
+            for weight in value.values()
+        )
+    )
+    if not numbers:
+        message = f"must be balanced, or a map from label to a weight of 0 or more (got {shown(value)})"
+        raise_problem(message, "write class_weights: {spam: 5}")
+    return {str(label): float(weight) for label, weight in value.items()}
 
 
 class TrainSpec(Section):
@@ -34,6 +51,21 @@ class TrainSpec(Section):
     """Keras' metrics; `accuracy` becomes the one that fits the loss."""
     callbacks: Callbacks = ()
     """EarlyStopping, ReduceLROnPlateau."""
+    class_weights: Annotated[
+        Literal["balanced"] | dict[str, float] | None,
+        Checked(
+            _check_class_weights,
+            lambda: {
+                "anyOf": [
+                    {"const": "balanced"},
+                    {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
+                    {"type": "null"},
+                ]
+            },
+        ),
+    ] = None
+    """How much a training sample of each class counts: a map from label to weight (1 where left out), or balanced:
+    the rarer a class, the more."""
     strategy: Annotated[Any, Later("auto")] = "auto"
     """How training is distributed; `auto` takes all GPUs of the machine, else the CPU."""
     precision: Annotated[Any, Later("float32")] = "float32"

@@ -77,12 +77,12 @@ class Loop:
         for _ in tf.range(steps):
             self.strategy.run(self._evaluate_step, args=next(iterator))
 
-    def _train_step(self, inputs: Mapping[str, Any], targets: Any) -> None:
+    def _train_step(self, inputs: Mapping[str, Any], targets: Any, weights: Any) -> None:
         tf = extras.tensorflow()
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             outputs = call_model(self.model, inputs, training=True)
-            losses = self._sample_losses(targets, outputs)
+            losses = self._sample_losses(targets, outputs) * weights
             # Regularization is a property of the weights, not of the samples: a replica's share of it.
             penalty = tf.add_n(self.model.losses) if self.model.losses else tf.constant(0.0)
             count = self._global_count(tf.shape(losses)[0])
@@ -93,11 +93,11 @@ class Loop:
         self.optimizer.apply(gradients, variables)
         self._update(targets, outputs, losses, penalty)
 
-    def _evaluate_step(self, inputs: Mapping[str, Any], targets: Any) -> None:
+    def _evaluate_step(self, inputs: Mapping[str, Any], targets: Any, weights: Any) -> None:
         tf = extras.tensorflow()
         outputs = call_model(self.model, inputs, training=False)
         penalty = tf.add_n(self.model.losses) if self.model.losses else tf.constant(0.0)
-        self._update(targets, outputs, self._sample_losses(targets, outputs), penalty)
+        self._update(targets, outputs, self._sample_losses(targets, outputs) * weights, penalty)
 
     def _loss_targets(self, targets: Any) -> Any:
         """Targets as the loss takes them: one-hot, or a column for a binary output."""

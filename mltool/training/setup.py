@@ -1,5 +1,6 @@
 """From a run to all that its training needs: data, model, loop, pipelines; here the spec stops."""
 
+import functools
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +9,17 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.augment import Augmentation, build_augmentation
-from mltool.data.dataset import Dataset
+from mltool.data.dataset import Dataset, Samples
+from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
 from mltool.data.pipeline import Pipeline
+from mltool.data.source import Array
+from mltool.errors import Message, SpecError
 from mltool.models.build import build_model, require_output
 from mltool.models.keras_objects import build_keras
-from mltool.runs.input_schema import InputInfo, InputSchema
+from mltool.models.preprocess import ModelInput
+from mltool.models.steps import steps_of
+from mltool.runs.input_schema import InputSchema
 from mltool.runs.run import Run
 from mltool.spec.spec import Spec
 from mltool.spec.task import output_kind
@@ -64,7 +70,7 @@ def build_setup(run: Run) -> Setup:
     strategy = build_strategy()
     train = data.split("train")
     with strategy.scope():
-        model = build_model(spec.model, data.input_shapes, name=spec.name, adapt_on=train.inputs)
+        model = build_model(spec.model, _model_inputs(data, train), name=spec.name)
         _require_output(model, spec, data)
         optimizer = build_keras(spec.train.optimizer, "optimizers", at=f"train.optimizer.{spec.train.optimizer.name}")
     loop = Loop(model, optimizer, loss=spec.train.loss, metrics=spec.train.metrics, strategy=strategy)
@@ -76,7 +82,12 @@ def build_setup(run: Run) -> Setup:
         data=data,
         loop=loop,
         pipeline=Pipeline(
-            train, spec.data.batch_size, seed=spec.seed, augment=_build_augment(spec, data), distribute=distribute
+            train,
+            spec.data.batch_size,
+            seed=spec.seed,
+            augment=_build_augment(spec, data),
+            distribute=distribute,
+            class_weights=_class_weights(spec, data, train),
         ),
         validation=Pipeline(data.split("validation"), spec.data.batch_size, distribute=distribute),
         callbacks=callbacks,
@@ -142,18 +153,49 @@ def _build_callbacks(spec: Spec, loop: Loop) -> dict[str, Callback]:
     }
 
 
+def _model_inputs(data: Dataset, train: Samples) -> dict[str, ModelInput]:
+    return {
+        name: ModelInput(
+            shape=shape,
+            dtype="string" if data.source.inputs[name].dtype.kind == "U" else "float32",
+            kind=data.source.kinds.get(name, ""),
+            batches=functools.partial(train.batches, name),
+        )
+        for name, shape in data.input_shapes.items()
+    }
+
+
+def _class_weights(spec: Spec, data: Dataset, train: Samples) -> Array | None:
+    """How much a training sample of every class counts; None where all count alike.
+
+    `balanced`: samples / (classes * samples of the class), as scikit-learn's `compute_class_weight` has it (King and
+    Zeng, "Logistic regression in rare events data", 2001).
+    """
+    asked = spec.train.class_weights
+    if asked is None:
+        return None
+    if not data.labels:
+        raise SpecError(Message("a regression has no classes", "leave it out", key="train.class_weights"))
+    if isinstance(asked, str):
+        counts = np.bincount(train.targets, minlength=len(data.labels))
+        weights: Array = (len(train) / (len(data.labels) * np.maximum(counts, 1))).astype(np.float32)
+        return weights
+    unknown = [label for label in asked if label not in data.labels]
+    if unknown:
+        hint = f"the classes are {', '.join(data.labels)}"
+        raise SpecError(Message(f"no class is called {unknown[0]!r}", hint, key="train.class_weights"))
+    return np.asarray([asked.get(label, 1.0) for label in data.labels], dtype=np.float32)
+
+
 def _input_schema(spec: Spec, setup: Setup) -> InputSchema:
     data = setup.data
-    inputs = tuple(
-        InputInfo(name, "float32", tuple(array.shape[1:]), float(array.min()), float(array.max()))
-        for name, array in data.split("train").inputs.items()
-    )
+    train = data.split("train")
     return InputSchema(
-        inputs=inputs,
+        inputs=tuple(describe_input(name, train, data.source) for name in train.inputs),
         output=spec.model.layers[-1].name,
         output_shape=tuple(setup.loop.model.output_shape[1:]),
         task=data.task,
         activation=output_kind(spec.train.loss),
         labels=data.labels,
-        preprocessing=tuple(layer.name for layer in spec.model.preprocess_layers),
+        preprocessing=steps_of(setup.loop.model, [layer.name for layer in spec.model.layers]),
     )

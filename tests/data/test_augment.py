@@ -54,7 +54,7 @@ def augmentation(*layers, seed=7):
 def by_target(augment, *, epoch, batch_size=5, seed=1, first_step=0):
     """The augmented images by their class, which no augmentation touches."""
     found = {}
-    for inputs, targets in Pipeline(SAMPLES, batch_size, seed=seed, augment=augment).epoch(epoch, first_step):
+    for inputs, targets, _ in Pipeline(SAMPLES, batch_size, seed=seed, augment=augment).epoch(epoch, first_step):
         found |= {int(t): image for t, image in zip(targets, np.asarray(inputs["image"]), strict=True)}
     return found
 

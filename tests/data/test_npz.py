@@ -20,7 +20,7 @@ X, Y = np.arange(12.0).reshape(6, 2), np.asarray([0, 1, 0, 1, 0, 1])
 
 
 def test_arrays_by_name(write):
-    source = load_npz(write(x=X, y=Y, more=np.zeros(3)))
+    source = load_npz({"": write(x=X, y=Y, more=np.zeros(3))})
     assert list(source.inputs) == ["x"]
     assert source.inputs["x"].tolist() == X.tolist()
     assert source.targets.tolist() == Y.tolist()
@@ -29,13 +29,13 @@ def test_arrays_by_name(write):
 
 
 def test_train_and_test_parts_are_joined(write):
-    source = load_npz(write(x_train=X[:4], x_test=X[4:], y_train=Y[:4], y_test=Y[4:]))
+    source = load_npz({"": write(x_train=X[:4], x_test=X[4:], y_train=Y[:4], y_test=Y[4:])})
     assert source.inputs["x"].tolist() == X.tolist()
     assert source.given == {"train": range(4), "test": range(4, 6)}
 
 
 def test_several_inputs_under_names_of_their_own(write):
-    source = load_npz(write(x1=X, x2=Y * 2, label=Y), inputs={"image": "x1", "meta": "x2"}, target="label")
+    source = load_npz({"": write(x1=X, x2=Y * 2, label=Y)}, inputs={"image": "x1", "meta": "x2"}, target="label")
     assert {name: array.shape for name, array in source.inputs.items()} == {"image": (6, 2), "meta": (6, 1)}
 
 
@@ -50,7 +50,7 @@ def test_several_inputs_under_names_of_their_own(write):
     ],
 )
 def test_the_input_is_named_and_shaped_after_what_it_is(shape, dtype, name, expected, write):
-    source = load_npz(write(x=np.zeros(shape, dtype), y=Y))
+    source = load_npz({"": write(x=np.zeros(shape, dtype), y=Y)})
     assert list(source.inputs) == [name]
     assert source.inputs[name].shape[1:] == expected
 
@@ -101,13 +101,13 @@ def test_the_input_is_named_and_shaped_after_what_it_is(shape, dtype, name, expe
 )
 def test_wrong_arrays_are_answered_with_what_is_there(arrays, expected, write):
     with pytest.raises(DataError, match=expected) as caught:
-        load_npz(write(**arrays))
+        load_npz({"": write(**arrays)})
     assert caught.value.exit_code == 4
 
 
 def test_parts_of_one_number_are_refused(write):
     with pytest.raises(DataError, match="x_train"):
-        load_npz(write(x_train=np.float64(1), x_test=np.float64(2), y_train=Y[:1], y_test=Y[:1]))
+        load_npz({"": write(x_train=np.float64(1), x_test=np.float64(2), y_train=Y[:1], y_test=Y[:1])})
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path):

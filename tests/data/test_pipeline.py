@@ -17,7 +17,7 @@ SAMPLES = Samples(
 def batches(pipeline: Pipeline, epoch: int, first_step: int = 0) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
     return [
         ({name: np.asarray(array) for name, array in inputs.items()}, np.asarray(targets))
-        for inputs, targets in pipeline.epoch(epoch, first_step)
+        for inputs, targets, _ in pipeline.epoch(epoch, first_step)
     ]
 
 

@@ -1,0 +1,201 @@
+"""Decodes the files of a source once, and keeps the samples in memory or in a temporary file."""
+
+import logging
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mltool import extras
+from mltool.data.select import taken
+from mltool.data.source import Array, ArrayLike, Skipped, Source, Subset
+from mltool.errors import DataError, MachineError
+
+logger = logging.getLogger("mltool")
+
+MEMORY_SHARE = 0.4
+"""Decoded samples may take this share of the free memory: training holds a copy of them."""
+
+SHOWN = 10
+"""Unreadable files that a message names; all of them stand in the scan."""
+
+
+class UnreadableError(Exception):
+    """A file that cannot be decoded; the text is the reason."""
+
+
+class FileArray:
+    """Files that are decoded when they are asked for.
+
+    Args:
+        count: of the files.
+        decode: from a position to a sample; raises `UnreadableError` or OSError.
+        sample_shape: of every sample.
+        dtype: of every sample.
+        names: of the files, for messages.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        decode: Callable[[int], Array],
+        sample_shape: tuple[int, ...],
+        dtype: Any,
+        names: Sequence[str],
+    ) -> None:
+        self.shape = (count, *sample_shape)
+        self.dtype = np.dtype(dtype)
+        self._decode = decode
+        self._names = names
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, positions: Any) -> Array:
+        """Decodes in threads: the decoders let go of the interpreter's lock.
+
+        Raises:
+            DataError: naming the first file that cannot be read.
+        """
+        if isinstance(positions, int | np.integer):
+            return self[np.asarray([positions])][0]  # type: ignore[no-any-return]
+        wanted = np.arange(len(self))[positions]
+        samples, bad = self.read_all(wanted.tolist())
+        if bad:
+            position, reason = next(iter(bad.items()))
+            raise DataError(f"{self._names[position]} cannot be read: {reason}", "mend it, or take it away")
+        return samples
+
+    def read_all(self, positions: Sequence[int], out: Array | None = None) -> tuple[Array, dict[int, str]]:
+        """Samples at some positions, and why some of them could not be read.
+
+        Args:
+            positions: of the files.
+            out: where to put the samples; new memory when left out.
+        """
+        samples = np.empty((len(positions), *self.shape[1:]), self.dtype) if out is None else out
+        bad: dict[int, str] = {}
+
+        def read(row: int) -> None:
+            try:
+                samples[row] = self._decode(positions[row])
+            except (UnreadableError, OSError) as error:
+                bad[positions[row]] = str(error)
+
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            for _ in pool.map(read, range(len(positions)), chunksize=64):
+                pass
+        return samples, dict(sorted(bad.items()))
+
+
+def keep_decoded(source: Source, cache: Literal["auto", "memory", "disk", "none"], *, max_skipped: int) -> Source:
+    """The source with its files decoded, and without those that cannot be read.
+
+    Args:
+        source: of files, or of arrays, which stay as they are.
+        cache: where decoded samples are kept; `auto`: in memory where they fit, else in a temporary file.
+        max_skipped: unreadable files that are left out; more fail.
+
+    Raises:
+        DataError: naming the files that cannot be read, if they are more than `max_skipped`.
+        MachineError: if neither memory nor disk can hold the samples.
+    """
+    inputs: dict[str, ArrayLike] = {}
+    bad: dict[int, str] = {}
+    for name, array in source.inputs.items():
+        files, positions = _files_of(array)
+        if files is None:
+            inputs[name] = array
+            continue
+        store = _storage(files, len(positions), cache)
+        found = _decode_all(files, positions, store)
+        index_of = {int(position): index for index, position in enumerate(positions)}
+        bad |= {index_of[position]: reason for position, reason in found.items()}
+        inputs[name] = array if store is None else store
+    skipped = [Skipped(source.name_of(index), reason) for index, reason in sorted(bad.items())]
+    if len(skipped) > max_skipped:
+        raise _unreadable(skipped, max_skipped)
+    source = replace(source, inputs=inputs)
+    if not skipped:
+        return source
+    logger.warning("%d files could not be read and are left out: %s", len(skipped), _listed(skipped))
+    whole = np.setdiff1d(np.arange(source.num_samples), list(bad))
+    return replace(taken(source, whole), skipped=skipped)
+
+
+def _unreadable(skipped: Sequence[Skipped], max_skipped: int) -> DataError:
+    what = "file cannot" if len(skipped) == 1 else "files cannot"
+    allowed = f", {max_skipped} may be skipped" if max_skipped else ""
+    return DataError(
+        f"{len(skipped)} {what} be read{allowed}: {_listed(skipped)}",
+        "mend them, take them away, or set data.source.on_error: skip",
+    )
+
+
+def _listed(skipped: Sequence[Skipped]) -> str:
+    shown = "; ".join(f"{item.name}: {item.reason}" for item in skipped[:SHOWN])
+    return shown if len(skipped) <= SHOWN else f"{shown}; and {len(skipped) - SHOWN} more"
+
+
+def _files_of(array: ArrayLike) -> tuple[FileArray | None, Array]:
+    """The files below an input, and which of them it takes."""
+    if isinstance(array, FileArray):
+        return array, np.arange(len(array))
+    if isinstance(array, Subset) and isinstance(array.base, FileArray):
+        return array.base, array.positions
+    return None, np.empty(0, np.int64)
+
+
+def _decode_all(files: FileArray, positions: Array, store: Array | None) -> dict[int, str]:
+    """Decodes every file once, also where none is kept: what is damaged must not show after an hour of training."""
+    bad: dict[int, str] = {}
+    for start in range(0, len(positions), 4096):
+        part = positions[start : start + 4096].tolist()
+        bad |= files.read_all(part, None if store is None else store[start : start + 4096])[1]
+    return bad
+
+
+def _storage(files: FileArray, count: int, cache: str) -> Array | None:
+    """Where the decoded samples go; None to decode them anew every time."""
+    if cache == "none":
+        return None
+    shape = (count, *files.shape[1:])
+    size = int(np.prod(shape, dtype=np.int64)) * files.dtype.itemsize
+    free = free_memory_bytes()
+    if cache == "memory" or (cache == "auto" and size <= MEMORY_SHARE * free):
+        if size > free:
+            raise MachineError(
+                f"decoded samples take {size:,} bytes of memory, {free:,} are free", "set data.cache: disk"
+            )
+        return np.empty(shape, files.dtype)
+    folder = Path(tempfile.gettempdir())
+    if size > shutil.disk_usage(folder).free:
+        message = f"decoded samples take {size:,} bytes, neither memory ({free:,}) nor {folder} has room for them"
+        if cache == "disk":
+            raise MachineError(message, "set TMPDIR to a larger disk, or data.cache: none")
+        logger.warning("%s: they are decoded anew in every epoch", message)
+        return None
+    if cache == "auto":
+        logger.warning("decoded samples take %s bytes, more than memory has room for: kept in %s", f"{size:,}", folder)
+    return _temporary(shape, files.dtype, folder)
+
+
+def _temporary(shape: tuple[int, ...], dtype: np.dtype[Any], folder: Path) -> Array:
+    """An array in a file that goes away with the process, or with the array."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="mltool-", suffix=".cache", delete=False) as file:
+        path = Path(file.name)
+    array: Array = np.memmap(path, dtype=dtype, mode="w+", shape=shape)
+    weakref.finalize(array, path.unlink, missing_ok=True)
+    return array
+
+
+def free_memory_bytes() -> int:
+    """Memory that can be had without swapping: what the kernel says is available."""
+    return int(extras.require("psutil").virtual_memory().available)

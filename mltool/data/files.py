@@ -1,0 +1,272 @@
+"""The files of a folder, or of a .zip of one: their names, labels, groups, and bytes."""
+
+import os
+import re
+import stat
+import threading
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+
+from mltool.data.source import Array
+from mltool.errors import DataError
+
+MAX_RATIO = 1000
+"""A file of a .zip that unpacks to more than this many times its size is taken for a bomb."""
+
+RATIO_FREE_BYTES = 1_000_000
+"""A file of a .zip that unpacks to less is harmless whatever its ratio: a black image packs very well."""
+
+SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
+                 "validation": "validation", "dev": "validation", "test": "test", "testing": "test"}  # fmt: skip
+"""Names of folders that bring a split."""
+
+
+class FileTree(Protocol):
+    """Files by their names below a folder, with `/` between the parts, in alphabetical order."""
+
+    origin: str
+    names: Sequence[str]
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            OSError: if it cannot be read.
+        """
+        ...
+
+
+class FolderTree:
+    """The files of a folder; hidden ones (a name that begins with a dot) and other endings are left out.
+
+    Args:
+        folder: that holds them.
+        endings: of the files that count, in small letters, with the dot.
+
+    Raises:
+        DataError: if a file is no plain file (a FIFO, a socket, a device), or a link leads nowhere.
+    """
+
+    def __init__(self, folder: Path, endings: Sequence[str]) -> None:
+        self.origin = str(folder)
+        self._folder = folder
+        found: list[str] = []
+        # Links to folders are not followed: a loop would never end.
+        for root, folders, files in os.walk(folder):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in files:
+                if not name.startswith(".") and name.lower().endswith(tuple(endings)):
+                    path = Path(root, name)
+                    _require_plain(path)
+                    found.append(path.relative_to(folder).as_posix())
+        self.names: Sequence[str] = sorted(found)
+        self.empty_folders = _empty_folders(folder, self.names)
+
+    def read(self, name: str) -> bytes:
+        """See `FileTree`."""
+        return (self._folder / name).read_bytes()
+
+
+def _require_plain(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise DataError(
+            f"{printable(str(path))} cannot be read: {error.strerror}", "take it away, or mend the link"
+        ) from error
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{printable(str(path))} is no plain file", "take it away")
+
+
+def _empty_folders(folder: Path, names: Sequence[str]) -> list[str]:
+    """Folders at the top (or below a split's folder) that hold no file that counts."""
+    used = {PurePosixPath(*PurePosixPath(name).parts[:depth]).as_posix() for name in names for depth in (1, 2)}
+    tops = _folders_in(folder)
+    below = [f"{top}/{name}" for top in tops if top.lower() in SPLIT_FOLDERS for name in _folders_in(folder / top)]
+    candidates = [*(top for top in tops if top.lower() not in SPLIT_FOLDERS), *below]
+    return [name for name in candidates if name not in used]
+
+
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+class ZipTree:
+    """The files of a .zip, read without unpacking it to disk; a single folder at its top is left out of the names.
+
+    Args:
+        path: the .zip.
+        endings: of the files that count, in small letters, with the dot.
+
+    Raises:
+        DataError: if it is damaged or encrypted, a name climbs out of the folder, or a file unpacks to a bomb.
+    """
+
+    def __init__(self, path: Path, endings: Sequence[str]) -> None:
+        self.origin = str(path)
+        self._path = path
+        self._local = threading.local()
+        try:
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+        except (OSError, zipfile.BadZipFile, ValueError) as error:
+            raise DataError(f"{path} cannot be read as .zip: {error}", "make it again") from error
+        kept: dict[str, zipfile.ZipInfo] = {}
+        for entry in entries:
+            _require_safe(path, entry)
+            parts = PurePosixPath(entry.filename).parts
+            hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
+            if not entry.is_dir() and not hidden and entry.filename.lower().endswith(tuple(endings)):
+                kept[entry.filename] = entry
+        top = {PurePosixPath(name).parts[0] for name in kept if len(PurePosixPath(name).parts) > 1}
+        only = f"{next(iter(top))}/" if len(top) == 1 and all(len(PurePosixPath(n).parts) > 2 for n in kept) else ""
+        self._entries = {name.removeprefix(only): entry for name, entry in kept.items()}
+        self.names: Sequence[str] = sorted(self._entries)
+        folders = {entry.filename.removeprefix(only).rstrip("/") for entry in entries if entry.is_dir()}
+        used = {parent.as_posix() for name in self.names for parent in PurePosixPath(name).parents}
+        empty = {name for name in folders - used if name and name != only.rstrip("/")}
+        self.empty_folders = sorted(name for name in empty if not name.startswith((".", "__MACOSX")))
+
+    def read(self, name: str) -> bytes:
+        """See `FileTree`; every thread has a handle of its own, because they share none safely."""
+        if not hasattr(self._local, "archive"):
+            self._local.archive = zipfile.ZipFile(self._path)
+        try:
+            data: bytes = self._local.archive.read(self._entries[name])
+            return data
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+            raise OSError(f"damaged in the .zip: {error}") from error
+
+
+def _require_safe(path: Path, entry: zipfile.ZipInfo) -> None:
+    name = entry.filename
+    if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or re.match(r"^[A-Za-z]:", name):
+        raise DataError(f"{path}: the name {printable(name)!r} climbs out of the folder", "do not trust this file")
+    if entry.file_size > max(RATIO_FREE_BYTES, MAX_RATIO * entry.compress_size):
+        message = f"{path}: {printable(name)} unpacks from {entry.compress_size:,} to {entry.file_size:,} bytes"
+        raise DataError(message, "do not trust this file")
+    if entry.flag_bits & 0x1:
+        raise DataError(f"{path}: {printable(name)} is encrypted", "unpack it first")
+
+
+def open_tree(path: Path, endings: Sequence[str], what: str) -> FolderTree | ZipTree:
+    """The files of a folder or a .zip.
+
+    Args:
+        path: of the folder or the .zip.
+        endings: of the files that count.
+        what: they are, for the message.
+
+    Raises:
+        DataError: if there are none, or a folder of a class is empty.
+    """
+    tree = FolderTree(path, endings) if path.is_dir() else ZipTree(path, endings)
+    if not tree.names:
+        raise DataError(f"{path} holds no {what} ({', '.join(endings)})", "name the folder that holds a folder a class")
+    if tree.empty_folders:
+        shown = ", ".join(printable(name) for name in tree.empty_folders[:5])
+        raise DataError(f"{path}: the folder {shown} holds no {what}", "fill it, or take it away")
+    return tree
+
+
+@dataclass(frozen=True)
+class LabelledFiles:
+    """Files with what their names tell.
+
+    Attributes:
+        trees: that they lie in.
+        files: (tree, name) of each.
+        names: for messages.
+        labels: [files] text.
+        groups: [files] text, or None.
+        given: the splits that the folders bring.
+    """
+
+    trees: Sequence[FileTree]
+    files: Sequence[tuple[int, str]]
+    names: Sequence[str]
+    labels: Array
+    groups: Array | None
+    given: Mapping[str, Array]
+
+    def read(self, position: int) -> bytes:
+        """The bytes of a file."""
+        tree, name = self.files[position]
+        return self.trees[tree].read(name)
+
+
+def labelled_files(
+    paths: Mapping[str, Path], endings: Sequence[str], what: str, *, label: str | None, group: str | None
+) -> LabelledFiles:
+    """All files of the paths, with labels, groups and splits.
+
+    Args:
+        paths: by split; "" for all samples, or the training samples where there are others.
+        endings: of the files that count.
+        what: they are, for messages.
+        label: pattern whose first group is the label in a file's name; the folder when None.
+        group: pattern whose first group is the group.
+
+    Raises:
+        DataError: if a file has no label or no group, or a class stands in the test set only.
+    """
+    trees = [open_tree(path, endings, what) for path in paths.values()]
+    files: list[tuple[int, str]] = []
+    splits: list[str] = []
+    inside: list[str] = []
+    for number, (split, tree) in enumerate(zip(paths, trees, strict=True)):
+        own = _split_folders(tree.names) if split == "" else {}
+        for name in tree.names:
+            parts = PurePosixPath(name).parts
+            files.append((number, name))
+            splits.append(own.get(parts[0], "train" if own or len(paths) > 1 else "") if split == "" else split)
+            inside.append("/".join(parts[1:]) if parts[0] in own else name)
+    names = [printable(f"{trees[tree].origin}/{name}") for tree, name in files]
+    found = np.asarray(splits)
+    return LabelledFiles(
+        trees,
+        files,
+        names,
+        labels=np.asarray([_label(name, inside[i], label, names[i]) for i, (_, name) in enumerate(files)]),
+        groups=np.asarray([_matched(group, name, "group", names[i]) for i, (_, name) in enumerate(files)])
+        if group
+        else None,
+        given={split: np.flatnonzero(found == split) for split in ("train", "validation", "test") if split in splits},
+    )
+
+
+def _split_folders(names: Sequence[str]) -> dict[str, str]:
+    """Folders at the top that bring a split, if all of them do."""
+    tops = {PurePosixPath(name).parts[0] for name in names if len(PurePosixPath(name).parts) > 1}
+    all_do = tops and all(top.lower() in SPLIT_FOLDERS for top in tops) and all("/" in name for name in names)
+    found = {top: SPLIT_FOLDERS[top.lower()] for top in tops} if all_do else {}
+    return found if len(set(found.values())) > 1 else {}
+
+
+def _label(name: str, inside: str, pattern: str | None, shown: str) -> str:
+    if pattern:
+        return _matched(pattern, name, "label", shown)
+    parts = PurePosixPath(inside).parts
+    if len(parts) < 2:
+        raise DataError(f"{shown} lies in no folder of a class", "put it into one, or set data.source.label")
+    return parts[0]
+
+
+def _matched(pattern: str, name: str, what: str, shown: str) -> str:
+    """The first group of the pattern in the file's name, or in its path where the pattern has a slash."""
+    found = re.search(pattern, name if "/" in pattern else PurePosixPath(name).name)
+    if found is None or (found.re.groups and found[1] is None):
+        raise DataError(f"{shown}: data.source.{what} {pattern!r} does not match its name", "change the pattern")
+    return found[1] if found.re.groups else found[0]
+
+
+def printable(name: str) -> str:
+    """A file's name as a message can hold it: bytes that are no UTF-8, and line ends, are escaped."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -1,0 +1,170 @@
+"""From raw inputs to what the layers learn from: preprocessing layers, adapted on training data only."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mltool import extras
+from mltool.errors import Message, SpecError
+from mltool.models.auto import auto_preprocess
+from mltool.models.blocks import BLOCKS, build_block
+from mltool.models.keras_objects import REFUSALS, build_keras, reason_of
+from mltool.spec.model import SINGLE, LayerSpec, ModelSpec
+
+Array = np.ndarray[Any, Any]
+
+_KNOWN_ALREADY = ("mean", "variance", "vocabulary", "bin_boundaries")
+"""Arguments that give a layer what it would learn from data."""
+
+_KIND_OF_WORD = {"numbers": "number", "categories": "category", "texts": "text"}
+"""The kind of input that a key of `preprocess` stands for."""
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """One input of the model, and the training data that preprocessing learns from.
+
+    Attributes:
+        shape: of one sample.
+        dtype: `float32` or `string`.
+        kind: `number`, `category`, `text`, `image`, `audio`, `series`, or "" where nothing is known.
+        batches: training samples in the type of the source, a batch after the other; called anew for every layer.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    kind: str
+    batches: Callable[[], Iterator[Array]]
+
+
+def preprocess(spec: ModelSpec, inputs: Mapping[str, ModelInput], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs every input through its layers.
+
+    Args:
+        spec: whose `preprocess` it is.
+        inputs: of the model, by name.
+        tensors: the same inputs as Keras tensors.
+
+    Returns:
+        By name what the layers of the model take: an input, or `numbers`, `categories`, `texts` for all of a kind.
+
+    Raises:
+        SpecError: if a layer does not fit, or text comes out where the layers take numbers.
+    """
+    chains = auto_preprocess(inputs) if isinstance(spec.preprocess, str) else spec.preprocess
+    work = _Work(inputs, tensors)
+    results: dict[str, Any] = {}
+    taken: set[str] = set()
+    for key, layers in chains.items():
+        place = f"model.preprocess.{key}" if key != SINGLE else "model.preprocess"
+        members = _members(key, inputs, chains)
+        if not members:
+            known = ", ".join([*inputs, *(word for word in _KIND_OF_WORD if _members(word, inputs, {}))])
+            raise SpecError(Message(f"the data have no input {key!r}", f"known: {known}", key=place))
+        taken |= set(members)
+        if key in _KIND_OF_WORD and key not in inputs and len(members) > 1:
+            run = work.together if key == "numbers" else work.side_by_side
+            results[key] = run(key, layers, members, place)
+        else:
+            name = key if key in _KIND_OF_WORD else members[0]
+            results[name] = _chain(layers, tensors[members[0]], inputs[members[0]].batches, place)
+    return results | {name: tensors[name] for name in inputs if name not in taken}
+
+
+def _members(key: str, inputs: Mapping[str, ModelInput], chains: Mapping[str, Any]) -> list[str]:
+    """The inputs that a key of `preprocess` means; those with a key of their own are not among their kind."""
+    if key == SINGLE:
+        return list(inputs) if len(inputs) == 1 else []
+    if key in inputs:
+        return [key]
+    return [name for name, info in inputs.items() if info.kind == _KIND_OF_WORD.get(key) and name not in chains]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The inputs, as what they hold and as Keras tensors."""
+
+    inputs: Mapping[str, ModelInput]
+    tensors: Mapping[str, Any]
+
+    def together(self, key: str, layers: Sequence[LayerSpec], members: Sequence[str], place: str) -> Any:
+        """Numbers side by side, through the layers once: one normalization with a mean for every column."""
+
+        def batches() -> Iterator[Array]:
+            for parts in zip(*(self.inputs[name].batches() for name in members), strict=True):
+                yield np.concatenate([part.astype(np.float32) for part in parts], axis=-1)
+
+        joined = extras.keras().layers.Concatenate(name=f"{key}_side_by_side")
+        return _chain(layers, joined([self.tensors[name] for name in members]), batches, place)
+
+    def side_by_side(self, key: str, layers: Sequence[LayerSpec], members: Sequence[str], place: str) -> Any:
+        """Categories and texts through layers of their own each: every column has a vocabulary of its own."""
+        done = [
+            _chain(
+                [replace(layer, name=f"{layer.name}_{name}") for layer in layers],
+                self.tensors[name],
+                self.inputs[name].batches,
+                place,
+            )
+            for name in members
+        ]
+        if any(tensor.dtype == "string" for tensor in done):
+            message = f"the {key} are text still after these layers"
+            raise SpecError(Message(message, "begin with StringLookup: {output_mode: one_hot}, or the like", key=place))
+        return extras.keras().layers.Concatenate(name=f"{key}_side_by_side")(done)
+
+
+def _chain(layers: Sequence[LayerSpec], tensor: Any, batches: Callable[[], Iterator[Array]], key: str) -> Any:
+    """Chains preprocessing layers; each adapts on training data as the layers before it leave them."""
+    done: list[Any] = []
+    for index, spec in enumerate(layers):
+        place = f"{key}.{index}.{spec.layer.name}"
+        layer = build_layer(spec, place)
+        try:
+            if learns_from_data(spec, layer):
+                _adapt(layer, done, batches)
+            tensor = layer(tensor)
+        except REFUSALS as error:
+            raise SpecError(Message(does_not_fit(spec, [tensor]), reason_of(error), key=place)) from error
+        done.append(layer)
+    return tensor
+
+
+def _adapt(layer: Any, before: Sequence[Any], batches: Callable[[], Iterator[Array]]) -> None:
+    """Lets a layer learn from training data, streamed: no more than a batch is in memory twice."""
+    tf = extras.tensorflow()
+
+    def through() -> Iterator[Any]:
+        for batch in batches():
+            values: Any = tf.constant(batch if batch.dtype.kind in "OUS" else batch.astype(np.float32))
+            for earlier in before:
+                values = earlier(values)
+            yield values
+
+    first = next(through())
+    signature = tf.TensorSpec((None, *first.shape[1:]), first.dtype)
+    layer.adapt(tf.data.Dataset.from_generator(through, output_signature=signature))
+
+
+def build_layer(spec: LayerSpec, at: str) -> Any:
+    """The layer of Keras, or the block of ours.
+
+    Raises:
+        SpecError: if Keras refuses its arguments.
+    """
+    if spec.layer.name in BLOCKS:
+        return build_block(spec.layer.name, dict(spec.layer.arguments), spec.name)
+    return build_keras(spec.layer, "layers", at=at, name=spec.name)
+
+
+def learns_from_data(spec: LayerSpec, layer: Any) -> bool:
+    """Whether a layer must see training data before it can be used."""
+    return hasattr(layer, "adapt") and not any(name in spec.layer.arguments for name in _KNOWN_ALREADY)
+
+
+def does_not_fit(spec: LayerSpec, sources: Sequence[Any]) -> str:
+    """Says which layer refused which shapes."""
+    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in extras.keras().tree.flatten(list(sources)))
+    return f"the layer {spec.name!r} does not fit its input of shape {shapes}"

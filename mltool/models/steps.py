@@ -1,0 +1,59 @@
+"""The preprocessing steps of a built model, as `input.json` records them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from mltool import extras
+from mltool.runs.input_schema import PreprocessStep
+
+_COMPUTES = (
+    "output_mode", "num_oov_indices", "mask_token", "oov_token", "max_tokens", "standardize", "split", "ngrams",
+    "output_sequence_length", "pad_to_max_tokens", "num_bins", "salt", "bin_boundaries", "scale", "offset", "axis",
+    "height", "width", "invert", "vocabulary_dtype",
+)  # fmt: skip
+"""Arguments that say what a preprocessing layer computes; the others say how it was built."""
+
+
+def steps_of(model: Any, layer_names: Iterable[str]) -> tuple[PreprocessStep, ...]:
+    """The layers between the inputs and the layers of the spec.
+
+    Args:
+        model: of `build_model`.
+        layer_names: names of the spec's own layers; all others preprocess.
+    """
+    keras = extras.keras()
+    others = [layer for layer in model.layers if layer.name not in set(layer_names)]
+    return tuple(_step(layer) for layer in others if not isinstance(layer, keras.layers.InputLayer))
+
+
+def _step(layer: Any) -> PreprocessStep:
+    keras = extras.keras()
+    taken = keras.tree.flatten(layer.input)
+    config = layer.get_config() if not isinstance(layer, keras.Model) else {}
+    arguments = {key: config[key] for key in _COMPUTES if key in config and _is_plain(config[key])}
+    inputs = {name for tensor in taken for name in _origins(tensor)}
+    return PreprocessStep(
+        name=layer.name,
+        class_name=type(layer).__name__,
+        input=next(iter(inputs)) if len(inputs) == 1 else "",
+        takes_text=any(str(tensor.dtype) == "string" for tensor in taken),
+        arguments=arguments,
+        vocabulary=f"{layer.name}.vocabulary.json" if hasattr(layer, "get_vocabulary") else None,
+    )
+
+
+def _origins(tensor: Any) -> set[str]:
+    """Names of the model's inputs that a tensor is made of."""
+    operation = tensor._keras_history.operation
+    if isinstance(operation, extras.keras().layers.InputLayer):
+        return {operation.name}
+    taken = extras.keras().tree.flatten(operation.input)
+    return {name for source in taken for name in _origins(source)}
+
+
+def _is_plain(value: Any) -> bool:
+    return (
+        value is None
+        or isinstance(value, bool | int | float | str)
+        or (isinstance(value, list | tuple) and all(isinstance(item, int | float | str) for item in value))
+    )
