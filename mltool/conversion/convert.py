@@ -16,6 +16,7 @@ from mltool import extras
 from mltool.benchmarking.benchmark import percentiles_of
 from mltool.child import Child, ChildCrashed, ChildTimedOut
 from mltool.conversion.calibration import Calibration, draw_representative, require_sound
+from mltool.conversion.core import Core, steps_outside, write_core
 from mltool.conversion.entries import float_layers_of, limits_of, tolerance_of
 from mltool.conversion.read_back import ReadBack, read_back
 from mltool.conversion.schemes import SCHEMES
@@ -26,9 +27,10 @@ from mltool.evaluation.judge import judge
 from mltool.evaluation.reference import Reference, add_answers, forget_answers, measure_file, reference_of
 from mltool.evaluation.verify import require_from_training
 from mltool.exporting.export import SIGNATURE, export_locked
-from mltool.inference.litert import LiteRtPredictor, runtime_name
+from mltool.inference.litert import runtime_name
+from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
-from mltool.runs.atomic import sha256_of
+from mltool.runs.atomic import sha256_of, write_json
 from mltool.runs.lite import LiteFolder, LiteRecord
 from mltool.runs.run import Run
 from mltool.spec.convert import ConvertSpec
@@ -89,23 +91,38 @@ def convert(
     chosen = run.spec.convert if entries is None else entries
     asked = [(entry, limits_of(entry, run.spec, limits or {})) for entry in chosen]
     # Two processes: a crash of the converter is none of the interpreter's, and latency is measured without TensorFlow.
-    with run.locked(), Child() as converter, Child() as interpreter:
+    with run.locked(), Child() as converter, Child() as interpreter, tempfile.TemporaryDirectory() as scratch:
         export_locked(run)
-        return _Work(run, converter, interpreter, verify=verify, force=force).convert_all(asked)
+        work = _Work(run, converter, interpreter, Path(scratch), verify=verify, force=force)
+        return work.convert_all(asked)
 
 
 class _Work:
     """The conversions of one command: warm processes and one reference for all entries."""
 
-    def __init__(self, run: Run, converter: Child, interpreter: Child, *, verify: bool, force: bool) -> None:
+    def __init__(
+        self, run: Run, converter: Child, interpreter: Child, scratch: Path, *, verify: bool, force: bool
+    ) -> None:
         self.run, self.converter, self.interpreter = run, converter, interpreter
         self.verify, self.force = verify, force
         self.spec: Spec = run.spec
         self.lite = LiteFolder(run.lite_folder)
+        self.schema = run.input_schema
+        self.scratch = scratch
 
     @cached_property
     def data(self) -> Dataset:
         return run_data(self.run)
+
+    @cached_property
+    def core(self) -> Core:
+        """What is converted: the SavedModel of the run, or its part behind the steps that take text."""
+        if not steps_outside(self.schema):
+            return Core(self.run.saved_model_folder)
+        core = write_core(self.run.keras_file, self.schema, self.scratch / "core")
+        names = ", ".join(step.name for step in core.steps)
+        logger.info("LiteRT takes no text: %s is done outside of the files, with the vocabulary beside them", names)
+        return core
 
     @cached_property
     def reference(self) -> Reference:
@@ -178,6 +195,7 @@ class _Work:
                 calibration=calibration.to_json() if calibration else {},
                 limits=to_plain(limits),
                 tolerance=asdict(tolerance_of(entry)),
+                outside=[step.name for step in self.core.steps],
             )
             try:
                 record = replace(record, read_back=self._read_back(entry, made).to_json())
@@ -197,7 +215,12 @@ class _Work:
         """Runs the file against its model; its record and its answers to vectors.npz, or it goes to rejected/."""
         latency = self._latency(made)
         found, answers = measure_file(
-            made, self.reference, child=self.interpreter, metric=limits.metric, latency=latency
+            made,
+            self.reference,
+            child=self.interpreter,
+            metric=limits.metric,
+            latency=latency,
+            steps=self.core.steps,
         )
         checks = judge(limits, tolerance_of(entry), found)
         broken = [Message(f"{entry.name}: {check.limit}: {check.message}") for check in checks if not check.kept]
@@ -219,7 +242,9 @@ class _Work:
     def _keep(self, made: Path, record: LiteRecord, answers: Array | None) -> LiteRecord:
         """Gives a file its name; its record comes last."""
         self.lite.place(made, record.name)
-        self.lite.write_schema(self.run.input_schema)
+        self.lite.write_schema(self.schema)
+        for file, vocabulary in self.core.vocabularies:
+            write_json(self.lite.folder / file, vocabulary.to_json())
         if answers is None:
             forget_answers(self.lite, record.name)
         else:
@@ -242,7 +267,7 @@ class _Work:
         require_from_training(calibration.samples.ids, calibration.hashes, self.run.load_splits())
         ranges = {
             info.name: (info.minimum, info.maximum)
-            for info in self.run.input_schema.inputs
+            for info in self.schema.inputs
             if info.minimum is not None and info.maximum is not None
         }
         require_sound(calibration.samples, ranges)
@@ -254,17 +279,19 @@ class _Work:
             if calibration is not None:
                 representative = str(Path(folder) / "representative.npz")
                 arrays: Mapping[str, Any] = calibration.samples.first(len(calibration.samples))
+                for step in self.core.steps:
+                    arrays = {**arrays, step.input: step(arrays[step.input])}
                 np.savez(representative, **arrays)
             arguments = {
-                "saved_model": str(self.run.saved_model_folder),
+                "saved_model": str(self.core.saved_model),
                 "signature": SIGNATURE,
                 "output": str(output),
                 "quantize": entry.quantize,
                 "io": entry.io,
                 "batch": None if entry.batch == "dynamic" else entry.batch,
                 "representative": representative,
-                "keep_float": list(float_layers_of(entry, self.spec)),
-                "layer_names": list(self.spec.model.layer_names),
+                "keep_float": list(float_layers_of(entry, self.schema)),
+                "layer_names": list(self._layer_names()),
             }
             try:
                 answer = self.converter.call(CONVERTER, timeout_seconds=CONVERT_TIMEOUT_SECONDS, **arguments)
@@ -285,16 +312,21 @@ class _Work:
                 made,
                 quantize=entry.quantize,
                 io=entry.io,
-                layer_names=self.spec.model.layer_names,
-                preprocess_layers=[layer.name for layer in self.spec.model.preprocess_layers],
-                keep_float=float_layers_of(entry, self.spec),
+                layer_names=self._layer_names(),
+                preprocess_layers=[step.name for step in self.schema.preprocessing],
+                keep_float=float_layers_of(entry, self.schema),
             )
         except ConversionError as error:
             raise _named(entry, error) from error
 
+    def _layer_names(self) -> tuple[str, ...]:
+        """The layers of the model, preprocessing first."""
+        inside = [step.name for step in self.schema.preprocessing if not step.takes_text]
+        return tuple(dict.fromkeys([*inside, *(layer.name for layer in self.spec.model.layers)]))
+
     def _latency(self, made: Path) -> dict[str, float]:
         one = self.data.take(self.data.splits.test[:1]).inputs
-        with LiteRtPredictor(made, child=self.interpreter) as predictor:
+        with open_lite(made, child=self.interpreter, steps=self.core.steps) as predictor:
             return percentiles_of(predictor.latencies_ms(one, warmup=WARMUP_RUNS, runs=LATENCY_RUNS))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from mltool.conversion.schemes import SCHEMES
 from mltool.errors import SpecError, UsageError
 from mltool.evaluation.judge import Tolerance
+from mltool.runs.input_schema import InputSchema
 from mltool.spec.convert import ConvertSpec
 from mltool.spec.limits import LimitsSpec
 from mltool.spec.spec import Spec, to_plain
@@ -61,13 +62,21 @@ def tolerance_of(entry: ConvertSpec) -> Tolerance:
     return Tolerance(scheme.max_error, scheme.mean_error, scheme.min_agreement)
 
 
-def float_layers_of(entry: ConvertSpec, spec: Spec) -> tuple[str, ...]:
-    """Layers that stay float: those named, and with `preprocess: auto` Normalization.
+FLOAT_STEPS = ("Normalization", "FillMissing")
+"""Preprocessing that an int8 file keeps in float with `preprocess: auto`, where its inputs are float."""
+
+
+def float_layers_of(entry: ConvertSpec, schema: InputSchema) -> tuple[str, ...]:
+    """Layers that stay float: those named, and with `preprocess: auto` what brings raw features to one scale.
 
     Raw features of different ranges share one int8 scale at the input, and collapse there: .976 to .568 measured on a
     table, .982 with the normalization in float.
     """
     if entry.quantize != "int8" or entry.io != "float32" or entry.preprocess != "auto":
         return entry.keep_float
-    normalizations = [layer.name for layer in spec.model.preprocess_layers if layer.layer.name == "Normalization"]
-    return tuple(dict.fromkeys([*normalizations, *entry.keep_float]))
+    steps = schema.preprocessing
+    raw = [step.name for step in steps if step.class_name in FLOAT_STEPS]
+    # Raw columns side by side would share a scale before they are brought to one.
+    if raw:
+        raw += [step.name for step in steps if step.name == "numbers_side_by_side"]
+    return tuple(dict.fromkeys([*raw, *entry.keep_float]))

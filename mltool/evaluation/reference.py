@@ -15,9 +15,10 @@ from mltool.evaluation.evaluate import evaluate_predictor, keep_evaluation, kept
 from mltool.evaluation.judge import Measurements
 from mltool.evaluation.metrics import counts_samples, lower_is_better, measure
 from mltool.inference.answers import threshold_of
-from mltool.inference.litert import LiteRtPredictor
 from mltool.inference.open import open_predictor
+from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
+from mltool.inference.text_steps import TextStep
 from mltool.runs.input_schema import InputSchema
 from mltool.runs.lite import REFERENCE_KEY, LiteFolder, artifact_key, input_key
 from mltool.runs.run import Run
@@ -96,7 +97,13 @@ def recorded_reference(run: Run, data: Dataset, lite: LiteFolder) -> Reference:
 
 
 def measure_file(
-    path: Path, reference: Reference, *, child: Child, metric: str | None, latency: Mapping[str, float] | None
+    path: Path,
+    reference: Reference,
+    *,
+    child: Child,
+    metric: str | None,
+    latency: Mapping[str, float] | None,
+    steps: Sequence[TextStep] | None = None,
 ) -> tuple[Measurements, Array]:
     """Runs a `.tflite` file on the samples of the reference.
 
@@ -106,6 +113,7 @@ def measure_file(
         child: to run it in.
         metric: that limits hold, or None for the first of the spec.
         latency: percentiles in milliseconds, if they were measured.
+        steps: that lie outside of the file; those of the record beside it when None.
 
     Returns:
         What was measured, and the file's outputs for the samples of vectors.npz.
@@ -114,7 +122,7 @@ def measure_file(
         ArtifactError: if the file cannot be run, or has other inputs or outputs than the model.
     """
     schema, samples = reference.schema, reference.samples
-    with LiteRtPredictor(path, child=child) as predictor:
+    with open_lite(path, child=child, steps=steps) as predictor:
         outputs = output_of(predictor, samples.inputs, schema, path)
         # Apart, as a replay runs them: with a free batch the last bits may depend on its size.
         answers = output_of(predictor, reference.first_inputs, schema, path)

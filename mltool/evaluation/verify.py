@@ -16,7 +16,7 @@ from mltool.evaluation.evaluate import output_of, run_data
 from mltool.evaluation.judge import Check, Tolerance, judge
 from mltool.evaluation.reference import Reference, measure_file, recorded_reference, reference_of
 from mltool.inference.answers import threshold_of
-from mltool.inference.litert import LiteRtPredictor
+from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
 from mltool.runs.find import run_of
 from mltool.runs.lite import LiteFolder, LiteRecord, artifact_key, input_key
@@ -215,7 +215,7 @@ def _replay(lite: LiteFolder, record: LiteRecord, tolerance: Tolerance, child: C
     if missing := [key for key in needed if key not in vectors]:
         raise ArtifactError(f"{lite.vectors_file} lacks {', '.join(missing)}", "mltool convert --force writes it anew")
     expected = vectors[needed[0]]
-    with LiteRtPredictor(path, child=child) as predictor:
+    with open_lite(path, child=child) as predictor:
         outputs = output_of(
             predictor, {info.name: vectors[input_key(info.name)] for info in schema.inputs}, schema, path
         )

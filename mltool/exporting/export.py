@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from mltool.inference.answers import threshold_of
 from mltool.inference.keras_predictor import KerasPredictor, load_keras_model
 from mltool.inference.saved_model import SavedModelPredictor
 from mltool.runs.atomic import writing_folder
-from mltool.runs.input_schema import InputSchema
 from mltool.runs.run import Run
 
 logger = logging.getLogger("mltool")
@@ -79,28 +79,43 @@ def export_locked(run: Run, *, force: bool = False) -> ExportResult:
     started = time.perf_counter()
     model = load_keras_model(run.keras_file)
     with writing_folder(folder) as temporary:
-        _write(model, run.input_schema, temporary)
+        write_saved_model(model, run.input_schema.output, temporary)
         agreement = _verify(run, model, temporary)
     run.record_artifact(folder)
     run.record_stage("export", inputs, time.perf_counter() - started)
     return ExportResult(run, folder, agreement)
 
 
-def _write(model: Any, schema: InputSchema, folder: Path) -> None:
-    """Writes the signature: keywords named as the inputs, a map with the output's name."""
+def write_saved_model(model: Any, output: str, folder: Path, names: Sequence[str] | None = None) -> None:
+    """Writes a signature with keywords named as the inputs, and a map with the output's name.
+
+    Args:
+        model: functional, with one output.
+        output: its name.
+        folder: where; must not be there.
+        names: of the inputs, in the order of `model.inputs`; their own when left out.
+    """
     tf, keras = extras.tensorflow(), extras.keras()
+    tensors = dict(zip(names or [tensor.name for tensor in model.inputs], model.inputs, strict=True))
+    place = {id(tensor): name for name, tensor in tensors.items()}
+    # Numbers of words are int32 outside, whatever Keras counts in: that is what devices have.
     specs = {
-        info.name: tf.TensorSpec((None, *info.shape), getattr(tf, info.dtype), name=info.name) for info in schema.inputs
+        name: tf.TensorSpec(tensor.shape, "int32" if tensor.dtype == "int64" else tensor.dtype, name=name)
+        for name, tensor in tensors.items()
     }
-    single = len(specs) == 1
 
     def serve(inputs: Any) -> Any:
-        return {schema.output: model(next(iter(inputs.values())) if single else inputs, training=False)}
+        taken = keras.tree.map_structure(lambda t: _as_taken(inputs[place[id(t)]], t.dtype), model.input)
+        return {output: model(taken, training=False)}
 
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(SIGNATURE, serve, [specs])
     archive.write_out(str(folder), verbose=False)
+
+
+def _as_taken(value: Any, dtype: str) -> Any:
+    return value if dtype == "string" else extras.tensorflow().cast(value, dtype)
 
 
 def _verify(run: Run, model: Any, folder: Path) -> Agreement:

@@ -52,6 +52,6 @@ def open_predictor(path: Path, *, child: Child | None = None, threads: int = 1) 
 
             return SavedModelPredictor(path)
         case "litert":
-            from mltool.inference.litert import LiteRtPredictor
+            from mltool.inference.outside import open_lite
 
-            return LiteRtPredictor(path, child=child, threads=threads)
+            return open_lite(path, child=child, threads=threads)

@@ -38,6 +38,7 @@ class BlockLayer:
         if self._model is None:
             tensor = keras.Input(tuple(inputs.shape[1:]), dtype=str(getattr(inputs.dtype, "name", inputs.dtype)))
             self._model = keras.Model(tensor, self._block.graph(tensor), name=self.name)
+            self._model.block = type(self._block).__name__  # for `steps_of`; not saved with the model
         return self._model(inputs)
 
 

@@ -22,8 +22,10 @@ def steps_of(model: Any, layer_names: Iterable[str]) -> tuple[PreprocessStep, ..
         layer_names: names of the spec's own layers; all others preprocess.
     """
     keras = extras.keras()
-    others = [layer for layer in model.layers if layer.name not in set(layer_names)]
-    return tuple(_step(layer) for layer in others if not isinstance(layer, keras.layers.InputLayer))
+    own = set(layer_names)
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    # A layer of text is a step wherever the spec has it: LiteRT cannot run it.
+    return tuple(step for layer in layers if (step := _step(layer)).name not in own or step.takes_text)
 
 
 def _step(layer: Any) -> PreprocessStep:
@@ -34,7 +36,7 @@ def _step(layer: Any) -> PreprocessStep:
     inputs = {name for tensor in taken for name in _origins(tensor)}
     return PreprocessStep(
         name=layer.name,
-        class_name=type(layer).__name__,
+        class_name=getattr(layer, "block", type(layer).__name__),
         input=next(iter(inputs)) if len(inputs) == 1 else "",
         takes_text=any(str(tensor.dtype) == "string" for tensor in taken),
         arguments=arguments,

@@ -38,6 +38,7 @@ class LiteRecord:
         agreement: with the Keras model.
         latency_ms: percentiles on the host that is named in it.
         runtime: that it was verified with; on the same runtime a replay is bit-equal.
+        outside: preprocessing steps that are not in the file: they take text, which LiteRT does not; see `input.json`.
         checks: every limit, kept or broken.
         verified: whether it was run against the model that it came from, and kept every limit.
         error: why it was rejected.
@@ -58,6 +59,7 @@ class LiteRecord:
     agreement: dict[str, Any] = field(default_factory=dict)
     latency_ms: dict[str, Any] = field(default_factory=dict)
     runtime: str = ""
+    outside: list[str] = field(default_factory=list)
     checks: list[dict[str, Any]] = field(default_factory=list)
     verified: bool = False
     error: str | None = None

@@ -56,7 +56,8 @@ def test_a_split_is_in_the_order_of_the_source(dataset):
     test = dataset().split("test")
     assert len(test) == 359
     assert (np.diff(test.ids) > 0).all()
-    assert test.as_float()["image"].dtype == np.float32
+    assert test.first(5)["image"].dtype == np.float32
+    assert test.first(5)["image"].shape == (5, 8, 8, 1)
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,9 @@ def test_the_input_is_named_and_shaped_after_what_it_is(shape, dtype, name, expe
             {"x": X, "y": np.where(Y == 1, np.nan, 0.5)}, "the targets: 3 samples hold NaN", id="NaN in targets"
         ),
         pytest.param(
-            {"x": np.asarray(["a"] * 6), "y": Y},
-            "input 'x' is of type <U1; this version takes numbers only",
-            id="texts",
+            {"x": X.astype(np.complex64), "y": Y},
+            "input 'x' is of type complex64; a model takes numbers or text",
+            id="complex halves",
         ),
         pytest.param({"x": X.astype(complex), "y": Y}, "input 'x' is of type complex128", id="complex numbers"),
         pytest.param({"x": X[:0], "y": Y[:0]}, "there are no samples", id="no samples"),
@@ -108,11 +108,6 @@ def test_wrong_arrays_are_answered_with_what_is_there(arrays, expected, write):
 def test_parts_of_one_number_are_refused(write):
     with pytest.raises(DataError, match="x_train"):
         load_npz({"": write(x_train=np.float64(1), x_test=np.float64(2), y_train=Y[:1], y_test=Y[:1])})
-
-
-def test_a_file_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(DataError, match=r"none\.npz is not there; give a path that is, with --set data\.source\.path"):
-        load_npz(tmp_path / "none.npz")
 
 
 def _cut(content):
@@ -139,17 +134,17 @@ def test_a_damaged_file_is_said(damage, write):
     path = write(x=X, y=Y)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=r"a\.npz cannot be read as \.npz"):
-        load_npz(path)
+        load_npz({"": path})
 
 
 def test_a_single_array_in_a_file_called_npz_is_said(tmp_path):
     with (tmp_path / "a.npz").open("wb") as file:
         np.save(file, X)
     with pytest.raises(DataError, match=r"cannot be read as \.npz"):
-        load_npz(tmp_path / "a.npz")
+        load_npz({"": tmp_path / "a.npz"})
 
 
 def test_a_folder_called_npz_is_said(tmp_path):
     (tmp_path / "a.npz").mkdir()
     with pytest.raises(DataError, match=r"cannot be read as \.npz: .*directory"):
-        load_npz(tmp_path / "a.npz")
+        load_npz({"": tmp_path / "a.npz"})

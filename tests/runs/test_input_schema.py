@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mltool.errors import ArtifactError
-from mltool.runs.input_schema import InputInfo, InputSchema, load_input_schema
+from mltool.runs.input_schema import InputInfo, InputSchema, PreprocessStep, load_input_schema
 
 SCHEMA = InputSchema(
     inputs=(InputInfo("image", "float32", (8, 8, 1), 0.0, 16.0),),
@@ -14,7 +14,7 @@ SCHEMA = InputSchema(
     task="classification",
     activation="logits",
     labels=tuple("0123456789"),
-    preprocessing=("rescaling",),
+    preprocessing=(PreprocessStep("rescaling", "Rescaling", "image", False, {"scale": 0.0625}),),
 )
 
 

@@ -140,7 +140,7 @@ def test_a_path_beats_the_data_set_in_the_file(bench):
         ),
         pytest.param("train={epochs: 0}", "^--set .*train.epochs: must be greater", id="inside a map"),
         pytest.param(
-            "data.source.path=a.csv", "^--set .*only .npz files are in this version", id="a path of another kind"
+            "data.source={path: a.csv, image_size: [8, 8]}", "^--set .*is a key of images", id="a key of another kind"
         ),
         pytest.param("train.epochs=", r"must be a whole number \(got null\)", id="nothing"),
     ],
