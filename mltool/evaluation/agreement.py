@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from mltool.runs.input_schema import Task
+from mltool.inference.answers import probabilities
+from mltool.runs.input_schema import InputSchema, Task
 
 Array = np.ndarray[Any, Any]
 
@@ -40,6 +41,20 @@ class Agreement:
     def __str__(self) -> str:
         same = "" if self.same_answer is None else f", same answer {self.same_answer:.4f}"
         return f"max error {self.max_error:.3g}, mean error {self.mean_error:.3g}{same} on {self.samples} samples"
+
+
+def compare_answers(reference: Array, outputs: Array, schema: InputSchema) -> Agreement:
+    """Compares what two outputs mean: probabilities where they are logits, else the values.
+
+    An int8 file cuts logits off at the edge of its calibrated range: one of a thousand was measured to be off by 30 % of
+    that range, where all probabilities were within 16 points and 99.9 % of the answers the same.
+
+    Args:
+        reference: float32 [samples, values], as the model returns them.
+        outputs: the same shape.
+        schema: what they mean.
+    """
+    return compare(probabilities(reference, schema), probabilities(outputs, schema), schema.task, threshold=0.5)
 
 
 def compare(reference: Array, outputs: Array, task: Task, *, threshold: float = 0.0) -> Agreement:

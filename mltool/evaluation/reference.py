@@ -10,11 +10,10 @@ import numpy as np
 from mltool.child import Child
 from mltool.data.dataset import Dataset, Samples
 from mltool.errors import ArtifactError, MissingExtraError
-from mltool.evaluation.agreement import compare
+from mltool.evaluation.agreement import compare_answers
 from mltool.evaluation.evaluate import evaluate_predictor, keep_evaluation, kept_metrics, output_of
 from mltool.evaluation.judge import Measurements
 from mltool.evaluation.metrics import counts_samples, lower_is_better, measure
-from mltool.inference.answers import threshold_of
 from mltool.inference.open import open_predictor
 from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
@@ -137,7 +136,7 @@ def measure_file(
         samples=len(samples),
         size_bytes=path.stat().st_size,
         p90_latency_ms=latency["p90"] if latency else None,
-        agreement=compare(reference.outputs, compared, schema.task, threshold=threshold_of(schema)),
+        agreement=compare_answers(reference.outputs, compared, schema),
     )
     return found, answers
 

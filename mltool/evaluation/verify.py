@@ -11,11 +11,10 @@ import numpy as np
 from mltool import extras
 from mltool.child import Child
 from mltool.errors import ArtifactError, DataError, Message, MissingExtraError, VerificationError
-from mltool.evaluation.agreement import compare
+from mltool.evaluation.agreement import compare_answers
 from mltool.evaluation.evaluate import output_of, run_data
 from mltool.evaluation.judge import Check, Tolerance, judge
 from mltool.evaluation.reference import Reference, measure_file, recorded_reference, reference_of
-from mltool.inference.answers import threshold_of
 from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
 from mltool.runs.find import run_of
@@ -222,7 +221,7 @@ def _replay(lite: LiteFolder, record: LiteRecord, tolerance: Tolerance, child: C
         runtime = predictor.runtime
     if runtime == record.runtime and np.array_equal(expected, outputs):
         return Check("replay", True, f"bit-equal on {len(outputs)} samples ({runtime})")
-    agreement = compare(expected, outputs, schema.task, threshold=threshold_of(schema))
+    agreement = compare_answers(expected, outputs, schema)
     if runtime == record.runtime:
         return Check("replay", False, f"not bit-equal on the runtime that it was verified on: {agreement}")
     allowed = tolerance.max_error * (agreement.reference_range or 1.0)

@@ -137,14 +137,18 @@ def reason_against(step: PreprocessStep) -> str | None:
     """Why a step that takes text cannot be done outside of a file; None if it can."""
     arguments = step.arguments
     if step.class_name not in _TOKENIZERS:
-        return f"is a {step.class_name}, which is not done outside of a .tflite file: use StringLookup or TextVectorization"
+        return f"is a {step.class_name}: only {' and '.join(_TOKENIZERS)} can be done outside of a .tflite file"
     if step.vocabulary is None or not step.input:
         return "takes text that other layers made"
+    return _unfit_argument(step.class_name, arguments)
+
+
+def _unfit_argument(class_name: str, arguments: Mapping[str, Any]) -> str | None:
     if arguments.get("num_oov_indices", 1) not in (0, 1):
         return "has more than one place for unknown words (num_oov_indices)"
     if arguments.get("invert"):
         return "turns numbers into text"
-    if step.class_name == "TextVectorization" and arguments.get("output_mode") == "int":
+    if class_name == "TextVectorization" and arguments.get("output_mode") == "int":
         length = arguments.get("output_sequence_length")
         return None if length else "gives as many numbers as a text has words: set output_sequence_length"
     for key, known in (("standardize", _STANDARDIZE), ("split", _SPLIT)):
