@@ -1,5 +1,6 @@
 """The representative dataset: what calibrates a quantizer, from training data only, never augmented, recorded by id."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,13 @@ from mltool.errors import DataError
 
 Array = np.ndarray[Any, Any]
 
-LEAST_SAMPLES = 32
-"""Accuracy was measured flat from 25 samples on; fewer leave ranges to chance."""
+LEAST_SAMPLES = 8
+"""Fewer leave the ranges of activations to chance."""
+
+FEW_SAMPLES = 32
+"""Accuracy was measured flat from 25 samples on; fewer calibrate with a remark."""
+
+logger = logging.getLogger("mltool")
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ def draw_representative(data: Dataset, count: int, seed: int) -> Calibration:
     Copies of test and validation samples, which `duplicates: keep` leaves in the training split, are passed over.
 
     Raises:
-        DataError: if the training split has fewer than 32 samples.
+        DataError: if the training split has fewer than 8 samples.
     """
     held_out = data.hashes[np.concatenate([data.splits.validation, data.splits.test])]
     train = data.splits.train[~np.isin(data.hashes[data.splits.train], held_out)]
@@ -51,6 +57,8 @@ def draw_representative(data: Dataset, count: int, seed: int) -> Calibration:
         raise DataError(
             f"calibration needs {LEAST_SAMPLES} training samples, there are {len(train)}", "use another scheme"
         )
+    if len(train) < FEW_SAMPLES:
+        logger.warning("only %d training samples calibrate: the ranges of an int8 file may be too narrow", len(train))
     random = np.random.default_rng([seed, 0xCA1B])
     shuffled = random.permutation(train)
     if data.task != "regression":

@@ -50,9 +50,15 @@ def test_copies_of_held_out_samples_are_passed_over():
 
 
 def test_too_few_training_samples_are_refused():
-    data = Data(splits=Splits(np.arange(31), np.arange(31, 60), np.arange(60, 300)))
-    with pytest.raises(DataError, match="needs 32 training samples, there are 31"):
+    data = Data(splits=Splits(np.arange(7), np.arange(31, 60), np.arange(60, 300)))
+    with pytest.raises(DataError, match="needs 8 training samples, there are 7"):
         draw_representative(data, 128, seed=1)
+
+
+def test_few_training_samples_all_calibrate_with_a_remark(caplog):
+    data = Data(splits=Splits(np.arange(31), np.arange(31, 60), np.arange(60, 300)))
+    assert len(draw_representative(data, 128, seed=1).samples) == 31
+    assert "only 31 training samples calibrate" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -88,7 +94,7 @@ def samples(values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        pytest.param([0.5] * 31, r"needs 32 samples \(got 31\)", id="few"),
+        pytest.param([0.5] * 7, r"needs 8 samples \(got 7\)", id="few"),
         pytest.param([0.5] * 40 + [np.nan], "'x' hold NaN or infinity", id="NaN"),
         pytest.param([0.5] * 40 + [np.inf], "'x' hold NaN or infinity", id="infinity"),
         pytest.param([0.5] * 40 + [1.5], "'x' span 0.5 to 1.5, training data 0 to 1", id="above"),
