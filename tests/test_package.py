@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 import sysconfig
@@ -54,11 +55,14 @@ def test_the_wheel_works_in_an_environment_of_its_own(wheel: Path, tmp_path: Pat
     )
     (own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     mltool_command = home / "bin" / "mltool"
-    place = subprocess.check_output([python, "-c", "import mltool; print(mltool.__file__)"], text=True, cwd=tmp_path)
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    place = subprocess.check_output(
+        [python, "-c", "import mltool; print(mltool.__file__)"], text=True, cwd=tmp_path, env=bare
+    )
     assert str(own) in place
-    subprocess.run([mltool_command, "init", "my.yaml"], check=True, cwd=tmp_path, capture_output=True)
+    subprocess.run([mltool_command, "init", "my.yaml"], check=True, cwd=tmp_path, capture_output=True, env=bare)
     done = subprocess.run(
-        [mltool_command, "check", "my.yaml"], check=True, cwd=tmp_path, capture_output=True, text=True
+        [mltool_command, "check", "my.yaml"], check=True, cwd=tmp_path, capture_output=True, text=True, env=bare
     )
     assert "ok" in done.stdout
 

@@ -17,6 +17,7 @@ from mltool.conversion.entries import entries_for
 from mltool.data.dataset import Dataset
 from mltool.errors import ArtifactError, ConversionError, DataError, MachineError, UsageError, VerificationError
 from mltool.evaluation.verify import verify
+from mltool.inference.litert import LiteRtPredictor
 from mltool.runs.lite import LiteFolder
 from mltool.runs.run import Run
 from mltool.spec.convert import ConvertSpec
@@ -217,9 +218,9 @@ def test_a_broken_limit_rejects_the_file(run, limits, message):
     ],
 )
 def test_a_file_that_answers_otherwise_is_rejected(run, monkeypatch, spoil, limit):
-    honest = room.LiteRtPredictor.predict
+    honest = LiteRtPredictor.predict
     monkeypatch.setattr(
-        room.LiteRtPredictor, "predict", lambda self, batch: {k: spoil(v) for k, v in honest(self, batch).items()}
+        LiteRtPredictor, "predict", lambda self, batch: {k: spoil(v) for k, v in honest(self, batch).items()}
     )
     with pytest.raises(VerificationError, match=f"float16: {limit}: ") as caught:
         convert(run, [entry(quantize="float16")], force=True)

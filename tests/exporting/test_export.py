@@ -73,15 +73,15 @@ def test_a_run_that_was_not_trained_has_nothing_to_export(made, tmp_path):
 
 
 def test_an_export_that_answers_otherwise_leaves_nothing(run, monkeypatch):
-    honest = room._write
+    honest = room.write_saved_model
 
-    def dishonest(model, schema, folder):
+    def dishonest(model, output, folder):
         weights = model.get_weights()
         model.set_weights([weight * 1.01 for weight in weights])
-        honest(model, schema, folder)
+        honest(model, output, folder)
         model.set_weights(weights)
 
-    monkeypatch.setattr(room, "_write", dishonest)
+    monkeypatch.setattr(room, "write_saved_model", dishonest)
     before = run.artifact_hash(run.saved_model_folder)
     with pytest.raises(VerificationError, match="does not answer as the Keras model: max error") as caught:
         export(run, force=True)

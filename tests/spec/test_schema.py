@@ -139,7 +139,7 @@ BAD = {
     "a callback of a later version": {"train.callbacks": ["TensorBoard"]},
     "a schedule that is none": {"train.optimizer": {"Adam": {"learning_rate": {"Cosine": {}}}}},
     "a scheme of a later version": {"convert": [{"quantize": "int4"}]},
-    "few samples to calibrate": {"convert": [{"representative": 8}]},
+    "few samples to calibrate": {"convert": [{"representative": 7}]},
     "a target": {"convert": [{"target": "micro"}]},
     "a size of no unit": {"limits.max_size": "20 XB"},
     "a drop below zero": {"limits.max_drop": "-1%"},

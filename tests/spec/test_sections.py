@@ -151,7 +151,7 @@ def test_keys_are_known_in_every_section():
         ),
         pytest.param({"convert": [{"batch": True}]}, "above 0 or 'dynamic' (got true)", id="batch of true"),
         pytest.param(
-            {"convert": [{"quantize": "int8", "representative": 8}]}, "must be at least 32 (got 8)", id="few samples"
+            {"convert": [{"quantize": "int8", "representative": 7}]}, "must be at least 8 (got 7)", id="few samples"
         ),
         pytest.param({"convert": [{"name": "../a"}]}, "must match", id="a name that leaves the folder"),
         pytest.param(

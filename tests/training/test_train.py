@@ -51,10 +51,15 @@ def test_a_finished_run_tells_all_that_it_was_made_of(trained_run):
     assert manifest["error"] is None
     assert manifest["epochs"] == 4
     assert manifest["input"]["inputs"] == [
-        {"name": "image", "dtype": "float32", "shape": [8, 8, 1], "minimum": 0.0, "maximum": 16.0}
+        {
+            **{"name": "image", "dtype": "float32", "shape": [8, 8, 1], "minimum": 0.0, "maximum": 16.0},
+            **{"kind": "image", "original": None, "missing": False, "categories": []},
+        }
     ]
     assert manifest["input"]["labels"] == list("0123456789")
-    assert manifest["input"]["preprocessing"] == ["rescaling"]
+    assert [(step["name"], step["class_name"]) for step in manifest["input"]["preprocessing"]] == [
+        ("rescaling", "Rescaling")
+    ]
     assert {"mltool", "python", "tensorflow", "keras", "numpy"} <= set(manifest["environment"]["versions"])
     assert manifest["environment"]["replicas"] == 1
     assert trained_run.require_unchanged(trained_run.keras_file) == trained_run.keras_file
