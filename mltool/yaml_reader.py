@@ -50,6 +50,28 @@ class Document:
     values: Mapping[KeyPath, Position]
     """Where each value of a map, each item of a list, and the document `()` begin."""
 
+    files: Mapping[KeyPath, str] = field(default_factory=dict)
+    """The file of each path that another file brought; the others stand in `file`."""
+
+    def file_of(self, path: KeyPath) -> str:
+        """The file that `path`, or else the nearest of its ancestors that stands somewhere, stands in."""
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.keys or path[:length] in self.values:
+                return self.files.get(path[:length], self.file)
+        return self.file
+
+    def on_top_of(self, base: "Document", merge: Callable[[Any, Any], Any]) -> "Document":
+        """This document put over another one, by a rule of merging."""
+        brought = {path: base.file_of(path) for path in (*base.keys, *base.values)}
+        own = {*self.keys, *self.values}
+        return Document(
+            self.file,
+            merge(base.data, self.data),
+            {**base.keys, **self.keys},
+            {**base.values, **self.values},
+            {**{path: file for path, file in brought.items() if path not in own}, **self.files},
+        )
+
     def locate(self, path: KeyPath, *, key: bool = False) -> Position | None:
         """Where `path` stands, or else the nearest of its ancestors that stands somewhere.
 

@@ -38,41 +38,55 @@ def _load_file(path: Path, inputs: Mapping[str, str] | None, target: str, weight
         if isinstance(loaded, np.ndarray):
             raise ValueError("it holds a single array without a name")
         with loaded as arrays:
-            return _read(path, dict(arrays), inputs, target, weight)
+            return source_of_arrays(str(path), dict(arrays), inputs, target, weight)
     except FileNotFoundError as error:
         raise DataError(f"{path} is not there", "give a path that is, with --set data.source.path=FILE.npz") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as .npz: {error}", "write it again with numpy.savez") from error
 
 
-def _read(
-    path: Path, arrays: Mapping[str, Array], inputs: Mapping[str, str] | None, target: str, weight: str | None
+def source_of_arrays(
+    origin: str, arrays: Mapping[str, Array], inputs: Mapping[str, str] | None, target: str, weight: str | None
 ) -> Source:
-    targets, given = _joined(path, arrays, target)
+    """A source of arrays by name; see `load_npz`.
+
+    Args:
+        origin: where they came from, for messages.
+        arrays: `x` and `y`, or their parts.
+        inputs: see `load_npz`.
+        target: see `load_npz`.
+        weight: see `load_npz`.
+
+    Raises:
+        DataError: if one is missing, or they do not fit together.
+    """
+    targets, given = _joined(origin, arrays, target)
     names = inputs or {"": "x"}
     read: dict[str, Array] = {}
     for name, array_name in names.items():
-        array, splits = _joined(path, arrays, array_name)
+        array, splits = _joined(origin, arrays, array_name)
         if splits != given:
-            raise DataError(f"{path}: {array_name!r} and {target!r} have different lengths", f"{splits} and {given}")
+            raise DataError(f"{origin}: {array_name!r} and {target!r} have different lengths", f"{splits} and {given}")
         read[name or inferred_input_name(array)] = array
-    weights = _joined(path, arrays, weight)[0].astype(np.float32) if weight else None
+    weights = _joined(origin, arrays, weight)[0].astype(np.float32) if weight else None
     kinds = {name: inferred_kind(array) for name, array in read.items()}
-    return checked_source(str(path), read, targets, given, kinds=kinds, weights=weights, target_name=target)
+    return checked_source(origin, read, targets, given, kinds=kinds, weights=weights, target_name=target)
 
 
-def _joined(path: Path, arrays: Mapping[str, Array], name: str) -> tuple[Array, dict[str, range]]:
+def _joined(origin: str, arrays: Mapping[str, Array], name: str) -> tuple[Array, dict[str, range]]:
     """The array `name`, or its parts one after the other and where each part lies."""
     if name in arrays:
         return np.asarray(arrays[name]), {}
     parts = {split: arrays[f"{name}_{split}"] for split in SPLITS if f"{name}_{split}" in arrays}
     if not {"train", "test"} <= set(parts):
         wanted = f"{name!r}, or {name}_train and {name}_test"
-        raise DataError(f"{path} has no array {wanted}; it has: {', '.join(sorted(arrays)) or 'nothing'}", "name them")
+        raise DataError(
+            f"{origin} has no array {wanted}; it has: {', '.join(sorted(arrays)) or 'nothing'}", "name them"
+        )
     for split, array in parts.items():
         if array.ndim == 0 or parts["train"].shape[1:] != array.shape[1:]:
             message = (
-                f"{path}: {name}_train and {name}_{split} differ in shape: {parts['train'].shape} and {array.shape}"
+                f"{origin}: {name}_train and {name}_{split} differ in shape: {parts['train'].shape} and {array.shape}"
             )
             raise DataError(message)
     edges = np.cumsum([0, *(len(array) for array in parts.values())]).tolist()

@@ -11,6 +11,7 @@ from mltool.data.kinds import kind_at
 from mltool.data.npz import load_npz
 from mltool.data.select import select
 from mltool.data.source import Source
+from mltool.data.user_function import load_arrays
 from mltool.errors import DataError, Message, SpecError
 from mltool.spec.data import EMBEDDED, DataSpec, SourceSpec
 
@@ -44,6 +45,10 @@ def build_source(spec: DataSpec, *, seed: int, is_regression: bool) -> Source:
 def _read(spec: DataSpec, is_regression: bool) -> Source:
     source = spec.source
     arrays = {name: declared.array or name for name, declared in spec.inputs.items()} if spec.inputs else None
+    if source.python is not None:
+        return load_arrays(
+            source.python, source.arguments or {}, inputs=arrays, target=source.target or "y", weight=source.weight
+        )
     if source.path is None:
         if source.dataset in EMBEDDED:
             found = load_npz({"": Path(__file__).with_name(f"{source.dataset}.npz")})

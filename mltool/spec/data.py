@@ -12,7 +12,8 @@ from pydantic import ConfigDict, Field, Strict, model_validator
 from mltool.spec.argument_check import shown
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.keras_object import parse_objects, reference
-from mltool.spec.section import Checked, Later, Section, raise_problem, raise_problems
+from mltool.spec.section import Checked, Section, raise_problem, raise_problems
+from mltool.spec.user_code import check_reference
 
 EMBEDDED = ("digits",)
 """Data sets that lie in the package."""
@@ -175,15 +176,18 @@ class SourceSpec(Section):
     """What a file that cannot be read does: fail the command, or be left out and told."""
     max_skipped: Annotated[int, Field(gt=0)] = 10
     """With on_error: skip, more unreadable files than this fail the command."""
-    python: Annotated[Any, Later()] = None
-    """A function of yours that returns arrays."""
-    arguments: Annotated[Any, Later()] = None
+    python: Annotated[str | None, Checked(check_reference, lambda: {"type": ["string", "null"]})] = None
+    """A function of yours that returns a map of arrays, named as in an .npz: `module:function`, from the spec's own
+    folder or an installed package. It is run; beats `path`."""
+    arguments: dict[str, Any] | None = None
     """Keywords for `python`."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> "SourceSpec":
-        if self.dataset is None and self.path is None:
+        if self.dataset is None and self.path is None and self.python is None:
             raise_problem("says no source", "write dataset: digits, or path: FILE", at_key=True)
+        if self.arguments and self.python is None:
+            raise_problem("are for python, which is not set", "leave them out", path=("arguments",), at_key=True)
         return self
 
     @model_validator(mode="after")
@@ -214,7 +218,7 @@ class SourceSpec(Section):
     @property
     def known_kind(self) -> Kind | None:
         """The kind, as far as the spec alone tells; a data set by name is arrays."""
-        if self.path is None:
+        if self.path is None or self.python is not None:
             return "npz"
         return self.kind or kind_of_path(self.path)
 
@@ -223,7 +227,7 @@ class SourceSpec(Section):
         """Whether the source has a test set of its own; None where only the file can tell."""
         if self.test_path is not None:
             return True
-        return None if self.path is not None else self.dataset in BRING_THEIR_OWN_TEST
+        return None if self.path is not None or self.python is not None else self.dataset in BRING_THEIR_OWN_TEST
 
 
 class InputSpec(Section):

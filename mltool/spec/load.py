@@ -6,12 +6,13 @@ from typing import Any
 
 import yaml
 
-from mltool.errors import Message, SpecError
+from mltool.errors import SpecError
+from mltool.spec.include import read_spec_file
 from mltool.spec.messages import to_message
 from mltool.spec.mistakes import check_spec
-from mltool.spec.overrides import PATH_KEYS, Overrides, apply_overrides
+from mltool.spec.overrides import Overrides, apply_overrides
 from mltool.spec.spec import Spec, to_plain
-from mltool.yaml_reader import Document, parse_value, read_yaml
+from mltool.yaml_reader import Document, parse_value
 
 
 def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
@@ -24,24 +25,9 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     Raises:
         SpecError: with every mistake of the file and the overrides.
     """
-    document = read_yaml(Path(path))
-    if not isinstance(document.data, dict):
-        message = f"must be a map of sections (got {type(document.data).__name__})"
-        raise SpecError(Message(message, "`mltool init` writes a spec to start from", document.file, 1, 1))
+    document = read_spec_file(Path(path))
     applied = apply_overrides(document.data, overrides)
-    _resolve_paths(applied.data, Path(path).absolute().parent, applied)
     return _check(applied.data, document, applied)
-
-
-def _resolve_paths(data: dict[str, Any], folder: Path, overrides: Overrides) -> None:
-    """Makes the paths that the file writes absolute; those of `--set` are already."""
-    for path in PATH_KEYS:
-        node: Any = data
-        for part in path[:-1]:
-            node = node.get(part) if isinstance(node, dict) else None
-        value = node.get(path[-1]) if isinstance(node, dict) else None
-        if isinstance(value, str) and value and path not in overrides.origins:
-            node[path[-1]] = str(folder / Path(value).expanduser())
 
 
 def _check(data: dict[str, Any], document: Document, overrides: Overrides) -> Spec:

@@ -64,7 +64,7 @@ def to_message(error: ErrorDetails, document: Document, origin: Callable[[KeyPat
     at_key = bool(error.get("ctx", {}).get("at_key")) or kind in ("extra_forbidden", "missing")
     found = document.locate(path, key=at_key)
     line, column = (found.line, found.column) if found else (None, None)
-    return Message(text, hint, document.file, line, column, key)
+    return Message(text, hint, document.file_of(path), line, column, key)
 
 
 def _worded(error: ErrorDetails) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mltool.errors import Message, SpecError
 from mltool.spec.catalogue_entries import KINDS, known_names
+from mltool.spec.user_code import beside
 from mltool.yaml_reader import KeyPath, dotted, parse_value
 
 PATH_KEYS: tuple[KeyPath, ...] = (
@@ -71,7 +72,7 @@ def _apply(applied: Overrides, override: str) -> None:
     # As a tree from the root, so that one rule of merging serves `a.b=c` and `a={b: c}`.
     owner, last = _descend(applied.data, path, file)
     before = owner[last] if isinstance(owner, list) else owner.get(last)
-    owner[last] = _merged(before, value)
+    owner[last] = merged(before, value)
     _finish(applied, path, value, override)
 
 
@@ -95,10 +96,11 @@ def _descend(data: dict[str, Any], path: KeyPath, file: str) -> tuple[Any, Any]:
     return node, path[-1]
 
 
-def _merged(before: Any, value: Any) -> Any:
+def merged(before: Any, value: Any) -> Any:
+    """`value` put over `before`: maps are merged, lists replaced, `Name: {...}` replaced whole for another name."""
     if not isinstance(before, dict) or not isinstance(value, dict) or _names_another(before, list(value)):
         return value
-    return {**before, **{key: _merged(before.get(key), item) for key, item in value.items()}}
+    return {**before, **{key: merged(before.get(key), item) for key, item in value.items()}}
 
 
 def _names_another(before: Any, keys: list[Any]) -> bool:
@@ -126,6 +128,8 @@ def _finish(applied: Overrides, path: KeyPath, value: Any, override: str) -> Non
     for leaf in PATH_KEYS:
         if leaf in leaves and isinstance(source.get(str(leaf[-1])), str) and source[str(leaf[-1])]:
             source[str(leaf[-1])] = str(Path(source[str(leaf[-1])]).expanduser().absolute())
+    if ("data", "source", "python") in leaves and isinstance(source.get("python"), str):
+        source["python"] = beside(source["python"], Path.cwd())
     # A data set that is asked for now must not lose against a path that stands in the file.
     if ("data", "source", "dataset") in leaves and ("data", "source", "path") not in leaves:
         source.pop("path", None)

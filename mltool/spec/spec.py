@@ -11,7 +11,7 @@ from mltool.spec.data import FOLDER_KINDS, DataSpec
 from mltool.spec.export import ExportSpec, ServeSpec
 from mltool.spec.limits import Drop, LimitsSpec
 from mltool.spec.model import AUTO, INPUT_KINDS, SINGLE, LayerSpec, ModelSpec
-from mltool.spec.section import Later, Section, raise_problems
+from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.task import takes_logits
 from mltool.spec.train import TrainSpec, close_hint, metric_name
 
@@ -19,6 +19,12 @@ __all__ = ["INFERRED_INPUTS", "Spec", "metric_name", "to_plain"]
 
 INFERRED_INPUTS = ("image", "audio", "text", "x")
 """Names that an undeclared input gets: after its kind, else `x`; those of a table are called after its columns."""
+
+
+def _no_include(value: Any) -> None:
+    """Files are put together before sections are read (`include.py`); only `--set` brings one here."""
+    if value is not None:
+        raise_problem("cannot be set from the command line", "write it into the file")
 
 
 class Spec(Section):
@@ -30,8 +36,14 @@ class Spec(Section):
     """Name of the model: letters, digits, _ and -; runs go to runs/NAME."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     """Seeds splits, weights, order, dropout and augmentation."""
-    include: Annotated[Any, Later()] = None
-    """Other YAML files that this one builds on."""
+    include: Annotated[
+        tuple[str, ...] | None,
+        Checked(
+            _no_include,
+            lambda: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]},
+        ),
+    ] = None
+    """Other YAML files that this one builds on: maps are merged, lists replaced, this file wins."""
     data: DataSpec
     """Where samples come from, how they are shared out, and what training does to them."""
     model: ModelSpec

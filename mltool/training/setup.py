@@ -14,6 +14,7 @@ from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
 from mltool.data.pipeline import Pipeline
 from mltool.data.source import Array
+from mltool.data.user_function import hash_of_code
 from mltool.errors import Message, SpecError
 from mltool.models.build import build_model, require_output
 from mltool.models.keras_objects import build_keras
@@ -111,6 +112,7 @@ def record_setup(run: Run, setup: Setup) -> None:
         data={
             "fingerprint": data.fingerprint,
             "source": data.source.origin,
+            "code": {code: hash_of_code(code)} if (code := run.spec.data.source.python) else {},
             "splits": {
                 name: {"samples": len(ids), "hash": fingerprint(hashes[name])} for name, ids in splits.ids().items()
             },

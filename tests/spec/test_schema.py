@@ -91,7 +91,7 @@ def test_a_key_of_a_later_version_is_left_out_or_has_one_value(schema):
     train = schema["$defs"]["TrainSpec"]["properties"]
     assert "phases" not in train
     assert train["strategy"]["const"] == "auto"
-    assert "include" not in schema["properties"]
+    assert "target" not in schema["$defs"]["ConvertSpec"]["properties"]
     assert schema["$defs"]["ConvertSpec"]["properties"]["quantize"]["enum"] == [
         "none",
         "dynamic",

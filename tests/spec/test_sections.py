@@ -12,7 +12,6 @@ LOGITS = {"SparseCategoricalCrossentropy": {"from_logits": True}}
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        pytest.param("include", "base.yaml", "leave this key out", id="include"),
         pytest.param("train.phases", [{"epochs": 1}], "leave this key out", id="phases"),
         pytest.param("train.outputs", {"a": {}}, "leave this key out", id="outputs"),
         pytest.param("train.step", {"python": "a:b"}, "leave this key out", id="step"),
@@ -21,7 +20,6 @@ LOGITS = {"SparseCategoricalCrossentropy": {"from_logits": True}}
         pytest.param("train.jit_compile", True, "the only value here is 'auto'", id="jit_compile"),
         pytest.param("train.backend", "jax", "the only value here is 'tensorflow'", id="backend"),
         pytest.param("train.optimizer", {"Adam": {"use_ema": True}}, "leave it out", id="an average of weights"),
-        pytest.param("data.source.python", "a:b", "leave this key out", id="python source"),
         pytest.param("data.source.dataset", "tfds:mnist", "known: digits", id="tfds"),
         pytest.param("data.source.dataset", "imdb", "known: digits", id="texts of keras.datasets"),
         pytest.param("model.python", "a:b", "leave this key out", id="python model"),

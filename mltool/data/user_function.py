@@ -1,0 +1,84 @@
+"""Calls a function of the user's, which the spec names."""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mltool.data.npz import source_of_arrays
+from mltool.data.source import Source
+from mltool.errors import DataError
+from mltool.spec.user_code import find_file
+
+
+def load_function(reference: str) -> Any:
+    """Imports the function that a checked reference means.
+
+    Args:
+        reference: `module:function`, or `FILE.py:function`; the folder of the file is importable while it is imported.
+    """
+    module, _, function = reference.rpartition(":")
+    if not module.endswith(".py"):
+        return getattr(importlib.import_module(module), function)
+    file = Path(module)
+    sys.path.insert(0, str(file.parent))
+    try:
+        spec = importlib.util.spec_from_file_location(f"mltool_user_{file.stem}", file)
+        if spec is None or spec.loader is None:
+            raise DataError(f"{file} cannot be imported")
+        loaded = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded)
+    finally:
+        sys.path.remove(str(file.parent))
+    return getattr(loaded, function)
+
+
+def hash_of_code(reference: str) -> str:
+    """SHA-256 of the file of a reference: what a run records of code that it ran."""
+    file = find_file(reference.rpartition(":")[0])
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file is not None else ""
+
+
+def load_arrays(
+    reference: str,
+    arguments: Mapping[str, Any],
+    *,
+    inputs: Mapping[str, str] | None = None,
+    target: str = "y",
+    weight: str | None = None,
+) -> Source:
+    """The arrays that a function of the user's returns.
+
+    Args:
+        reference: of the function; it returns a map of arrays as an .npz holds them: `x` and `y`, or `x_train`,
+            `y_train`, `x_test`, `y_test`.
+        arguments: keywords that it is called with.
+        inputs: see `load_npz`.
+        target: see `load_npz`.
+        weight: see `load_npz`.
+
+    Raises:
+        DataError: if it raises, or returns something else.
+    """
+    try:
+        returned = load_function(reference)(**arguments)
+    # Code of the user's raises what it likes; it is not a flaw of ours, and its own traceback is under -v.
+    except Exception as error:
+        kind = type(error).__name__
+        raise DataError(f"{reference} raised {kind}: {error}", "call it by hand to see where") from error
+    if not isinstance(returned, Mapping) or not all(isinstance(key, str) for key in returned):
+        message = f"{reference} returned {type(returned).__name__}; a map of arrays is expected"
+        raise DataError(message, 'return {"x": ..., "y": ...}')
+    try:
+        arrays = {key: np.asarray(value) for key, value in returned.items()}
+    except ValueError as error:
+        raise DataError(f"{reference} returned ragged arrays: {error}", "give all samples one shape") from error
+    objects = [key for key, array in arrays.items() if array.dtype == object]
+    if objects:
+        raise DataError(f"{reference}: {objects[0]!r} is an array of objects", "return numbers or text of one shape")
+    return source_of_arrays(reference, arrays, inputs, target, weight)
