@@ -13,6 +13,11 @@ _EXTRA_OF = {
     "tf_keras": "train",
     "tensorflow_model_optimization": "train",
     "litert_quantizer": "train",
+    "PIL": "train",
+    "pyarrow": "train",
+    "soundfile": "train",
+    "soxr": "train",
+    "psutil": "train",
 }
 
 
@@ -30,11 +35,12 @@ def require(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module:
+        top = module.partition(".")[0]
+        if error.name not in (module, top):
             raise
-        extra = _EXTRA_OF.get(module)
-        line = f"pip install 'mltool-tf[{extra}]'" if extra else f"pip install {module}"
-        raise MissingExtraError(f"this needs {module}, which is not installed", line) from error
+        extra = _EXTRA_OF.get(top)
+        line = f"pip install 'mltool-tf[{extra}]'" if extra else f"pip install {top}"
+        raise MissingExtraError(f"this needs {top}, which is not installed", line) from error
 
 
 @functools.cache

@@ -53,6 +53,7 @@ def draw_representative(data: Dataset, count: int, seed: int) -> Calibration:
     """
     held_out = data.hashes[np.concatenate([data.splits.validation, data.splits.test])]
     train = data.splits.train[~np.isin(data.hashes[data.splits.train], held_out)]
+    train = train[_complete(data, train)]
     if len(train) < LEAST_SAMPLES:
         raise DataError(
             f"calibration needs {LEAST_SAMPLES} training samples, there are {len(train)}", "use another scheme"
@@ -70,6 +71,18 @@ def draw_representative(data: Dataset, count: int, seed: int) -> Calibration:
         shuffled = shuffled[np.argsort(ranks, kind="stable")]
     chosen = shuffled[:count]
     return Calibration(data.take(chosen), data.hashes[chosen])
+
+
+def _complete(data: Dataset, ids: Array) -> Array:
+    """Which samples have all their numbers: a missing one (NaN) in calibration makes the converter's ranges NaN.
+
+    What fills it in is inside of the model, and gives nothing that other samples do not.
+    """
+    complete = np.ones(len(ids), bool)
+    for name, array in data.source.inputs.items():
+        if data.source.kinds.get(name) == "number":
+            complete &= ~np.isnan(array[ids].astype(np.float32)).reshape(len(ids), -1).any(axis=1)
+    return complete
 
 
 def require_sound(samples: Samples, ranges: Mapping[str, tuple[float, float]]) -> None:

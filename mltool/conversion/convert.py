@@ -30,6 +30,7 @@ from mltool.exporting.export import SIGNATURE, export_locked
 from mltool.inference.litert import runtime_name
 from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
+from mltool.models.build import ORIGINAL_UNITS
 from mltool.runs.atomic import sha256_of, write_json
 from mltool.runs.lite import LiteFolder, LiteRecord
 from mltool.runs.run import Run
@@ -322,7 +323,8 @@ class _Work:
     def _layer_names(self) -> tuple[str, ...]:
         """The layers of the model, preprocessing first."""
         inside = [step.name for step in self.schema.preprocessing if not step.takes_text]
-        return tuple(dict.fromkeys([*inside, *(layer.name for layer in self.spec.model.layers)]))
+        units = [ORIGINAL_UNITS] if self.schema.scaled_output else []
+        return tuple(dict.fromkeys([*inside, *(layer.name for layer in self.spec.model.layers), *units]))
 
     def _latency(self, made: Path) -> dict[str, float]:
         one = self.data.take(self.data.splits.test[:1]).inputs

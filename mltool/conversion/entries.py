@@ -6,6 +6,7 @@ from typing import Any
 from mltool.conversion.schemes import SCHEMES
 from mltool.errors import SpecError, UsageError
 from mltool.evaluation.judge import Tolerance
+from mltool.models.build import ORIGINAL_UNITS
 from mltool.runs.input_schema import InputSchema
 from mltool.spec.convert import ConvertSpec
 from mltool.spec.limits import LimitsSpec
@@ -79,4 +80,6 @@ def float_layers_of(entry: ConvertSpec, schema: InputSchema) -> tuple[str, ...]:
     # Raw columns side by side would share a scale before they are brought to one.
     if raw:
         raw += [step.name for step in steps if step.name == "numbers_side_by_side"]
-    return tuple(dict.fromkeys([*raw, *entry.keep_float]))
+    # The units of a regression at the output: an int8 product and sum there would round the answer twice.
+    units = [ORIGINAL_UNITS] if schema.scaled_output else []
+    return tuple(dict.fromkeys([*raw, *entry.keep_float, *units]))

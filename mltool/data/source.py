@@ -96,6 +96,7 @@ class Source:
         names: what each sample is called in messages: a file, a row.
         skipped: files that were left out.
         target_name: what the source calls the targets.
+        sample_rate: of audio, per second.
     """
 
     origin: str
@@ -109,6 +110,7 @@ class Source:
     names: Sequence[str] = ()
     skipped: Sequence[Skipped] = ()
     target_name: str = "y"
+    sample_rate: int | None = None
 
     @property
     def num_samples(self) -> int:

@@ -12,7 +12,7 @@ class Tolerance:
     """How close an artifact's outputs must stay to the model's.
 
     Attributes:
-        max_error: share of the reference's output range.
+        max_error: share of the reference's output range, of all samples but one in a thousand.
         mean_error: the same, for the mean.
         same_answer: least share of samples with the same answer.
     """
@@ -115,7 +115,7 @@ def _agreement_checks(tolerance: Tolerance, agreement: Agreement) -> list[Check]
         checks.append(Check("constant", False, "the same output for every sample"))
     span = agreement.reference_range or 1.0
     for name, share, allowed in (
-        ("max_error", agreement.max_error / span, tolerance.max_error),
+        ("max_error", agreement.common_error / span, tolerance.max_error),
         ("mean_error", agreement.mean_error / span, tolerance.mean_error),
     ):
         message = f"{share:.2%} of the output range, at most {allowed:g} ({allowed:.3%})"

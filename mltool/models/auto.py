@@ -36,6 +36,8 @@ def auto_preprocess(inputs: "Mapping[str, ModelInput]") -> dict[str, tuple[Layer
         word = _WORDS.get(info.kind, name)
         key = word if word not in inputs and len(inputs) > 1 else name
         chains.setdefault(key, _layers(info.kind, key))
+        if info.missing and not chains[key][0].layer.name.startswith("Fill"):
+            chains[key] = (LayerSpec(f"fill_missing_of_{key}", KerasObject("FillMissing", {})), *chains[key])
     return chains
 
 

@@ -1,6 +1,7 @@
 """From the `model` section to a keras.Model: inputs, preprocessing, layers, in one functional graph."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mltool import extras
@@ -10,14 +11,33 @@ from mltool.models.preprocess import ModelInput, build_layer, does_not_fit, lear
 from mltool.spec.catalogue import call_arguments
 from mltool.spec.model import AUTO, LayerSpec, ModelSpec
 
+ORIGINAL_UNITS = "original_units"
+"""Name of the layer that turns the scaled answer of a regression into the units of its targets."""
 
-def build_model(spec: ModelSpec, inputs: Mapping[str, ModelInput], *, name: str) -> Any:
+
+@dataclass(frozen=True)
+class TargetScale:
+    """Mean and standard deviation of the training targets, value by value.
+
+    Attributes:
+        mean: of each value of the target.
+        deviation: likewise; 1 where all are the same.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+def build_model(
+    spec: ModelSpec, inputs: Mapping[str, ModelInput], *, name: str, target_scale: TargetScale | None = None
+) -> Any:
     """Builds the model; its inputs bear the names of `inputs`.
 
     Args:
         spec: checked.
         inputs: what the data have, by name; preprocessing layers that learn from data see only the values in it.
         name: of the model.
+        target_scale: of a regression: the last layer's answer is brought to these units inside of the model.
 
     Returns:
         A keras.Model that takes one tensor (one input) or a map of tensors.
@@ -38,6 +58,9 @@ def build_model(spec: ModelSpec, inputs: Mapping[str, ModelInput], *, name: str)
             message, hint = f"the model has the inputs {', '.join(tensors)}", f"add inputs: [{next(iter(tensors))}]"
             raise _misfit(index, layer, message, hint)
         known[layer.name] = previous = _apply(layer, sources, index)
+    if target_scale is not None:
+        units = keras.layers.Rescaling(target_scale.deviation, target_scale.mean, name=ORIGINAL_UNITS)
+        previous = units(previous)
     structure = takes if len(takes) > 1 else next(iter(takes.values()))
     try:
         return keras.Model(structure, previous, name=name)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
-from mltool.errors import Message, SpecError
+from mltool.errors import DataError, Message, SpecError
 from mltool.models.auto import auto_preprocess
 from mltool.models.blocks import BLOCKS, build_block
 from mltool.models.keras_objects import REFUSALS, build_keras, reason_of
@@ -31,12 +31,14 @@ class ModelInput:
         dtype: `float32` or `string`.
         kind: `number`, `category`, `text`, `image`, `audio`, `series`, or "" where nothing is known.
         batches: training samples in the type of the source, a batch after the other; called anew for every layer.
+        missing: whether numbers are missing (NaN) in them.
     """
 
     shape: tuple[int, ...]
     dtype: str
     kind: str
     batches: Callable[[], Iterator[Array]]
+    missing: bool = False
 
 
 def preprocess(spec: ModelSpec, inputs: Mapping[str, ModelInput], tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,6 +56,7 @@ def preprocess(spec: ModelSpec, inputs: Mapping[str, ModelInput], tensors: Mappi
         SpecError: if a layer does not fit, or text comes out where the layers take numbers.
     """
     chains = auto_preprocess(inputs) if isinstance(spec.preprocess, str) else spec.preprocess
+    _require_filled(inputs, chains)
     work = _Work(inputs, tensors)
     results: dict[str, Any] = {}
     taken: set[str] = set()
@@ -71,6 +74,19 @@ def preprocess(spec: ModelSpec, inputs: Mapping[str, ModelInput], tensors: Mappi
             name = key if key in _KIND_OF_WORD else members[0]
             results[name] = _chain(layers, tensors[members[0]], inputs[members[0]].batches, place)
     return results | {name: tensors[name] for name in inputs if name not in taken}
+
+
+def _require_filled(inputs: Mapping[str, ModelInput], chains: Mapping[str, Sequence[LayerSpec]]) -> None:
+    """A number that is missing would make every weight NaN.
+
+    Raises:
+        DataError: if numbers are missing and no layer fills them.
+    """
+    for name in (name for name, info in inputs.items() if info.missing):
+        key = next((key for key in chains if name in _members(key, inputs, chains)), None)
+        if key is None or "FillMissing" not in [layer.layer.name for layer in chains[key]]:
+            hint = "begin its preprocess with FillMissing, or take preprocess: auto, or fill them in"
+            raise DataError(f"numbers are missing in {name!r}, and nothing fills them", hint)
 
 
 def _members(key: str, inputs: Mapping[str, ModelInput], chains: Mapping[str, Any]) -> list[str]:

@@ -70,6 +70,7 @@ class InputSchema:
         activation: what the outputs are: `logits`, `probabilities` or `values`.
         labels: names of the classes, in the order of the outputs; empty for regression.
         preprocessing: the preprocessing layers, in the order of the model.
+        scaled_output: whether the model ends in a layer that brings its answer to the units of the targets.
     """
 
     inputs: tuple[InputInfo, ...]
@@ -79,6 +80,7 @@ class InputSchema:
     activation: Literal["logits", "probabilities", "values"]
     labels: tuple[str, ...]
     preprocessing: tuple[PreprocessStep, ...] = ()
+    scaled_output: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The record as it is written."""
@@ -103,6 +105,7 @@ class InputSchema:
                 task=document["task"],
                 activation=document["activation"],
                 labels=tuple(document["labels"]),
+                scaled_output=bool(document.get("scaled_output")),
                 preprocessing=tuple(PreprocessStep(**step) for step in document["preprocessing"]),
             )
         except (KeyError, TypeError) as error:

@@ -66,6 +66,9 @@ class TrainSpec(Section):
     ] = None
     """How much a training sample of each class counts: a map from label to weight (1 where left out), or balanced:
     the rarer a class, the more."""
+    scale_target: Literal["auto", "standard", "none"] = "auto"
+    """How a regression learns its targets: `standard` brings them to mean 0 and deviation 1 for the loss, and the model
+    gives original units all the same; `auto` does so for MeanSquaredError and MeanAbsoluteError."""
     strategy: Annotated[Any, Later("auto")] = "auto"
     """How training is distributed; `auto` takes all GPUs of the machine, else the CPU."""
     precision: Annotated[Any, Later("float32")] = "float32"

@@ -11,7 +11,7 @@ import numpy as np
 
 from mltool import extras
 from mltool.errors import Message, SpecError
-from mltool.models.build import call_model
+from mltool.models.build import TargetScale, call_model
 from mltool.models.keras_objects import REFUSALS, build_keras, reason_of
 from mltool.models.metrics import build_metric, greater_is_better, targets_for, wants_logits
 from mltool.spec.catalogue import KerasObject
@@ -28,14 +28,23 @@ class Loop:
             replicas and a smaller last batch change nothing.
         metrics: from the spec.
         strategy: of tf.distribute.
+        target_scale: of a regression whose loss sees targets of mean 0 and deviation 1; metrics see original units.
     """
 
     def __init__(
-        self, model: Any, optimizer: Any, *, loss: KerasObject, metrics: Sequence[KerasObject], strategy: Any
+        self,
+        model: Any,
+        optimizer: Any,
+        *,
+        loss: KerasObject,
+        metrics: Sequence[KerasObject],
+        strategy: Any,
+        target_scale: TargetScale | None = None,
     ) -> None:
         tf, keras = extras.tensorflow(), extras.keras()
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
         self._loss_spec, self._metric_specs = loss, tuple(metrics)
+        self._target_scale = target_scale
         with strategy.scope():
             self._loss = build_keras(_without_reduction(loss), "losses", at=f"train.loss.{loss.name}", reduction=None)
             self.mean_loss = keras.metrics.Mean(name="loss")
@@ -109,6 +118,9 @@ class Loop:
     def _sample_losses(self, targets: Any, outputs: Any) -> Any:
         """One loss a sample, float32 [samples]; an output with more axes counts as the mean over them."""
         tf = extras.tensorflow()
+        if self._target_scale is not None:
+            mean, deviation = tf.constant(self._target_scale.mean), tf.constant(self._target_scale.deviation)
+            targets, outputs = (targets - mean) / deviation, (outputs - mean) / deviation
         losses = tf.cast(self._loss(self._loss_targets(targets), outputs), tf.float32)
         return tf.reduce_mean(losses, axis=list(range(1, losses.shape.rank))) if losses.shape.rank > 1 else losses
 

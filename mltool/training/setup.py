@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,12 @@ from mltool.data.identity import fingerprint
 from mltool.data.pipeline import Pipeline
 from mltool.data.source import Array
 from mltool.data.user_function import hash_of_code
-from mltool.errors import Message, SpecError
-from mltool.models.build import build_model, require_output
+from mltool.errors import DataError, Message, SpecError
+from mltool.models.build import ORIGINAL_UNITS, TargetScale, build_model, require_output
 from mltool.models.keras_objects import build_keras
 from mltool.models.preprocess import ModelInput
 from mltool.models.steps import steps_of
-from mltool.runs.input_schema import InputSchema
+from mltool.runs.input_schema import InputInfo, InputSchema
 from mltool.runs.run import Run
 from mltool.spec.spec import Spec
 from mltool.spec.task import output_kind
@@ -71,10 +72,15 @@ def build_setup(run: Run) -> Setup:
     strategy = build_strategy()
     train = data.split("train")
     with strategy.scope():
-        model = build_model(spec.model, _model_inputs(data, train), name=spec.name)
+        infos = {name: describe_input(name, train, data.source) for name in train.inputs}
+        _require_no_new_holes(data, infos)
+        scale = _target_scale(spec, data, train)
+        model = build_model(spec.model, _model_inputs(data, train, infos), name=spec.name, target_scale=scale)
         _require_output(model, spec, data)
         optimizer = build_keras(spec.train.optimizer, "optimizers", at=f"train.optimizer.{spec.train.optimizer.name}")
-    loop = Loop(model, optimizer, loss=spec.train.loss, metrics=spec.train.metrics, strategy=strategy)
+    loop = Loop(
+        model, optimizer, loss=spec.train.loss, metrics=spec.train.metrics, strategy=strategy, target_scale=scale
+    )
     distribute = strategy.experimental_distribute_dataset if strategy.num_replicas_in_sync > 1 else None
     callbacks = _build_callbacks(spec, loop)
     return Setup(
@@ -155,13 +161,51 @@ def _build_callbacks(spec: Spec, loop: Loop) -> dict[str, Callback]:
     }
 
 
-def _model_inputs(data: Dataset, train: Samples) -> dict[str, ModelInput]:
+_EQUIVARIANT = ("MeanSquaredError", "MeanAbsoluteError")
+"""Losses whose best model is the same, but for the units, when targets are shifted and scaled."""
+
+
+def _target_scale(spec: Spec, data: Dataset, train: Samples) -> TargetScale | None:
+    """Mean and deviation of the training targets; None where the loss sees them as they are."""
+    asked = spec.train.scale_target
+    if data.task != "regression" or asked == "none" or (asked == "auto" and spec.train.loss.name not in _EQUIVARIANT):
+        if asked == "standard" and data.task != "regression":
+            raise SpecError(Message("classes have no scale", "leave it out", key="train.scale_target"))
+        return None
+    targets = train.targets.astype(np.float64)
+    deviation = targets.std(axis=0)
+    return TargetScale(tuple(targets.mean(axis=0).tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist()))
+
+
+def _require_no_new_holes(data: Dataset, infos: Mapping[str, InputInfo]) -> None:
+    """Numbers may be missing in validation and test only where they are in training: nothing else learned to fill them.
+
+    Raises:
+        DataError: naming the input, the split and the first sample.
+    """
+    for split in ("validation", "test"):
+        samples = data.split(split)
+        for name, info in infos.items():
+            if info.missing or info.dtype == "string" or samples.inputs[name].dtype.kind != "f":
+                continue
+            start = 0
+            for batch in samples.batches(name):
+                holes = np.isnan(batch).reshape(len(batch), -1).any(axis=1)
+                if holes.any():
+                    first = data.source.name_of(int(samples.ids[start + int(np.flatnonzero(holes)[0])]))
+                    message = f"{info.original or name!r} is missing in the {split} split ({first}), never in training"
+                    raise DataError(message, "fill it in, or take the sample out")
+                start += len(batch)
+
+
+def _model_inputs(data: Dataset, train: Samples, infos: Mapping[str, InputInfo]) -> dict[str, ModelInput]:
     return {
         name: ModelInput(
             shape=shape,
             dtype="string" if data.source.inputs[name].dtype.kind == "U" else "float32",
             kind=data.source.kinds.get(name, ""),
             batches=functools.partial(train.batches, name),
+            missing=infos[name].missing and infos[name].dtype != "string",
         )
         for name, shape in data.input_shapes.items()
     }
@@ -192,12 +236,14 @@ def _class_weights(spec: Spec, data: Dataset, train: Samples) -> Array | None:
 def _input_schema(spec: Spec, setup: Setup) -> InputSchema:
     data = setup.data
     train = data.split("train")
+    scaled = any(layer.name == ORIGINAL_UNITS for layer in setup.loop.model.layers)
     return InputSchema(
         inputs=tuple(describe_input(name, train, data.source) for name in train.inputs),
-        output=spec.model.layers[-1].name,
+        output=ORIGINAL_UNITS if scaled else spec.model.layers[-1].name,
         output_shape=tuple(setup.loop.model.output_shape[1:]),
         task=data.task,
         activation=output_kind(spec.train.loss),
         labels=data.labels,
-        preprocessing=steps_of(setup.loop.model, [layer.name for layer in spec.model.layers]),
+        scaled_output=scaled,
+        preprocessing=steps_of(setup.loop.model, [ORIGINAL_UNITS, *(layer.name for layer in spec.model.layers)]),
     )

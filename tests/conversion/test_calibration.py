@@ -7,6 +7,7 @@ import pytest
 
 from mltool.conversion.calibration import draw_representative, require_sound
 from mltool.data.dataset import Samples
+from mltool.data.source import Source
 from mltool.data.splits import Splits
 from mltool.errors import DataError
 from mltool.evaluation.verify import require_from_training
@@ -24,6 +25,8 @@ class Data:
             np.flatnonzero(np.arange(300) % 3 == 0), np.flatnonzero(np.arange(300) % 3 == 1), np.arange(2, 300, 3)
         )
     )
+
+    source: Source = field(default_factory=lambda: Source("here", {}, np.zeros(300)))
 
     def take(self, ids):
         return Samples({"x": np.zeros((len(ids), 1))}, self.targets[ids], ids)
@@ -47,6 +50,14 @@ def test_copies_of_held_out_samples_are_passed_over():
     data.hashes[data.splits.train[:50]] = data.hashes[data.splits.test[:50]]
     drawn = draw_representative(data, 100, seed=1)
     assert set(drawn.samples.ids) == set(data.splits.train[50:])
+
+
+def test_samples_that_lack_a_number_calibrate_nothing():
+    holes = np.zeros((300, 1), np.float32)
+    holes[:60:3] = np.nan
+    data = Data(source=Source("here", {"x": holes}, np.zeros(300), kinds={"x": "number"}))
+    drawn = draw_representative(data, 500, seed=1)
+    assert set(drawn.samples.ids) == set(range(60, 300, 3))
 
 
 def test_too_few_training_samples_are_refused():

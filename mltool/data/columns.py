@@ -1,0 +1,129 @@
+"""What a column of a table holds, and its values as a model takes them."""
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mltool.data.source import Array
+from mltool.errors import DataError
+
+logger = logging.getLogger("mltool")
+
+ColumnKind = Literal["number", "category", "text", "ignore"]
+
+MAX_CATEGORIES = 200
+"""Distinct values of a column of single words that is a category still."""
+
+TEXT_WORDS = 3.0
+"""Words of a value, on average, from which on a column is text."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """Where cells are read from.
+
+    Attributes:
+        origin: for messages.
+    """
+
+    origin: str
+
+
+def infer_kind(name: str, cells: Array) -> ColumnKind:
+    """What a column holds, told by the training rows.
+
+    Numbers where every value is one; text where values have many words; a category where few differ; a column that says
+    nothing (one value, or a name of its own in every row) is left out, with a remark.
+
+    Args:
+        name: of the column, for the remark.
+        cells: float64 with NaN, or text with "".
+    """
+    there = cells[~np.isnan(cells)] if cells.dtype.kind == "f" else cells[cells != ""]
+    if len(there) == 0:
+        logger.warning("column %r is empty in every row: left out", name)
+        return "ignore"
+    distinct = np.unique(there)
+    if len(distinct) == 1 and len(there) == len(cells):
+        logger.warning("column %r is %r in every row: left out", name, distinct[0].item())
+        return "ignore"
+    if cells.dtype.kind == "f" or _are_numbers(distinct):
+        return "number"
+    return _kind_of_words(name, there, distinct)
+
+
+def _kind_of_words(name: str, there: Array, distinct: Array) -> ColumnKind:
+    words = float(np.mean([len(value.split()) for value in distinct[:2000].tolist()]))
+    if words >= TEXT_WORDS:
+        return "text"
+    if len(distinct) <= MAX_CATEGORIES or len(distinct) <= len(there) * 0.05:
+        return "category"
+    if len(distinct) > 0.9 * len(there):
+        logger.warning(
+            "column %r is another value in nearly every row: left out (columns: {%s: text} keeps it)", name, name
+        )
+        return "ignore"
+    return "category"
+
+
+def _are_numbers(values: Array) -> bool:
+    try:
+        values.astype(np.float64)
+    except ValueError:
+        return False
+    return True
+
+
+def read_column(read: Read, name: str, cells: Array, kind: ColumnKind) -> Array:
+    """The values of a column.
+
+    Args:
+        read: where the cells come from.
+        name: of the column.
+        cells: float64 with NaN, or text with "".
+        kind: what it holds.
+
+    Returns:
+        A number: float32 [rows], NaN where missing; else text [rows], "" where missing.
+
+    Raises:
+        DataError: if a cell is no number where numbers are expected, or is infinite.
+    """
+    if kind != "number":
+        return cells if cells.dtype.kind == "U" else np.asarray([_as_text(value) for value in cells.tolist()])
+    numbers = cells if cells.dtype.kind == "f" else _numbers(read, name, cells)
+    infinite = np.isinf(numbers.astype(np.float32))
+    if infinite.any():
+        row = int(np.flatnonzero(infinite)[0])
+        raise DataError(
+            f"{read.origin}, row {row + 2}: {name!r} is {cells[row].item()!r}", "a finite number is expected"
+        )
+    return numbers.astype(np.float32)
+
+
+def _as_text(value: float) -> str:
+    if np.isnan(value):
+        return ""
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def _numbers(read: Read, name: str, cells: Array) -> Array:
+    filled = np.where(cells == "", "nan", cells)
+    try:
+        return filled.astype(np.float64)
+    except ValueError:
+        row = next(index for index, cell in enumerate(filled.tolist()) if not _is_number(cell))
+        message = f"{read.origin}, row {row + 2}: {name!r} is {cells[row].item()!r}, a number is expected"
+        raise DataError(
+            message, f"data.source.missing takes markers; columns: {{{name}: category}} takes words"
+        ) from None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
