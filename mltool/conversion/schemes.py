@@ -63,9 +63,11 @@ class Scheme:
 _FLOAT = frozenset({"float32"})
 _INT8 = frozenset({"int8"})
 
-# The tolerances are meant to catch a file that is wrong, not to grade one: `limits` of the spec does that. On the small
-# models of the tests the largest error is 1.3e-7 (none), 2.3e-4 (float16), 2.6e-3 (dynamic) and 8.2e-3 (int8) of the
-# range, while an int8 Normalization of raw features that collapsed is off by more than 0.3.
+# The tolerances are meant to catch a file that is wrong, not to grade one: `limits` of the spec does that. Errors are
+# of probabilities where the outputs are logits. On the small models of the tests the largest error is 1.3e-7 (none),
+# 2.3e-4 (float16), 2.6e-3 (dynamic) and 8.2e-3 (int8) of the range. A small CNN that knows CIFAR-10 to 57 % gives, in
+# int8, the same answer on 94 % with probabilities off by up to 0.29 and its accuracy half a point lower, while an int8
+# Normalization of raw features that collapsed gave the same answer on 57 %.
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
     for scheme in (
@@ -99,9 +101,9 @@ SCHEMES: dict[str, Scheme] = {
             True,
             _INT8,
             _INT8,
-            0.25,
+            0.40,
             0.04,
-            0.95,
+            0.90,
         ),
     )
 }

@@ -16,6 +16,7 @@ _CHAINS: dict[str, tuple[tuple[str, dict[str, object]], ...]] = {
     "number": (("Normalization", {}),),
     "category": (("StringLookup", {"output_mode": "one_hot"}),),
     "text": (("TextVectorization", {"max_tokens": MAX_TOKENS, "output_mode": "multi_hot"}),),
+    "audio": (("LogMel", {}), ("Normalization", {})),
     "image": (("Rescaling", {"scale": 1 / 255}),),
     "series": (("Normalization", {}),),
     "": (("Normalization", {}),),

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mltool import extras
+from mltool.models.audio_blocks import MFCC, LogMel
 
 Array = np.ndarray[Any, Any]
 
@@ -76,14 +77,27 @@ class FillMissing:
         return ops.where(ops.not_equal(inputs, inputs), self._fill, inputs)
 
 
-BLOCKS: dict[str, Callable[..., Block]] = {"FillMissing": FillMissing}
+BLOCKS: dict[str, Callable[..., Block]] = {"FillMissing": FillMissing, "LogMel": LogMel, "MFCC": MFCC}
 """Name in the spec to what builds it."""
 
+_OF_AUDIO = ("LogMel", "MFCC")
+"""Blocks that must know how many samples a second has."""
 
-def build_block(name: str, arguments: dict[str, Any], layer_name: str) -> BlockLayer:
+
+def build_block(name: str, arguments: dict[str, Any], layer_name: str, sample_rate: int | None = None) -> BlockLayer:
     """A block of the spec as a layer.
+
+    Args:
+        name: of the block.
+        arguments: of the spec.
+        layer_name: in the model.
+        sample_rate: of the data, for blocks of audio that are not told another.
 
     Raises:
         KeyError: if no block has this name.
+        SpecError: if its arguments do not fit together.
     """
-    return BlockLayer(BLOCKS[name](**arguments), layer_name)
+    given = {key: value for key, value in arguments.items() if value is not None}
+    if name in _OF_AUDIO:
+        given.setdefault("sample_rate", sample_rate)
+    return BlockLayer(BLOCKS[name](**given), layer_name)

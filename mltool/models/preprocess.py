@@ -32,6 +32,7 @@ class ModelInput:
         kind: `number`, `category`, `text`, `image`, `audio`, `series`, or "" where nothing is known.
         batches: training samples in the type of the source, a batch after the other; called anew for every layer.
         missing: whether numbers are missing (NaN) in them.
+        sample_rate: of audio, per second.
     """
 
     shape: tuple[int, ...]
@@ -39,6 +40,7 @@ class ModelInput:
     kind: str
     batches: Callable[[], Iterator[Array]]
     missing: bool = False
+    sample_rate: int | None = None
 
 
 def preprocess(spec: ModelSpec, inputs: Mapping[str, ModelInput], tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def preprocess(spec: ModelSpec, inputs: Mapping[str, ModelInput], tensors: Mappi
             results[key] = run(key, layers, members, place)
         else:
             name = key if key in _KIND_OF_WORD else members[0]
-            results[name] = _chain(layers, tensors[members[0]], inputs[members[0]].batches, place)
+            results[name] = _chain(layers, tensors[members[0]], inputs[members[0]], place)
     return results | {name: tensors[name] for name in inputs if name not in taken}
 
 
@@ -113,7 +115,9 @@ class _Work:
                 yield np.concatenate([part.astype(np.float32) for part in parts], axis=-1)
 
         joined = extras.keras().layers.Concatenate(name=f"{key}_side_by_side")
-        return _chain(layers, joined([self.tensors[name] for name in members]), batches, place)
+        tensor = joined([self.tensors[name] for name in members])
+        all_of_them = replace(self.inputs[members[0]], shape=tuple(tensor.shape[1:]), batches=batches)
+        return _chain(layers, tensor, all_of_them, place)
 
     def side_by_side(self, key: str, layers: Sequence[LayerSpec], members: Sequence[str], place: str) -> Any:
         """Categories and texts through layers of their own each: every column has a vocabulary of its own."""
@@ -121,7 +125,7 @@ class _Work:
             _chain(
                 [replace(layer, name=f"{layer.name}_{name}") for layer in layers],
                 self.tensors[name],
-                self.inputs[name].batches,
+                self.inputs[name],
                 place,
             )
             for name in members
@@ -132,16 +136,18 @@ class _Work:
         return extras.keras().layers.Concatenate(name=f"{key}_side_by_side")(done)
 
 
-def _chain(layers: Sequence[LayerSpec], tensor: Any, batches: Callable[[], Iterator[Array]], key: str) -> Any:
+def _chain(layers: Sequence[LayerSpec], tensor: Any, data: ModelInput, key: str) -> Any:
     """Chains preprocessing layers; each adapts on training data as the layers before it leave them."""
     done: list[Any] = []
     for index, spec in enumerate(layers):
         place = f"{key}.{index}.{spec.layer.name}"
-        layer = build_layer(spec, place)
+        layer = build_layer(spec, place, data.sample_rate)
         try:
             if learns_from_data(spec, layer):
-                _adapt(layer, done, batches)
+                _adapt(layer, done, data.batches)
             tensor = layer(tensor)
+        except SpecError as error:
+            raise _at(error, place) from error
         except REFUSALS as error:
             raise SpecError(Message(does_not_fit(spec, [tensor]), reason_of(error), key=place)) from error
         done.append(layer)
@@ -164,15 +170,28 @@ def _adapt(layer: Any, before: Sequence[Any], batches: Callable[[], Iterator[Arr
     layer.adapt(tf.data.Dataset.from_generator(through, output_signature=signature))
 
 
-def build_layer(spec: LayerSpec, at: str) -> Any:
+def build_layer(spec: LayerSpec, at: str, sample_rate: int | None = None) -> Any:
     """The layer of Keras, or the block of ours.
 
+    Args:
+        spec: of the layer.
+        at: dotted key of the spec, for messages.
+        sample_rate: of the data, for blocks of audio.
+
     Raises:
-        SpecError: if Keras refuses its arguments.
+        SpecError: if Keras or the block refuses its arguments.
     """
     if spec.layer.name in BLOCKS:
-        return build_block(spec.layer.name, dict(spec.layer.arguments), spec.name)
+        try:
+            return build_block(spec.layer.name, dict(spec.layer.arguments), spec.name, sample_rate)
+        except SpecError as error:
+            raise _at(error, at) from error
     return build_keras(spec.layer, "layers", at=at, name=spec.name)
+
+
+def _at(error: SpecError, place: str) -> SpecError:
+    """The error of a block with its place in the spec."""
+    return SpecError(replace(message, key=message.key or place) for message in error.messages)
 
 
 def learns_from_data(spec: LayerSpec, layer: Any) -> bool:

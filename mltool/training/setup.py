@@ -205,6 +205,7 @@ def _model_inputs(data: Dataset, train: Samples, infos: Mapping[str, InputInfo])
             dtype="string" if data.source.inputs[name].dtype.kind == "U" else "float32",
             kind=data.source.kinds.get(name, ""),
             batches=functools.partial(train.batches, name),
+            sample_rate=data.source.sample_rate,
             missing=infos[name].missing and infos[name].dtype != "string",
         )
         for name, shape in data.input_shapes.items()
