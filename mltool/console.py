@@ -85,6 +85,12 @@ def result(document: Mapping[str, Any], text: str = "") -> None:
         print(text, file=_settings.out, flush=True)
 
 
+def text(shown: str) -> None:
+    """What a command shows before it fails; nothing with --json, whose one document is the error."""
+    if not _settings.json and _settings.configured:
+        print(shown, file=_settings.out, flush=True)
+
+
 def _print_document(document: Mapping[str, Any]) -> None:
     # Where stdout is not UTF-8 (LC_ALL=C), escapes keep the document whole; readers take both.
     encoding = (getattr(_settings.out, "encoding", None) or "utf-8").lower()

@@ -58,6 +58,9 @@ def verb(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with console.captured_descriptors():
                 command(**arguments)
+        except EOFError as error:
+            # The command-line library takes it for Ctrl-D; nothing here reads from a terminal, so it is a flaw.
+            raise RuntimeError("a file ended early") from error
         except BrokenPipeError as error:
             # The reader of a pipe has seen enough (`mltool schema | head`); typer would make exit code 1 of it.
             raise typer.Exit(0) from error

@@ -1,21 +1,50 @@
 """`mltool run`."""
 
-from mltool import console
-from mltool.cli.options import Overrides, RunDir, SpecPath, examples, verb
+from pathlib import Path
+from typing import Annotated
 
-SETTINGS = examples("mltool run configs/digits.yaml", "mltool run my.yaml --set train.epochs=3 --json > report.json")
+import typer
+
+from mltool import console
+from mltool.cli.options import Overrides, RunDir, examples, verb
+from mltool.errors import UsageError
+
+SETTINGS = examples(
+    "mltool run configs/digits.yaml",
+    "mltool run my.yaml --set train.epochs=3 --json > report.json",
+    "mltool run --resume              the newest run under ./runs that is not finished",
+)
+
+Target = Annotated[
+    str | None,
+    typer.Argument(metavar="SPEC|RUN", help="The spec; with --resume the run.", show_default=False),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run: stages that are done are not done again.")]
 
 
 @verb
-def command(spec: SpecPath, overrides: Overrides = [], run_dir: RunDir = None) -> None:  # noqa: B006  typer copies it
+def command(
+    target: Target = None,
+    resume: Resume = False,
+    overrides: Overrides = [],  # noqa: B006  typer copies it
+    run_dir: RunDir = None,
+) -> None:
     """The whole chain: train, evaluate, export, convert, verify.
 
     Leaves a run directory, prints one table, and exits 0 only if every artifact was verified and keeps every limit.
     """
+    from mltool.runs.find import find_resumable
     from mltool.runs.run import Run
     from mltool.spec.load import load_spec
 
-    run = Run.create(load_spec(spec, overrides), run_dir)
+    if resume:
+        if overrides or run_dir:
+            raise UsageError("--resume goes on with the run's own spec; --set and --run-dir are for a new run")
+        run = find_resumable(target)
+    elif target is None:
+        raise UsageError("name a SPEC to run, or --resume", "mltool run configs/digits.yaml")
+    else:
+        run = Run.create(load_spec(Path(target), overrides), run_dir)
     console.remark(f"run: {run.directory}")
     from mltool.cli.artifact_table import artifact_table
     from mltool.pipeline.chain import run_chain
@@ -23,5 +52,9 @@ def command(spec: SpecPath, overrides: Overrides = [], run_dir: RunDir = None) -
     result = run_chain(run)
     measured = "  ".join(f"{name} {value:.4f}" for name, value in result.evaluation.metrics.items())
     title = f"model.keras: {measured} on {result.evaluation.samples} test samples"
-    table = artifact_table([item.record for item in result.converted], title)
-    console.result(result.to_json(), f"{table}\n\n{run.directory}")
+    text = f"{artifact_table(result.records, title)}\n\n{run.directory}"
+    if result.failure is not None:
+        # With --json the error is the one document; report.json has the rest.
+        console.text(text)
+        raise result.failure
+    console.result(result.to_json(), text)

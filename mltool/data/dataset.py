@@ -95,8 +95,19 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """One hash of all inputs and targets, in their order."""
-        return fingerprint(np.concatenate([self.hashes, content_hashes({"targets": self.targets})]))
+        """One hash of all inputs and targets, in their order, and of the names of the classes."""
+        labels = content_hashes({"labels": np.asarray([*self.labels, ""])})
+        return fingerprint(np.concatenate([self.hashes, content_hashes({"targets": self.targets}), labels]))
+
+    def require_fingerprint(self, recorded: str | None) -> None:
+        """Proves that no sample came, went or changed since a run recorded its data.
+
+        Raises:
+            DataError: if one did.
+        """
+        if recorded is not None and recorded != self.fingerprint:
+            message = f"{self.source.origin} is not what the run was trained on: samples or labels came, went or moved"
+            raise DataError(message, "restore the data, or train again")
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -166,8 +177,8 @@ def _encode(source: Source, task: Task, classes: Sequence[str] | None) -> tuple[
             )
         values: Array = targets.astype(np.float32)
         return (), values.reshape(len(values), -1)
-    if targets.ndim == 2 and targets.shape[1] > 1 and targets.dtype.kind in "uifb":
-        targets = targets.argmax(axis=1)
+    if targets.ndim == 2 and targets.shape[1] > 1:
+        targets = _from_one_hot(source, targets, task)
     targets = targets.reshape(-1)
     if len(targets) != source.num_samples:
         raise DataError(
@@ -193,6 +204,24 @@ def _encode(source: Source, task: Task, classes: Sequence[str] | None) -> tuple[
             "fix the labels",
         )
     return tuple(label_of(name) for name in names), numbers.astype(np.int64)
+
+
+def _from_one_hot(source: Source, targets: Array, task: Task) -> Array:
+    """Class numbers of one-hot rows.
+
+    Raises:
+        DataError: if the rows are anything else: the largest of several values is not a class.
+    """
+    is_one_hot = targets.dtype.kind in "uifb" and bool(
+        np.isin(targets, (0, 1)).all() and (targets.sum(axis=1) == 1).all()
+    )
+    if task == "binary" or not is_one_hot:
+        wanted = "one value a sample" if task == "binary" else "a class a sample, or one-hot rows of 0 and a single 1"
+        raise DataError(
+            f"{source.origin}: the targets have shape {targets.shape}; {wanted} is expected", "see the loss"
+        )
+    numbers: Array = targets.argmax(axis=1)
+    return numbers
 
 
 def _encode_in_order(

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -21,12 +20,17 @@ def content_hashes(inputs: Mapping[str, ArrayLike]) -> Array:
     names = sorted(inputs)
     digests = bytearray()
     for start in range(0, len(inputs[names[0]]), _AT_ONCE):
-        rows = [np.ascontiguousarray(inputs[name][start : start + _AT_ONCE]) for name in names]
-        for index in range(len(rows[0])):
-            digest = hashlib.blake2b(digest_size=8)
-            for array in rows:
-                # The length first, so that ("ab", "c") is not ("a", "bc").
-                digest.update(_bytes_of(array[index]))
+        arrays = [np.ascontiguousarray(inputs[name][start : start + _AT_ONCE]) for name in names]
+        numbers = [_as_bytes(array) for array in arrays if array.dtype.kind != "U"]
+        rows = np.concatenate(numbers, axis=1) if numbers else np.empty((len(arrays[0]), 0), np.uint8)
+        texts = [array.reshape(len(array), -1).tolist() for array in arrays if array.dtype.kind == "U"]
+        for index, row in enumerate(rows):
+            digest = hashlib.blake2b(row.tobytes(), digest_size=8)
+            for values in texts:
+                for text in values[index]:
+                    encoded = text.encode("utf-8", "surrogatepass")
+                    # The length first, so that ("ab", "c") is not ("a", "bc").
+                    digest.update(len(encoded).to_bytes(8, "little") + encoded)
             digests += digest.digest()
     return np.frombuffer(bytes(digests), dtype="<u8")
 
@@ -35,12 +39,10 @@ _AT_ONCE = 4096
 """Samples that are read at once."""
 
 
-def _bytes_of(value: Any) -> bytes:
-    """Bytes that are equal for equal values: numpy pads text to the longest of its array."""
-    if isinstance(value, str | np.str_) or value.dtype.kind == "U":
-        texts = [str(text).encode("utf-8", "surrogatepass") for text in np.ravel(value)]
-        return b"".join(len(text).to_bytes(8, "little") + text for text in texts)
-    return bytes(value.tobytes())
+def _as_bytes(array: Array) -> Array:
+    """uint8 [samples, bytes]; 0.0 and -0.0 are equal, and so must be their bytes."""
+    clean = array + np.zeros((), array.dtype) if array.dtype.kind == "f" else array
+    return np.ascontiguousarray(clean).reshape(len(array), -1).view(np.uint8)
 
 
 def groups_of_equal_samples(inputs: Mapping[str, ArrayLike], hashes: Array) -> Array:

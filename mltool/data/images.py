@@ -2,9 +2,8 @@
 
 import io
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,15 +51,15 @@ def load_images(
         group: pattern whose first group is the group.
 
     Raises:
-        DataError: if the files differ in size and `size` is None, or there are none.
+        DataError: if there are none, or none can be read. That files differ in size while `size` is None is found when
+            they are decoded.
     """
     files = labelled_files(paths, ENDINGS["images"], "images", label=label, group=group)
-    headers = _headers(files)
-    read = [header for header in headers if header is not None]
-    size = size or _common_size(files, headers)
-    channels = 1 if color == "gray" or (color is None and read and all(gray for _, gray in read)) else 3
-    decode = _decoder(files, size, resize, "L" if channels == 1 else "RGB")
-    images = FileArray(len(files.files), decode, (*size, channels), np.uint8, files.names)
+    first = _first_headers(files)
+    gray = all(header.gray for header in first)
+    mode = "L" if color == "gray" or (color is None and gray) else "RGB"
+    decode = _decoder(files, size, resize, mode, first[0], may_be_colored=color is not None or mode == "RGB")
+    images = FileArray(len(files.files), decode, (*(size or first[0].size), len(mode)), np.uint8, files.names)
     return checked_source(
         str(paths[""]),
         {"image": images},
@@ -73,33 +72,43 @@ def load_images(
     )
 
 
-def _headers(files: LabelledFiles) -> list[tuple[tuple[int, int], bool] | None]:
-    """Height and width of every image, and whether it is gray; None for one that cannot be read."""
+@dataclass(frozen=True)
+class _Header:
+    name: str
+    size: tuple[int, int]
+    gray: bool
 
-    def header(position: int) -> tuple[tuple[int, int], bool] | None:
+
+LOOKED_AT = 256
+"""Files whose headers are read first, to tell size and color: all of them would cost half of the decoding."""
+
+
+def _first_headers(files: LabelledFiles) -> list[_Header]:
+    """Height and width of the first images that can be read, and whether they are gray.
+
+    Raises:
+        DataError: if none can be read.
+    """
+    found: list[_Header] = []
+    for position in range(len(files.files)):
         try:
             with _open(files.read(position)) as image:
-                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # lies on its side
-                width, height = image.size[::-1] if turned else image.size
-                return (height, width), image.mode in _GRAY_MODES
+                found.append(_Header(files.names[position], _upright_size(image), image.mode in _GRAY_MODES))
         except (UnreadableError, OSError):
-            return None  # told when it is decoded
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(header, range(len(files.files)), chunksize=64))
-
-
-def _common_size(files: LabelledFiles, headers: list[tuple[tuple[int, int], bool] | None]) -> tuple[int, int]:
-    sizes = Counter(header[0] for header in headers if header is not None)
-    if not sizes:
-        raise DataError(f"none of the {len(headers)} images can be read (first: {files.names[0]})", "are they images?")
-    if len(sizes) > 1:
-        shown = ", ".join(f"{count} of {h}x{w}" for (h, w), count in sizes.most_common(3))
+            continue  # told when it is decoded
+        if len(found) == LOOKED_AT:
+            break
+    if not found:
         raise DataError(
-            f"{files.trees[0].origin}: the images have {len(sizes)} sizes: {shown}",
-            "set data.source.image_size: [H, W]",
+            f"none of the {len(files.files)} images can be read (first: {files.names[0]})", "are they images?"
         )
-    return next(iter(sizes))
+    return found
+
+
+def _upright_size(image: Any) -> tuple[int, int]:
+    """Height and width as a viewer shows it."""
+    lies_on_its_side = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    return tuple(image.size) if lies_on_its_side else tuple(image.size[::-1])
 
 
 def _open(data: bytes) -> Any:
@@ -122,19 +131,34 @@ def _open(data: bytes) -> Any:
     return image
 
 
-def _decoder(files: LabelledFiles, size: tuple[int, int], resize: Resize, mode: str) -> Callable[[int], Array]:
-    channels = len(mode)
+def _decoder(
+    files: LabelledFiles,
+    size: tuple[int, int] | None,
+    resize: Resize,
+    mode: str,
+    first: _Header,
+    *,
+    may_be_colored: bool,
+) -> Callable[[int], Array]:
+    height, width = size or first.size
 
     def decode(position: int) -> Array:
         with _open(files.read(position)) as image:
+            colored = image.mode not in _GRAY_MODES
             try:
                 ready = _converted(image, mode)
             # Pillow's decoders raise what their formats invent: OSError for a truncated file, ValueError, SyntaxError.
             except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
                 raise UnreadableError(f"it is damaged: {error}") from error
-            if ready.size != size[::-1]:
-                ready = _resized(ready, size[::-1], resize)
-            return np.asarray(ready, np.uint8).reshape(*size, channels)
+        if colored and not may_be_colored:
+            message = f"{files.names[position]} is in color, the first {LOOKED_AT} images are gray"
+            raise DataError(message, "set data.source.color: rgb, or gray")
+        if ready.size != (width, height):
+            if size is None:
+                found = f"{ready.size[1]}x{ready.size[0]}, {first.name} is {height}x{width}"
+                raise DataError(f"{files.names[position]} is {found}", "set data.source.image_size: [H, W]")
+            ready = _resized(ready, (width, height), resize)
+        return np.asarray(ready, np.uint8).reshape(height, width, len(mode))
 
     return decode
 

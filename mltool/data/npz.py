@@ -1,7 +1,5 @@
 """Samples in an .npz file: arrays NAME, or NAME_train and NAME_test."""
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import numpy as np
 
 from mltool.data.source import Array, Source, checked_source, inferred_input_name, inferred_kind, joined_sources
 from mltool.errors import DataError
+from mltool.runs.arrays import UNREADABLE_NPZ, read_npz
 
 SPLITS = ("train", "validation", "test")
 """Endings of arrays that bring their own splits: NAME_train and NAME_test, and NAME_validation where it is there."""
@@ -34,14 +33,10 @@ def load_npz(
 
 def _load_file(path: Path, inputs: Mapping[str, str] | None, target: str, weight: str | None) -> Source:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise ValueError("it holds a single array without a name")
-        with loaded as arrays:
-            return source_of_arrays(str(path), dict(arrays), inputs, target, weight)
+        return source_of_arrays(str(path), read_npz(path), inputs, target, weight)
     except FileNotFoundError as error:
         raise DataError(f"{path} is not there", "give a path that is, with --set data.source.path=FILE.npz") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE_NPZ as error:
         raise DataError(f"{path} cannot be read as .npz: {error}", "write it again with numpy.savez") from error
 
 

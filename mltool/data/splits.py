@@ -195,12 +195,17 @@ def _taken_groups(pool: Array, groups: Array, classes: Array | None, share: floa
     kinds = np.zeros(len(unique), dtype=np.int64) if classes is None else classes[pool][first]
     order = random.permutation(len(unique))
     wanted = _proportional(kinds, sizes, share)
+    left = {int(kind): int(count) for kind, count in zip(*np.unique(kinds, return_counts=True), strict=True)}
     taken: list[int] = []
     for index in order:
         kind = int(kinds[index])
+        # The last of a class stays: a class that training never sees cannot be learned.
+        if left[kind] == 1 and classes is not None:
+            continue
         # A group that would overshoot by more than it falls short stays.
         if 2 * wanted[kind] >= int(sizes[index]):
             wanted[kind] -= int(sizes[index])
+            left[kind] -= 1
             taken.append(int(unique[index]))
     return np.asarray(taken, dtype=np.int64)
 

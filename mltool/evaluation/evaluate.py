@@ -85,6 +85,7 @@ def run_data(run: Run) -> Dataset:
     """
     data = Dataset(run.spec)
     data.use_stored_splits(run.load_splits())
+    data.require_fingerprint(run.manifest.get("data", {}).get("fingerprint"))
     return data
 
 

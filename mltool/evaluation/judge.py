@@ -1,8 +1,10 @@
 """Limits against measurements: a pure function, the one place that says kept or broken."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mltool.errors import Message
 from mltool.evaluation.agreement import Agreement
 from mltool.spec.limits import LimitsSpec
 
@@ -132,15 +134,38 @@ def _metric_checks(limits: LimitsSpec, found: Measurements) -> list[Check]:
     name, value = found.metric, found.value
     if name is None or value is None:
         return []
+    checks = _range_checks(limits, name, value)
+    if limits.max_drop is not None and found.drop is not None and found.reference is not None:
+        allowed = limits.max_drop.allowed(found.reference)
+        checks.append(_drop_check(found, found.drop, allowed, str(limits.max_drop)))
+    return checks
+
+
+def _range_checks(limits: LimitsSpec, name: str, value: float) -> list[Check]:
+    """`min` and `max`; what is not a number keeps neither."""
     checks = []
     if limits.min is not None:
         checks.append(Check("min", value >= limits.min, f"{name} {value:.4f}, at least {limits.min:g}"))
     if limits.max is not None:
         checks.append(Check("max", value <= limits.max, f"{name} {value:.4f}, at most {limits.max:g}"))
-    if limits.max_drop is not None and found.drop is not None and found.reference is not None:
-        allowed = limits.max_drop.allowed(found.reference)
-        checks.append(_drop_check(found, found.drop, allowed, str(limits.max_drop)))
     return checks
+
+
+def metric_limit_messages(limits: LimitsSpec, metrics: Mapping[str, float]) -> list[Message]:
+    """What a trained model breaks itself: it needs no conversion to fail.
+
+    Args:
+        limits: of the spec.
+        metrics: of the Keras model, by name, the first the one that limits hold if they name none.
+    """
+    name = limits.metric or next(iter(metrics), None)
+    if name is None:
+        return []
+    return [
+        Message(f"the trained model breaks limits.{check.limit}: {check.message}", "train it better")
+        for check in _range_checks(limits, name, metrics[name])
+        if not check.kept
+    ]
 
 
 def _drop_check(found: Measurements, drop: float, allowed: float, written: str) -> Check:

@@ -20,6 +20,7 @@ from mltool.inference.predictor import Array
 from mltool.runs.find import run_of
 from mltool.runs.lite import LiteFolder, LiteRecord, artifact_key, input_key
 from mltool.runs.run import Run
+from mltool.spec.convert import CALIBRATED
 from mltool.spec.limits import LimitsSpec
 
 logger = logging.getLogger("mltool")
@@ -115,9 +116,10 @@ def _what(target: Run | Path) -> tuple[Run | None, LiteFolder, list[str]]:
 
 def _require_clean_calibration(run: Run, record: LiteRecord) -> None:
     """A test sample among those that calibrated a file makes its metric worthless."""
-    if not record.calibration:
+    if not record.calibration and record.quantize not in CALIBRATED:
         return
     try:
+        # No record is as bad as a wrong one: nothing else says what calibrated the file.
         ids = np.asarray(record.calibration["ids"], dtype=np.int64)
         hashes = np.asarray([int(text, 16) for text in record.calibration["hashes"]], dtype=np.uint64)
     except (KeyError, ValueError, TypeError, OverflowError) as error:
@@ -151,6 +153,12 @@ def require_from_training(ids: Array, hashes: Array, stored: Mapping[str, Array]
     unknown = ~np.isin(ids, stored["train_ids"])
     if unknown.any():
         raise DataError(f"{int(unknown.sum())} calibration samples are in no split (first: {int(ids[unknown][0])})")
+    recorded = dict(zip(stored["train_ids"].tolist(), stored["train_hashes"].tolist(), strict=True))
+    other = [number for number, found in zip(ids.tolist(), hashes.tolist(), strict=True) if recorded[number] != found]
+    if other:
+        raise DataError(
+            f"{len(other)} calibration samples are not the training samples of that number (first: {other[0]})"
+        )
 
 
 def _reference(run: Run, lite: LiteFolder) -> Reference | None:
@@ -180,16 +188,17 @@ UNVERIFIED = "unverified"
 
 def _verify_file(lite: LiteFolder, record: LiteRecord, reference: Reference | None, child: Child) -> ArtifactVerdict:
     path = lite.file(record.name)
-    if not record.verified:
+    if not record.verified and reference is None:
         check = Check(UNVERIFIED, False, "it was made with --no-verify, and never held against its model")
         return ArtifactVerdict(record.name, path, (check,), metric_measured=False)
     limits, tolerance = _judged_by(lite, record)
-    replayed = _replay(lite, record, tolerance, child)
+    # A file of --no-verify has no answers to replay; it is held against its model here, as conversion would have done.
+    replayed = (_replay(lite, record, tolerance, child),) if record.verified else ()
     if reference is None:
-        return ArtifactVerdict(record.name, path, (replayed,), metric_measured=False)
+        return ArtifactVerdict(record.name, path, replayed, metric_measured=False)
     found, _ = measure_file(path, reference, child=child, metric=limits.metric, latency=None)
     return ArtifactVerdict(
-        record.name, path, (replayed, *judge(limits, tolerance, found)), metric_measured=found.value is not None
+        record.name, path, (*replayed, *judge(limits, tolerance, found)), metric_measured=found.value is not None
     )
 
 

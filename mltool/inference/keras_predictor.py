@@ -8,6 +8,7 @@ import numpy as np
 from mltool import extras
 from mltool.errors import ArtifactError
 from mltool.inference.predictor import Array, BasePredictor, Batch, concatenated, tensor_info
+from mltool.models.build import ORIGINAL_UNITS
 
 
 def load_keras_model(path: Path) -> Any:
@@ -48,7 +49,7 @@ class KerasPredictor(BasePredictor):
             )
         self._structure = model.input
         self.inputs = {t.name: tensor_info("the Keras model", t.name, str(t.dtype), t.shape) for t in tensors}
-        name = output or model.layers[-1].name
+        name = output or _output_name(model)
         self.outputs = {name: tensor_info("the Keras model", name, str(model.output.dtype), model.output.shape)}
         self._call = tf.function(lambda inputs: model(inputs, training=False), reduce_retracing=True)
 
@@ -62,6 +63,12 @@ class KerasPredictor(BasePredictor):
             tensors = keras.tree.map_structure(lambda t, part=part: _tensor(part[t.name], t.dtype), self._structure)
             parts.append({name: np.asarray(self._call(tensors), dtype=np.float32)})
         return concatenated(parts)
+
+
+def _output_name(model: Any) -> str:
+    """The name of the layer that answers; what brings a regression to its units answers in that layer's name."""
+    last = model.layers[-1]
+    return str(last.input._keras_history.operation.name if last.name == ORIGINAL_UNITS else last.name)
 
 
 def _tensor(array: Array, dtype: str) -> Any:

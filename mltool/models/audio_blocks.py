@@ -38,8 +38,8 @@ def mel_matrix(num_mel_bins: int, fft_length: int, sample_rate: int, low: float,
     edges = np.linspace(mel(low), mel(high), num_mel_bins + 2)
     lower, center, upper = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = (frequencies - lower) / (center - lower), (upper - frequencies) / (upper - center)
-    weights: Array = np.maximum(0.0, np.minimum(rising, falling))
-    return np.pad(weights, ((1, 0), (0, 0))).astype(np.float32)
+    weights: Array = np.pad(np.maximum(0.0, np.minimum(rising, falling)), ((1, 0), (0, 0)))
+    return weights.astype(np.float32)
 
 
 def fourier_kernel(sequence_length: int, fft_length: int) -> Array:
@@ -63,7 +63,7 @@ def dct_matrix(num_mel_bins: int, num_mfcc: int) -> Array:
         float32 [num_mel_bins, num_mfcc].
     """
     places = np.pi * (np.arange(num_mel_bins)[:, np.newaxis] + 0.5) * np.arange(num_mfcc) / num_mel_bins
-    matrix = np.cos(places) * np.sqrt(2.0 / num_mel_bins)
+    matrix: Array = np.cos(places) * np.sqrt(2.0 / num_mel_bins)
     matrix[:, 0] /= np.sqrt(2.0)
     return matrix.astype(np.float32)
 

@@ -1,24 +1,24 @@
 """The chain of stages: train, evaluate, export, convert every entry, verify; one table and one report at the end."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from mltool.conversion.convert import Converted, convert
-from mltool.errors import VerificationError
+from mltool.conversion.convert import convert
+from mltool.errors import ConversionError, MltoolError, VerificationError
 from mltool.evaluation.evaluate import Evaluation, evaluate
+from mltool.evaluation.judge import metric_limit_messages
 from mltool.evaluation.verify import ArtifactVerdict, verify
 from mltool.exporting.export import export
 from mltool.runs.atomic import write_json
+from mltool.runs.lite import LiteFolder, LiteRecord
 from mltool.runs.run import Run
-from mltool.spec.limits import LimitsSpec
 from mltool.training.train import TrainResult, train
 
 logger = logging.getLogger("mltool")
 
 
-@dataclass(frozen=True)
+@dataclass
 class ChainResult:
     """What the chain left.
 
@@ -26,15 +26,17 @@ class ChainResult:
         run: where.
         training: how it went.
         evaluation: of the Keras model.
-        converted: every `.tflite` file.
+        records: of every `.tflite` file, kept or rejected.
         verdicts: of the last verification.
+        failure: the conversion that failed or the limit that broke; None where everything holds.
     """
 
     run: Run
     training: TrainResult
     evaluation: Evaluation
-    converted: list[Converted]
-    verdicts: list[ArtifactVerdict]
+    records: list[LiteRecord] = field(default_factory=list)
+    verdicts: list[ArtifactVerdict] = field(default_factory=list)
+    failure: MltoolError | None = None
 
     def to_json(self) -> dict[str, Any]:
         """`report.json`."""
@@ -50,44 +52,51 @@ class ChainResult:
                 "metrics": dict(self.training.metrics),
             },
             "evaluation": self.evaluation.to_json(),
-            "artifacts": [{"path": str(item.path), **item.record.to_json()} for item in self.converted],
+            "artifacts": [
+                {"path": str(self.run.lite_folder / f"{record.name}.tflite"), **record.to_json()}
+                for record in self.records
+            ],
             "verified": [verdict.to_json() for verdict in self.verdicts],
+            "failure": [message.to_json() for message in self.failure.messages] if self.failure else None,
             "environment": manifest["environment"],
         }
 
 
 def run_chain(run: Run) -> ChainResult:
-    """Runs every stage; the first that fails ends the chain with its own error.
+    """Runs every stage. A broken limit or a failed conversion ends the chain, and is told in the result.
 
     Args:
         run: new, or to go on with: a stage whose inputs did not change is not done again.
 
+    Returns:
+        What there is; the caller raises its `failure`, when all has been shown.
+
     Raises:
-        MltoolError: of the stage that failed.
+        MltoolError: of training, evaluation or export.
     """
     training = train(run)
-    evaluation = evaluate(run)
-    _require_limits(run.spec.limits, evaluation.metrics)
-    export(run)
-    converted = convert(run)
-    verdicts = verify(run)
-    result = ChainResult(run, training, evaluation, converted, verdicts)
+    result = ChainResult(run, training, evaluate(run))
+    try:
+        broken = metric_limit_messages(run.spec.limits, result.evaluation.metrics)
+        if broken:
+            raise VerificationError(broken)
+        export(run)
+        convert(run)
+        result.verdicts = verify(run)
+    except (ConversionError, VerificationError) as error:
+        result.failure = error
+    result.records = _records(run)
     with run.locked():
         write_json(run.report_file, result.to_json())
     return result
 
 
-def _require_limits(limits: LimitsSpec, metrics: Mapping[str, float]) -> None:
-    """A model that breaks `min` or `max` itself needs no conversion to fail."""
-    name = limits.metric or next(iter(metrics), None)
-    if name is None:
-        return
-    value = metrics[name]
-    if limits.min is not None and value < limits.min:
-        raise VerificationError(
-            f"the trained model has {name} {value:.4f}, limits.min is {limits.min:g}", "train it better"
-        )
-    if limits.max is not None and value > limits.max:
-        raise VerificationError(
-            f"the trained model has {name} {value:.4f}, limits.max is {limits.max:g}", "train it better"
-        )
+def _records(run: Run) -> list[LiteRecord]:
+    """Of the entries of the spec, in its order: what was kept, and what was rejected."""
+    kept, rejected = LiteFolder(run.lite_folder), LiteFolder(run.lite_folder / "rejected")
+    found = []
+    for entry in run.spec.convert:
+        folder = next((f for f in (kept, rejected) if f.record_file(entry.name).is_file()), None)
+        if folder is not None:
+            found.append(folder.load_record(entry.name))
+    return found

@@ -104,7 +104,8 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file, or of a folder: over the relative names and the contents of its files, in order of name."""
     digest = hashlib.sha256()
     if path.is_dir():
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        # By the text: Windows sorts paths without regard to capital letters.
+        for file in sorted((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.as_posix()):
             digest.update(file.relative_to(path).as_posix().encode() + b"\0")
             digest.update(bytes.fromhex(sha256_of(file)))
         return digest.hexdigest()

@@ -24,9 +24,17 @@ def is_unfinished(run: Run) -> bool:
 
 
 def all_runs(root: Path = Path("runs")) -> list[Run]:
-    """Every run under `root`, newest first; ids begin with the time."""
+    """Every run under `root`, newest first, by the time in its run.json: a folder may have any name."""
     found = [Run(manifest.parent) for manifest in root.glob("*/*/run.json")]
-    return sorted(found, key=lambda run: (run.id, run.directory.stat().st_mtime_ns), reverse=True)
+    return sorted(found, key=_created, reverse=True)
+
+
+def _created(run: Run) -> tuple[str, str]:
+    """When a run was made (UTC); a damaged one counts as the oldest, and is told where it is passed over."""
+    try:
+        return str(run.manifest.get("created", "")), run.id
+    except ArtifactError:
+        return "", run.id
 
 
 def find_run(selector: str | Path | None, need: Need = is_trained, what: str = "a trained model") -> Run:

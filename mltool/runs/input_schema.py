@@ -105,7 +105,7 @@ class InputSchema:
                 task=document["task"],
                 activation=document["activation"],
                 labels=tuple(document["labels"]),
-                scaled_output=bool(document.get("scaled_output")),
+                scaled_output=bool(document["scaled_output"]),
                 preprocessing=tuple(PreprocessStep(**step) for step in document["preprocessing"]),
             )
         except (KeyError, TypeError) as error:

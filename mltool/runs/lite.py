@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mltool.errors import ArtifactError
+from mltool.runs.arrays import UNREADABLE_NPZ, read_npz
 from mltool.runs.atomic import sha256_of, write_json, write_text, writing
 from mltool.runs.input_schema import InputSchema, load_input_schema
 
@@ -188,12 +188,9 @@ class LiteFolder:
         Raises:
             ArtifactError: if it is missing or damaged.
         """
-        import numpy as np
-
         try:
-            with np.load(self.vectors_file, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            return read_npz(self.vectors_file)
+        except UNREADABLE_NPZ as error:
             raise ArtifactError(f"{self.vectors_file} is missing or damaged: {error}", "convert again") from error
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mltool.errors import ArtifactError, DataError, MachineError
+from mltool.runs.arrays import UNREADABLE_NPZ, read_npz
 from mltool.runs.atomic import hash_of, sha256_of, write_json, write_text, writing
 from mltool.runs.input_schema import InputSchema
 from mltool.spec.load import dump_spec, load_spec
@@ -30,7 +32,7 @@ class Run:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory.absolute()
+        self.directory = Path(os.path.abspath(directory))  # noqa: PTH100  `Path.absolute` keeps the dots
         self.spec_file = self.directory / "spec.yaml"
         self.manifest_file = self.directory / "run.json"
         self.splits_file = self.directory / "splits.npz"
@@ -73,8 +75,9 @@ class Run:
             raise MachineError(f"{directory} is not empty; a run overwrites nothing", "choose another --run-dir")
         run = cls(directory)
         write_text(run.spec_file, dump_spec(spec))
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
         run.update(
-            schema_version=SCHEMA_VERSION, id=run.id, name=spec.name, status="created", created=_now(), seed=spec.seed
+            schema_version=SCHEMA_VERSION, id=run.id, name=spec.name, status="created", created=created, seed=spec.seed
         )
         return run
 
@@ -150,24 +153,39 @@ class Run:
 
         lock = filelock.FileLock(self.lock_file, timeout=0)
         try:
-            with lock:
-                yield
+            lock.acquire()
         except filelock.Timeout as error:
             raise MachineError(
                 f"the run {self.id} is being written by another process", "wait for it, or end it"
             ) from error
-        except PermissionError as error:
+        except OSError as error:
             raise MachineError(f"cannot lock {self.directory}: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def record_artifact(self, path: Path) -> str:
         """Writes the hash of an artifact into run.json and returns it."""
         digest = sha256_of(path)
-        self.update(artifacts={path.relative_to(self.directory).as_posix(): digest})
+        self.update(artifacts={self._name_of(path): digest})
         return digest
 
     def forget_artifact(self, path: Path) -> None:
         """Takes an artifact out of run.json."""
-        self.update(artifacts={path.relative_to(self.directory).as_posix(): None})
+        self.update(artifacts={self._name_of(path): None})
+
+    def _name_of(self, path: Path) -> str:
+        """How run.json calls a file of the run, whatever way the path goes there.
+
+        Raises:
+            ArtifactError: if it lies elsewhere.
+        """
+        # Not `resolve`: a run may be reached through a link, and so may its files.
+        absolute = Path(os.path.abspath(path))  # noqa: PTH100  `Path.absolute` keeps the dots
+        if not absolute.is_relative_to(self.directory):
+            raise ArtifactError(f"{path} does not lie in the run {self.directory}")
+        return absolute.relative_to(self.directory).as_posix()
 
     def artifact_hash(self, path: Path) -> str:
         """The hash that was recorded when the artifact was made.
@@ -175,7 +193,7 @@ class Run:
         Raises:
             ArtifactError: if there is none.
         """
-        name = path.relative_to(self.directory).as_posix()
+        name = self._name_of(path)
         digest = self.manifest.get("artifacts", {}).get(name)
         if digest is None:
             raise ArtifactError(f"the run {self.id} has no {name}")
@@ -216,15 +234,9 @@ class Run:
         Raises:
             DataError: if it is missing or damaged.
         """
-        import zipfile
-        import zlib
-
-        import numpy as np
-
         try:
-            with np.load(self.splits_file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            return read_npz(self.splits_file)
+        except UNREADABLE_NPZ as error:
             raise DataError(f"{self.splits_file} is missing or damaged: {error}", "train again") from error
 
     def clear_partial_files(self) -> None:

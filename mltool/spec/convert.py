@@ -12,7 +12,14 @@ from mltool.spec.section import Checked, Later, Section, raise_problem
 SCHEMES = ("none", "dynamic", "float16", "int8", "int8-io")
 """What `--quantize` takes; `int8-io` means `{quantize: int8, io: int8}`."""
 
+CALIBRATED = ("int8",)
+"""Schemes whose files need samples to be made."""
+
 LATER_SCHEMES = ("int16x8", "int4", "qat", "auto")
+
+
+RESERVED = ("input", "labels", "vectors", "rejected")
+"""Names that other files in the folder of a .tflite have."""
 
 
 def _check_batch(value: Any) -> Any:
@@ -61,9 +68,25 @@ class ConvertSpec(Section):
         value = dict(value)
         if value.get("quantize") == "int8-io":
             value["quantize"] = "int8"
-            value.setdefault("io", "int8")
-        value.setdefault("name", default_name(value.get("quantize", "none"), value.get("io", "float32")))
+            if value.setdefault("io", "int8") != "int8":
+                hint = f"write quantize: int8, io: {value['io']}"
+                raise_problem(f"contradicts quantize: int8-io (got {shown(value['io'])})", hint, path=("io",))
+        quantize, io = value.get("quantize", "none"), value.get("io", "float32")
+        # Of a value that is no word, its own key tells what is wrong.
+        words = isinstance(quantize, str) and isinstance(io, str)
+        value.setdefault("name", default_name(quantize, io) if words else "none")
         return value
+
+    @model_validator(mode="after")
+    def _name_says_what_it_is(self) -> "ConvertSpec":
+        own = default_name(self.quantize, self.io)
+        taken = (*SCHEMES, *LATER_SCHEMES, "int8-uint8")
+        if self.name.lower() in taken and self.name.lower() != own:
+            message = f"{self.name!r} is the name of another scheme than {own}"
+            raise_problem(message, "give it another name", path=("name",))
+        if self.name.lower() in RESERVED or self.name.lower().endswith(".vocabulary"):
+            raise_problem(f"{self.name!r} is the name of another file in lite/", "take another", path=("name",))
+        return self
 
     @model_validator(mode="after")
     def _keys_fit(self) -> "ConvertSpec":

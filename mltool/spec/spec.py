@@ -119,10 +119,11 @@ class Spec(Section):
     def _convert_problems(self) -> Iterable[Problem]:
         seen: set[str] = set()
         for index, entry in enumerate(self.convert):
-            if entry.name in seen:
+            # One file on a disk that does not tell capital letters.
+            if entry.name.lower() in seen:
                 message = f"the name {entry.name!r} is used twice"
                 yield Problem(("convert", index, "name"), False, message, "give one a name: of its own")
-            seen.add(entry.name)
+            seen.add(entry.name.lower())
             for position, name in enumerate(entry.keep_float):
                 if name not in self.model.layer_names and self._names_are_known:
                     hint = close_hint(name, self.model.layer_names)

@@ -13,11 +13,32 @@ _TASK_OF_LOSS: dict[str, Task] = {
     "CategoricalHinge": "classification",
     "BinaryCrossentropy": "binary",
     "BinaryFocalCrossentropy": "binary",
+    "CosineSimilarity": "regression",
+    "Huber": "regression",
+    "KLDivergence": "regression",
+    "LogCosh": "regression",
+    "MeanAbsoluteError": "regression",
+    "MeanAbsolutePercentageError": "regression",
+    "MeanSquaredError": "regression",
+    "MeanSquaredLogarithmicError": "regression",
+    "Poisson": "regression",
 }
+
+LATER_LOSSES = (
+    *("CTC", "CategoricalGeneralizedCrossEntropy", "Circle", "Dice", "Hinge", "SquaredHinge", "Tversky"),
+)  # fmt: skip
+"""Losses of Keras whose targets (sequences, embeddings, masks, -1 and 1) belong to tasks of a later version."""
+
+WRONG_METRICS: dict[Task, dict[str, str]] = {
+    "classification": {"Accuracy": "accuracy", "IoU": "OneHotIoU", "MeanIoU": "OneHotMeanIoU"},
+    "binary": {"Accuracy": "accuracy", "IoU": "BinaryIoU", "MeanIoU": "BinaryIoU"},
+    "regression": {},
+}
+"""Metrics that compare class numbers, and would see probabilities: Keras counts them wrong without a word."""
 
 
 def task_of(loss: KerasObject) -> Task:
-    """The task that a loss belongs to; losses of no classification are regression."""
+    """The task that a loss belongs to."""
     return _TASK_OF_LOSS.get(loss.name, "regression")
 
 
@@ -35,4 +56,4 @@ def output_kind(loss: KerasObject) -> Literal["logits", "probabilities", "values
 
 def takes_logits(loss: KerasObject) -> bool:
     """Whether the loss asks with `from_logits` what the outputs are."""
-    return loss.name in _TASK_OF_LOSS and loss.name != "CategoricalHinge"
+    return task_of(loss) != "regression" and loss.name != "CategoricalHinge"

@@ -11,6 +11,7 @@ from mltool.spec.catalogue_entries import known_names
 from mltool.spec.keras_object import Callbacks, Loss, Metrics, Optimizer
 from mltool.spec.model import snake_case
 from mltool.spec.section import Checked, Later, Section, raise_problem, raise_problems
+from mltool.spec.task import LATER_LOSSES, WRONG_METRICS, task_of
 
 CALLBACKS = ("EarlyStopping", "ReduceLROnPlateau")
 """Callbacks of this version: ours, under Keras' names, with their state in the checkpoint."""
@@ -102,6 +103,9 @@ class TrainSpec(Section):
             yield Problem(path, False, "not in this version (got true)", "leave it out")
 
     def _loss_problems(self) -> Iterable[Problem]:
+        if self.loss.name in LATER_LOSSES:
+            hint = "take a crossentropy for classes, MeanSquaredError for values"
+            yield Problem(("loss",), True, f"{self.loss.name!r} is not in this version", hint)
         if self.loss.arguments.get("reduction", _MEAN) != _MEAN:
             message = f"must be {_MEAN!r} (got {shown(self.loss.arguments['reduction'])})"
             hint = "leave it out: the loss is a mean over the global batch"
@@ -114,6 +118,10 @@ class TrainSpec(Section):
             if metric != UNREADABLE and (name in seen or name == "loss"):
                 message = f"the name {name!r} is used twice" if name in seen else "'loss' is the name of the loss"
                 yield Problem(("metrics", index, metric.name, "name"), True, message, "give it a name: of its own")
+            meant = WRONG_METRICS[task_of(self.loss)].get(metric.name)
+            if meant:
+                message = f"{metric.name} compares class numbers, and the model gives probabilities"
+                yield Problem(("metrics", index), True, message, f"take {meant}")
             seen.add(name)
 
     def _callback_problems(self) -> Iterable[Problem]:

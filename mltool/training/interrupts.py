@@ -7,7 +7,9 @@ from typing import Any
 
 
 class Interrupts:
-    """While open, the first signal is only noted; a second one acts as it always did.
+    """While open, a signal ends what is going on at once; from `note_only` on, the first one is only noted.
+
+    A second one acts as it always did.
 
     Attributes:
         asked: whether a signal came.
@@ -18,6 +20,11 @@ class Interrupts:
         self.asked = False
         self.name = ""
         self._before: dict[int, Any] = {}
+        self._noting = False
+
+    def note_only(self) -> None:
+        """From now on somebody looks at `asked` again and again: reading data and tracing is over."""
+        self._noting = True
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
@@ -35,3 +42,5 @@ class Interrupts:
         self.asked = True
         self.name = signal.Signals(number).name
         signal.signal(number, self._before[number])
+        if not self._noting:
+            raise KeyboardInterrupt(self.name)

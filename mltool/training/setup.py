@@ -16,14 +16,15 @@ from mltool.data.identity import fingerprint
 from mltool.data.pipeline import Pipeline
 from mltool.data.source import Array
 from mltool.data.user_function import hash_of_code
-from mltool.errors import DataError, Message, SpecError
+from mltool.errors import ArtifactError, DataError, Message, SpecError
 from mltool.models.build import ORIGINAL_UNITS, TargetScale, build_model, require_output
 from mltool.models.keras_objects import build_keras
 from mltool.models.preprocess import ModelInput
 from mltool.models.steps import steps_of
+from mltool.runs.atomic import hash_of
 from mltool.runs.input_schema import InputInfo, InputSchema
 from mltool.runs.run import Run
-from mltool.spec.spec import Spec
+from mltool.spec.spec import Spec, to_plain
 from mltool.spec.task import output_kind
 from mltool.training.callbacks import Callback, EarlyStopping, build_callback
 from mltool.training.environment import describe_environment
@@ -66,6 +67,7 @@ def build_setup(run: Run) -> Setup:
         SpecError: if model, loss or metrics do not fit the data.
     """
     spec = run.spec
+    _require_same_spec(run, spec)
     data = _open_data(run, spec)
     extras.keras().utils.set_random_seed(spec.seed)
     make_deterministic()
@@ -114,6 +116,7 @@ def record_setup(run: Run, setup: Setup) -> None:
     run.update(
         status="training",
         error=None,
+        training_sections=_training_sections(run.spec),
         input=_input_schema(run.spec, setup).to_json(),
         data={
             "fingerprint": data.fingerprint,
@@ -129,10 +132,29 @@ def record_setup(run: Run, setup: Setup) -> None:
     )
 
 
+def _training_sections(spec: Spec) -> str:
+    """One hash of all that training depends on."""
+    return hash_of([spec.seed, to_plain(spec.data), to_plain(spec.model), to_plain(spec.train)])
+
+
+def _require_same_spec(run: Run, spec: Spec) -> None:
+    """A run goes on as it began, or not at all: half of its steps by another spec are nobody's training.
+
+    Raises:
+        ArtifactError: if data, model, train or seed of the run's spec.yaml changed since it began.
+    """
+    began = run.manifest.get("training_sections")
+    if began is not None and began != _training_sections(spec):
+        raise ArtifactError(
+            f"{run.spec_file} was changed since training began", f"train it anew: mltool train {run.spec_file}"
+        )
+
+
 def _open_data(run: Run, spec: Spec) -> Dataset:
     data = Dataset(spec)
     if run.splits_file.is_file():
         data.use_stored_splits(run.load_splits())
+        data.require_fingerprint(run.manifest.get("data", {}).get("fingerprint"))
     return data
 
 
@@ -240,7 +262,7 @@ def _input_schema(spec: Spec, setup: Setup) -> InputSchema:
     scaled = any(layer.name == ORIGINAL_UNITS for layer in setup.loop.model.layers)
     return InputSchema(
         inputs=tuple(describe_input(name, train, data.source) for name in train.inputs),
-        output=ORIGINAL_UNITS if scaled else spec.model.layers[-1].name,
+        output=spec.model.layers[-1].name,
         output_shape=tuple(setup.loop.model.output_shape[1:]),
         task=data.task,
         activation=output_kind(spec.train.loss),

@@ -63,6 +63,9 @@ def train(run: Run) -> TrainResult:
         except MltoolError as error:
             run.update(status="failed", error=str(error))
             raise
+        except Exception as error:
+            run.update(status="failed", error=f"{type(error).__name__}: {error}")
+            raise
 
 
 def _train(run: Run, interrupts: Interrupts) -> TrainResult:
@@ -70,6 +73,7 @@ def _train(run: Run, interrupts: Interrupts) -> TrainResult:
     epochs = Epochs(run, setup, interrupts)
     epochs.take_up()
     record_setup(run, setup)
+    interrupts.note_only()
     state = epochs.run_all()
     if state.stopped:
         logger.info("stopped after epoch %d: %s", state.epoch, state.stopped)

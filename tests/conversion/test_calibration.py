@@ -75,7 +75,8 @@ def test_few_training_samples_all_calibrate_with_a_remark(caplog):
 @pytest.mark.parametrize(
     ("ids", "hashes", "message"),
     [
-        pytest.param([0, 3], [1, 2], None, id="clean"),
+        pytest.param([0, 3], [0, 3], None, id="clean"),
+        pytest.param([0, 3], [0, 2], "1 calibration samples are not the training samples of that number", id="edited"),
         pytest.param([0, 7], [1, 2], "1 of 2 calibration samples are test samples .first: 7.", id="a test id"),
         pytest.param(
             [0, 3], [1, 70], "1 of 2 calibration samples are test samples .first: 3.", id="a test sample's copy"

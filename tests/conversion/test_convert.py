@@ -111,13 +111,19 @@ def test_equal_inputs_are_nothing_to_do_and_force_makes_it_again(run, caplog):
     assert forced.record.sha256 == again.record.sha256
 
 
-def test_without_verification_a_file_says_so_and_verification_comes_later(run):
+def test_without_verification_a_file_says_so_and_verification_comes_later(run, tmp_path):
     (bare,) = convert(run, [entry(quantize="none", name="bare")], verify=False)
     assert not bare.record.verified
     assert bare.record.checks == []
+    alone = tmp_path / "lite"
+    shutil.copytree(bare.path.parent, alone)
     with pytest.raises(VerificationError, match=r"bare\.tflite: unverified: it was made with --no-verify") as caught:
-        verify(bare.path)
+        verify(alone / "bare.tflite")
     assert caught.value.exit_code == 8
+    # With the model and the data at hand it is held against them; a record is written by conversion alone.
+    (verdict,) = verify(bare.path)
+    assert verdict.kept
+    assert verdict.metric_measured
     (later,) = convert(run, [entry(quantize="none", name="bare")])
     assert later.made
     assert later.record.verified

@@ -3,7 +3,6 @@
 import json
 
 import artifacts
-import pytest
 import yaml
 
 from mltool.errors import VerificationError
@@ -27,7 +26,7 @@ def test_the_chain_trains_evaluates_exports_converts_and_verifies(tmp_path):
     assert [(verdict["kept"], verdict["metric_measured"]) for verdict in report["verified"]] == [(True, True)] * 2
     assert report["training"]["epochs"] == 3
     assert set(report) == {
-        "schema_version", "run", "name", "training", "evaluation", "artifacts", "verified", "environment",
+        "schema_version", "run", "name", "training", "evaluation", "artifacts", "verified", "failure", "environment",
     }  # fmt: skip
     assert set(run.manifest["stages"]) >= {"train", "export", "convert/int8", "convert/none"}
     for name in ("model.keras", "saved_model/1", "lite/int8.tflite", "lite/none.tflite"):
@@ -37,22 +36,24 @@ def test_the_chain_trains_evaluates_exports_converts_and_verifies(tmp_path):
 
 def test_a_model_that_breaks_a_limit_itself_is_not_converted(tmp_path):
     run = new_run(tmp_path, train={**artifacts.DIGITS["train"], "epochs": 1}, limits={"min": 0.9999})
-    with pytest.raises(
-        VerificationError, match=r"the trained model has accuracy 0\.\d{4}, limits\.min is 0\.9999"
-    ) as ended:
-        run_chain(run)
-    assert ended.value.exit_code == 8
+    result = run_chain(run)
+    assert isinstance(result.failure, VerificationError)
+    assert "the trained model breaks limits.min: accuracy 0." in str(result.failure)
     assert run.evaluation_file.is_file()
     assert not run.saved_model_folder.exists()
-    assert not run.report_file.exists()
+    report = json.loads(run.report_file.read_text())
+    assert report["failure"][0]["hint"] == "train it better"
+    assert report["artifacts"] == []
 
 
-def test_a_limit_in_the_middle_ends_the_chain(run):
+def test_a_limit_in_the_middle_ends_the_chain_and_the_report_tells_it(run):
     """Trained already, so the chain goes on; the file is one byte too large."""
     spec = yaml.safe_load(run.spec_file.read_text())
-    spec["convert"] = [{"quantize": "none", "limits": {"max_size": 100}}]
+    spec["convert"] = [{"quantize": "none", "limits": {"max_size": 100}}, {"quantize": "float16"}]
     run.spec_file.write_text(yaml.safe_dump(spec, sort_keys=False))
-    with pytest.raises(VerificationError, match=r"none: max_size: [\d,]+ bytes, at most 100"):
-        run_chain(run)
+    result = run_chain(run)
+    assert "none: max_size: " in str(result.failure)
     assert (run.lite_folder / "rejected/none.json").is_file()
-    assert not run.report_file.exists()
+    report = json.loads(run.report_file.read_text())
+    assert [(item["name"], item["verified"]) for item in report["artifacts"]] == [("none", False), ("float16", True)]
+    assert "max_size" in report["failure"][0]["message"]

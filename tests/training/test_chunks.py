@@ -35,6 +35,7 @@ def test_a_chunk_is_never_longer_than_what_is_left():
 def test_the_first_signal_is_noted_and_the_handlers_come_back(number):
     before = signal.getsignal(number)
     with Interrupts() as interrupts:
+        interrupts.note_only()
         assert not interrupts.asked
         signal.raise_signal(number)
         assert (interrupts.asked, interrupts.name) == (True, number.name)
@@ -42,10 +43,20 @@ def test_the_first_signal_is_noted_and_the_handlers_come_back(number):
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_while_data_are_read_a_signal_ends_at_once(number):
+    """Nobody looks at a wish there; a file that never comes would be waited for without end."""
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt, match=number.name), Interrupts():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) == before
+
+
 def test_a_second_ctrl_c_acts_as_it_always_did():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with Interrupts():
+        with Interrupts() as interrupts:
+            interrupts.note_only()
             signal.raise_signal(signal.SIGINT)
             with pytest.raises(KeyboardInterrupt, match=""):
                 signal.raise_signal(signal.SIGINT)

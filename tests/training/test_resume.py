@@ -231,6 +231,9 @@ def test_checkpoints_of_another_model_are_refused(features, make_run, monkeypatc
     run = interrupted(make_run(features), monkeypatch, 1)
     text = run.spec_file.read_text().replace("- Dense:", "- Dense: {units: 5, name: more}\n  - Dense:")
     run.spec_file.write_text(text)
+    with pytest.raises(ArtifactError, match=r"spec\.yaml was changed since training began; train it anew"):
+        train(run)
+    run.update(training_sections=None)  # as if nobody had looked
     with pytest.raises(
         ArtifactError, match=r"step-0.*npz belongs to another model: more/kernel is missing there, \(4, 5\) here"
     ):

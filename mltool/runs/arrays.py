@@ -1,0 +1,30 @@
+"""Arrays in .npz files, read so that every damage is one of a few errors, and no object in them is unpickled."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+UNREADABLE_NPZ = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+"""What numpy and zipfile raise for a file that is missing, damaged, encrypted, or holds objects."""
+
+
+def read_npz(path: Path) -> "dict[str, np.ndarray[Any, Any]]":
+    """All arrays of a file, in memory.
+
+    Raises:
+        ValueError: if it holds a single array without a name.
+        OSError: and the others of `UNREADABLE_NPZ`, if it is missing or damaged.
+    """
+    import numpy as np
+
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError("it is no plain file")  # a FIFO would be waited for without end
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        raise ValueError("it holds a single array without a name")
+    with loaded as arrays:
+        return dict(arrays)
