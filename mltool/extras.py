@@ -18,6 +18,9 @@ _EXTRA_OF = {
     "soundfile": "train",
     "soxr": "train",
     "psutil": "train",
+    "matplotlib": "train",
+    "jinja2": "train",
+    "markupsafe": "train",
 }
 
 

@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "verify": "Prove that artifacts answer as the model that they came from.",
     "predict": "Answer samples with a run or an artifact.",
     "benchmark": "Measure latency and throughput of a run or an artifact.",
+    "report": "Tell a run in one self-contained HTML page.",
     "inspect": "Show what is in a model file.",
 }
 """Every command with its line of help; its module is `mltool.cli.NAME_command`, imported when it is called."""

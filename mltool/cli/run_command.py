@@ -53,6 +53,9 @@ def command(
     measured = "  ".join(f"{name} {value:.4f}" for name, value in result.evaluation.metrics.items())
     title = f"model.keras: {measured} on {result.evaluation.samples} test samples"
     text = f"{artifact_table(result.records, title)}\n\n{run.directory}"
+    from mltool.report.page import report
+
+    console.remark(f"report: {report(run)}")
     if result.failure is not None:
         # With --json the error is the one document; report.json has the rest.
         console.text(text)

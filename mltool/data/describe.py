@@ -1,5 +1,8 @@
 """What the inputs of a model are, told by the training data: the schema that later samples are held against."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from mltool.data.dataset import Samples
@@ -55,3 +58,14 @@ def _range(name: str, train: Samples) -> tuple[float | None, float | None, bool]
             lows.append(float(np.nanmin(batch)))
             highs.append(float(np.nanmax(batch)))
     return (min(lows), max(highs), missing) if lows else (None, None, missing)
+
+
+def shown_values(found: Mapping[str, Any]) -> str:
+    """The values of an input in one split of a scan, in words."""
+    if "least" in found:
+        return f"{found['least']:.4g} to {found['most']:.4g}, mean {found['mean']:.4g}"
+    if "distinct" in found:
+        return f"{found['distinct']} categories"
+    if "characters" in found:
+        return f"{found['characters']['least']} to {found['characters']['most']} characters"
+    return "-"

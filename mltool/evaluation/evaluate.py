@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mltool.data.dataset import Dataset, Samples
 from mltool.errors import ArtifactError
 from mltool.evaluation.metrics import measure
 from mltool.inference.open import open_predictor
 from mltool.inference.predictor import Array, Batch, Predictor
-from mltool.runs.atomic import finite, write_json
+from mltool.runs.atomic import finite, write_json, writing
 from mltool.runs.find import require_sound
 from mltool.runs.input_schema import InputSchema
 from mltool.runs.run import Run
@@ -30,6 +32,8 @@ class Evaluation:
         metrics: by name, in the target's original units.
         runtime: what ran the artifact.
         outputs: float32 [samples, values].
+        ids: int64 [samples], positions in the source.
+        targets: as the data set has them.
     """
 
     run: Run
@@ -39,6 +43,8 @@ class Evaluation:
     metrics: Mapping[str, float]
     runtime: str
     outputs: Array
+    ids: Array
+    targets: Array
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it; a metric that is not a number is null."""
@@ -95,7 +101,9 @@ def evaluate_predictor(run: Run, predictor: Predictor, samples: Samples, artifac
     schema = run.input_schema
     outputs = output_of(predictor, samples.inputs, schema, artifact)
     metrics = measure(spec.train.metrics, outputs, samples.targets, schema)
-    return Evaluation(run, artifact, "test", len(samples), metrics, predictor.runtime, outputs)
+    return Evaluation(
+        run, artifact, "test", len(samples), metrics, predictor.runtime, outputs, samples.ids, samples.targets
+    )
 
 
 def output_of(predictor: Predictor, inputs: Batch, schema: InputSchema, artifact: Path) -> Array:
@@ -119,10 +127,15 @@ def _ends(inputs: Iterable[str], outputs: Mapping[str, tuple[int | None, ...]]) 
 
 
 def keep_evaluation(result: Evaluation) -> None:
-    """Writes evaluation.json, with the hash of the model that it is of; call with the run's lock held."""
+    """Writes evaluation.json, with the hash of the model that it is of, and predictions.npz for the report.
+
+    Call with the run's lock held.
+    """
     run = result.run
     origin = {"runtime": result.runtime, "sha256": run.artifact_hash(run.keras_file)}
     write_json(run.evaluation_file, {**result.to_json(), **origin})
+    with writing(run.predictions_file) as temporary, temporary.open("wb") as opened:
+        np.savez_compressed(opened, ids=result.ids, targets=result.targets, outputs=result.outputs)
 
 
 def kept_metrics(run: Run) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
-from mltool.inference.answers import probabilities, threshold_of
+from mltool.inference.answers import answer_indices, probabilities
 from mltool.runs.input_schema import InputSchema
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.spec import metric_name
@@ -18,10 +18,8 @@ Array = np.ndarray[Any, Any]
 
 
 def _accuracy(outputs: Array, targets: Array, schema: InputSchema, arguments: dict[str, Any]) -> float:
-    """Share of right answers; ties go to the first of the largest outputs."""
-    if schema.task == "binary":
-        return float(((outputs.reshape(-1) > threshold_of(schema)) == (targets.reshape(-1) > 0)).mean())
-    return float((outputs.argmax(axis=-1) == targets).mean())
+    """Share of right answers."""
+    return float((answer_indices(outputs, schema) == targets.reshape(-1)).mean())
 
 
 def _top_k(outputs: Array, targets: Array, schema: InputSchema, arguments: dict[str, Any]) -> float:

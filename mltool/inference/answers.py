@@ -29,12 +29,17 @@ def probabilities(outputs: Array, schema: InputSchema) -> Array:
     return softmax
 
 
+def answer_indices(outputs: Array, schema: InputSchema) -> Array:
+    """The class number that a classification answers for every sample; int64 [samples]. Ties go to the first."""
+    if schema.task == "binary":
+        return (outputs.reshape(len(outputs), -1)[:, 0] > threshold_of(schema)).astype(np.int64)
+    indices: Array = outputs.argmax(axis=-1)
+    return indices
+
+
 def decide(outputs: Array, schema: InputSchema) -> list[Any]:
     """The answer for every sample: a label, or the values of a regression."""
-    if schema.task == "classification":
-        return [schema.labels[index] for index in outputs.argmax(axis=-1)]
-    if schema.task == "binary":
-        positive = outputs.reshape(len(outputs), -1)[:, 0] > threshold_of(schema)
-        return [schema.labels[int(side)] for side in positive]
+    if schema.task != "regression":
+        return [schema.labels[index] for index in answer_indices(outputs, schema).tolist()]
     values: list[Any] = outputs.reshape(len(outputs), -1).astype(np.float64).tolist()
     return [value[0] if len(value) == 1 else value for value in values]

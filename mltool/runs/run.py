@@ -45,6 +45,9 @@ class Run:
         self.saved_model_folder = self.directory / "saved_model" / "1"
         self.lite_folder = self.directory / "lite"
         self.report_file = self.directory / "report.json"
+        self.report_page_file = self.directory / "report.html"
+        self.scan_file = self.directory / "scan.json"
+        self.predictions_file = self.directory / "predictions.npz"
 
     @property
     def id(self) -> str:

@@ -14,6 +14,7 @@ from mltool.data.dataset import Dataset, Samples
 from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
 from mltool.data.pipeline import Pipeline
+from mltool.data.scan import scan
 from mltool.data.source import Array
 from mltool.data.user_function import hash_of_code
 from mltool.errors import ArtifactError, DataError, Message, SpecError
@@ -21,7 +22,7 @@ from mltool.models.build import ORIGINAL_UNITS, TargetScale, build_model, requir
 from mltool.models.keras_objects import build_keras
 from mltool.models.preprocess import ModelInput
 from mltool.models.steps import steps_of
-from mltool.runs.atomic import hash_of
+from mltool.runs.atomic import hash_of, write_json
 from mltool.runs.input_schema import InputInfo, InputSchema
 from mltool.runs.run import Run
 from mltool.spec.spec import Spec, to_plain
@@ -110,6 +111,11 @@ def record_setup(run: Run, setup: Setup) -> None:
     splits, hashes = data.splits, data.split_hashes()
     if not run.splits_file.is_file():
         run.save_splits(data.record())
+    document = scan(data)
+    write_json(run.scan_file, document)
+    for finding in document["findings"]:
+        if finding["level"] != "note":
+            logger.warning("%s", finding["message"])
     if splits.dropped or splits.kept:
         what, count = ("dropped", splits.dropped) if splits.dropped else ("kept", splits.kept)
         logger.info("%d copies of test or validation samples in training: %s", count, what)

@@ -1,0 +1,1 @@
+"""A run told in one self-contained HTML page, and the pictures of a scan."""

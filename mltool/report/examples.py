@@ -1,0 +1,106 @@
+"""The test samples that a model answers worst, to be looked at."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mltool import extras
+from mltool.data.dataset import Dataset, Samples
+from mltool.errors import MltoolError
+from mltool.evaluation.evaluate import run_data
+from mltool.inference.answers import probabilities
+from mltool.report import plots
+from mltool.report.pictures import png_uri
+from mltool.report.predictions import Predictions
+from mltool.runs.input_schema import InputSchema
+from mltool.runs.run import Run
+
+MOST = 12
+"""Samples that are shown."""
+
+MOST_CHARACTERS = 300
+"""Of a text that is shown."""
+
+
+def worst_examples(run: Run, predictions: Predictions) -> dict[str, Any]:
+    """The samples whose answers are farthest from the truth; a sentence instead where the data are not at hand.
+
+    Args:
+        run: whose data they are.
+        predictions: of its Keras model.
+    """
+    schema = run.input_schema
+    rows = _worst(predictions, schema)
+    if not len(rows):
+        return {"examples_missing": "Every answer on the test split is right."}
+    path = run.spec.data.source.path
+    if path is not None and not Path(path).exists():
+        return {"examples_missing": f"{path} is not here, so no samples are shown."}
+    try:
+        data = run_data(run)
+    except MltoolError as error:
+        return {"examples_missing": f"No samples are shown: {error.messages[0].message}"}
+    samples = data.take(predictions.ids[rows])
+    shown = [
+        {
+            "name": Path(data.source.name_of(int(samples.ids[place]))).name,
+            **_words(predictions, row, schema),
+            **_picture(data, samples, place),
+        }
+        for place, row in enumerate(rows.tolist())
+    ]
+    return {"examples": shown, "wide": not any(item["image"] for item in shown)}
+
+
+def _worst(predictions: Predictions, schema: InputSchema) -> Any:
+    if schema.task == "regression":
+        errors = np.abs(predictions.outputs - predictions.targets).reshape(len(predictions.ids), -1).max(axis=1)
+        return np.argsort(-errors, kind="stable")[:MOST]
+    wrong = np.flatnonzero(predictions.answers != predictions.targets)
+    sure = probabilities(predictions.outputs[wrong], schema)
+    if schema.task == "binary":
+        confidence = np.abs(sure.reshape(len(wrong), -1)[:, 0] - 0.5)
+    else:
+        confidence = sure.max(axis=1) if len(wrong) else np.empty(0)
+    return wrong[np.argsort(-confidence, kind="stable")][:MOST]
+
+
+def _words(predictions: Predictions, row: int, schema: InputSchema) -> dict[str, str]:
+    answer, truth = predictions.answers[row], predictions.targets[row]
+    if schema.task != "regression":
+        return {"answer": schema.labels[int(answer)], "truth": schema.labels[int(truth)]}
+    texts = [" ".join(f"{value:,.6g}" for value in np.ravel(values)) for values in (answer, truth)]
+    return {"answer": texts[0], "truth": texts[1]}
+
+
+def _picture(data: Dataset, samples: Samples, place: int) -> dict[str, Any]:
+    """An image as a picture, a series or a sound as a line, all else as text."""
+    markup = extras.require("markupsafe").Markup
+    nothing: dict[str, Any] = {"image": None, "svg": None, "text": ""}
+    for name, array in samples.inputs.items():
+        value = array[place : place + 1][0]
+        kind = data.source.kinds.get(name, "")
+        if kind == "image" and value.shape[-1] in (1, 3):
+            return {**nothing, "image": png_uri(_as_bytes(value))}
+        if kind in ("series", "audio"):
+            return {**nothing, "svg": markup(plots.line(value))}
+    cells = [f"{name}: {_cell(array[place : place + 1][0])}" for name, array in samples.inputs.items()]
+    text = cells[0].partition(": ")[2] if len(cells) == 1 else ", ".join(cells)
+    return {**nothing, "text": text[:MOST_CHARACTERS] + ("…" if len(text) > MOST_CHARACTERS else "")}
+
+
+def _as_bytes(image: Any) -> Any:
+    """An image of any range as uint8: bytes as they are, all else stretched to 0 to 255."""
+    if image.dtype == np.uint8 and image.max() > 32:
+        return image
+    low, high = float(image.min()), float(image.max())
+    return ((image - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
+
+
+def _cell(value: Any) -> str:
+    values = np.ravel(value)
+    if values.dtype.kind == "U":
+        return " ".join(values.tolist())
+    shown = " ".join(f"{number:.4g}" for number in values[:8])
+    return f"{shown} …" if len(values) > 8 else shown

@@ -1,0 +1,214 @@
+"""`report.html`: what a run recorded, in one page that opens by double click, without a network."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mltool import extras
+from mltool.data.describe import shown_values
+from mltool.errors import ArtifactError
+from mltool.report import plots
+from mltool.report.examples import worst_examples
+from mltool.report.predictions import Predictions, load_predictions
+from mltool.report.tables import class_rows, confusion_matrix
+from mltool.runs.atomic import write_text
+from mltool.runs.lite import LiteFolder, LiteRecord
+from mltool.runs.run import Run
+
+MOST_CLASSES = 100
+"""Classes of which a matrix still says something."""
+
+
+def report(run: Run, output: Path | None = None) -> Path:
+    """Writes the page of a run; parts that the run has not are left out.
+
+    Args:
+        run: trained or not; nothing of it is run again.
+        output: where; `report.html` in the run when left out.
+
+    Returns:
+        The page.
+
+    Raises:
+        ArtifactError: if a file of the run is damaged.
+        MissingExtraError: if the plotting library is not installed.
+    """
+    page = output or run.report_page_file
+    jinja = extras.require("jinja2")
+    environment = jinja.Environment(autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=True)
+    environment.filters["share"] = lambda value: "-" if value is None else f"{value:.3f}"
+    template = environment.from_string(Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8"))
+    write_text(page, template.render(**_content(run)))
+    return page
+
+
+def _content(run: Run) -> dict[str, Any]:
+    manifest = run.manifest
+    predictions = load_predictions(run)
+    return {
+        "name": manifest.get("name", run.id),
+        "run_id": run.id,
+        "created": str(manifest.get("created", ""))[:19].replace("T", " "),
+        "seed": manifest.get("seed"),
+        "source": manifest.get("data", {}).get("source", ""),
+        "cards": _cards(run, manifest),
+        "host": _host(manifest),
+        "spec": run.spec_file.read_text(encoding="utf-8"),
+        "environment": json.dumps(manifest.get("environment", {}), indent=2, ensure_ascii=False),
+        **_artifacts(run),
+        "curves": _curves(run, manifest),
+        **_answers(run, predictions),
+        "scan": _scan(run),
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A document of the run; empty where it has none.
+
+    Raises:
+        ArtifactError: if it is damaged.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}", "make it again") from error
+    return document if isinstance(document, dict) else {}
+
+
+def _host(manifest: dict[str, Any]) -> str:
+    return str(manifest.get("environment", {}).get("host", ""))
+
+
+def _cards(run: Run, manifest: dict[str, Any]) -> list[dict[str, str]]:
+    evaluation = _read_json(run.evaluation_file)
+    cards = [
+        {"what": f"{name}, test", "value": "-" if value is None else f"{value:,.4g}"}
+        for name, value in evaluation.get("metrics", {}).items()
+    ]
+    cards += [
+        {"what": f"{name} samples", "value": f"{split['samples']:,}"}
+        for name, split in manifest.get("data", {}).get("splits", {}).items()
+    ]
+    if manifest.get("epochs"):
+        cards.append({"what": "epochs", "value": str(manifest["epochs"])})
+    cards.append({"what": "status", "value": str(manifest.get("status", "created"))})
+    return cards
+
+
+def _records(run: Run) -> list[tuple[LiteRecord, bool]]:
+    """Every `.tflite` file, and whether it was kept."""
+    found = []
+    for folder, kept in ((run.lite_folder, True), (run.lite_folder / "rejected", False)):
+        lite = LiteFolder(folder)
+        found += [(lite.load_record(name), kept) for name in lite.names()]
+    return found
+
+
+def _artifacts(run: Run) -> dict[str, Any]:
+    records = _records(run)
+    metric = next((record.metric.get("name") for record, _ in records if record.metric.get("name")), "metric")
+    rows = [
+        {
+            "cells": _cells(record),
+            "verified": kept and record.verified,
+            "state": "verified" if kept and record.verified else "not verified" if kept else "rejected",
+        }
+        for record, kept in records
+    ]
+    checks = [{"artifact": record.name, **check} for record, _ in records for check in record.checks]
+    failure = [message["message"] for message in _read_json(run.report_file).get("failure") or []]
+    failure = failure or [record.error for record, kept in records if not kept and record.error]
+    if run.manifest.get("error"):
+        failure.append(str(run.manifest["error"]))
+    heads = ["artifact", "scheme", "size", str(metric), "drop", "agreement", "p50 / p90 ms", ""]
+    return {"artifacts": rows, "checks": checks, "artifact_heads": heads, "failure": failure}
+
+
+def _cells(record: LiteRecord) -> list[str]:
+    value, drop, same = record.metric.get("value"), record.metric.get("drop"), record.agreement.get("same_answer")
+    latency = record.latency_ms
+    return [
+        record.name,
+        f"{record.quantize}{'' if record.io == 'float32' else f', {record.io} ends'}",
+        f"{record.bytes / 1e3:,.1f} kB",
+        "-" if value is None else f"{value:,.4f}",
+        "-" if drop is None else f"{drop:+,.4f}",
+        "-" if same is None else f"{same:.4f}",
+        f"{latency['p50']:.3f} / {latency['p90']:.3f}" if latency else "-",
+    ]
+
+
+def _curves(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    if not run.metrics_file.is_file():
+        return []
+    try:
+        lines = [json.loads(line) for line in run.metrics_file.read_text(encoding="utf-8").splitlines() if line]
+    except ValueError as error:
+        raise ArtifactError(f"{run.metrics_file} is damaged: {error}") from error
+    # A resumed run may tell an epoch twice: the last word counts.
+    by_epoch = {line["epoch"]: line for line in lines}
+    epochs = sorted(by_epoch)
+    names = [name for name in (lines[0] if lines else {}) if f"val_{name}" in lines[0]]
+    markup = extras.require("markupsafe").Markup
+    return [
+        {
+            "name": name,
+            "svg": markup(
+                plots.curves(
+                    epochs,
+                    [_number(by_epoch[epoch].get(name)) for epoch in epochs],
+                    [_number(by_epoch[epoch].get(f"val_{name}")) for epoch in epochs],
+                    manifest.get("best_epoch"),
+                )
+            ),
+        }
+        for name in names
+    ]
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _answers(run: Run, predictions: Predictions | None) -> dict[str, Any]:
+    content: dict[str, Any] = dict.fromkeys(("confusion", "scatter", "examples_missing"))
+    content |= {"classes": [], "examples": [], "wide": False}
+    if predictions is None:
+        return content
+    markup = extras.require("markupsafe").Markup
+    schema = run.input_schema
+    if schema.task == "regression":
+        unit = schema.output
+        drawn = plots.scatter(predictions.targets.reshape(-1), predictions.outputs.reshape(-1), unit)
+        content["scatter"] = markup(drawn)
+    elif len(schema.labels) <= MOST_CLASSES:
+        counts = confusion_matrix(predictions.targets, predictions.answers, len(schema.labels))
+        content["confusion"] = markup(plots.confusion(counts, schema.labels))
+        content["classes"] = class_rows(counts, schema.labels)
+    return content | worst_examples(run, predictions)
+
+
+def _scan(run: Run) -> dict[str, Any] | None:
+    document = _read_json(run.scan_file)
+    if not document:
+        return None
+    markup = extras.require("markupsafe").Markup
+    classes = {name: split["classes"] for name, split in document["splits"].items() if "classes" in split}
+    few = classes and len(next(iter(classes.values()))) <= MOST_CLASSES
+    return {
+        "findings": document["findings"],
+        "classes": markup(plots.bars(classes)) if few else None,
+        "rows": [
+            [
+                info["original"],
+                info["kind"] or info["dtype"],
+                "x".join(map(str, info["shape"])) or "-",
+                shown_values(info["splits"]["train"]),
+                info["splits"]["train"]["missing"],
+                f"{document['drift'][name]:.3f}" if name in document["drift"] else "-",
+            ]
+            for name, info in document["inputs"].items()
+        ],
+    }

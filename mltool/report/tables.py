@@ -1,0 +1,52 @@
+"""Numbers of a classification: the confusion matrix, and precision, recall and F1 of every class."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """How well one class is told.
+
+    Attributes:
+        label: of the class.
+        samples: of it in the test split.
+        precision: share of the answers of this class that are right; None where there are none.
+        recall: share of its samples that were answered right; None where it has none.
+        f1: harmonic mean of the two; None where one of them is.
+    """
+
+    label: str
+    samples: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+def confusion_matrix(truth: Array, answers: Array, num_classes: int) -> Array:
+    """How often each class was answered for each: int64 [classes, classes], rows the truth."""
+    pairs = truth.astype(np.int64) * num_classes + answers.astype(np.int64)
+    counts: Array = np.bincount(pairs, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def class_rows(counts: Array, labels: tuple[str, ...]) -> list[ClassRow]:
+    """Precision, recall and F1 of every class (van Rijsbergen, "Information Retrieval", 1979).
+
+    Args:
+        counts: of `confusion_matrix`.
+        labels: of the classes.
+    """
+    rows = []
+    for number, label in enumerate(labels):
+        right, answered, there = counts[number, number], counts[:, number].sum(), counts[number].sum()
+        precision = float(right / answered) if answered else None
+        recall = float(right / there) if there else None
+        both = precision is not None and recall is not None
+        f1 = (2 * right / (answered + there)) if both else None
+        rows.append(ClassRow(label, int(there), precision, recall, None if f1 is None else float(f1)))
+    return rows
