@@ -104,8 +104,8 @@ def test_every_module_imports() -> None:
 def test_only_one_place_catches_the_errors_of_the_user() -> None:
     """`cli/main.py` alone turns `MltoolError` into an exit code.
 
-    Elsewhere it is collected and raised again, but for `inspect`: a file of a damaged run is shown without the names
-    of its layers.
+    Elsewhere it is collected and raised again, but for `inspect` (a file of a damaged run is shown without the names of
+    its layers) and the report (without data at hand it says so instead of showing samples).
     """
     catching = []
     for file in (ROOT / "mltool").rglob("*.py"):
@@ -121,5 +121,6 @@ def test_only_one_place_catches_the_errors_of_the_user() -> None:
         "child.py",
         "conversion/convert.py",
         "inspection/inspect.py",
+        "report/examples.py",
         "training/train.py",
     }

@@ -84,7 +84,7 @@ def _host(manifest: dict[str, Any]) -> str:
 def _cards(run: Run, manifest: dict[str, Any]) -> list[dict[str, str]]:
     evaluation = _read_json(run.evaluation_file)
     cards = [
-        {"what": f"{name}, test", "value": "-" if value is None else f"{value:,.4g}"}
+        {"what": f"{name}, test", "value": _shown_number(value)}
         for name, value in evaluation.get("metrics", {}).items()
     ]
     cards += [
@@ -95,6 +95,11 @@ def _cards(run: Run, manifest: dict[str, Any]) -> list[dict[str, str]]:
         cards.append({"what": "epochs", "value": str(manifest["epochs"])})
     cards.append({"what": "status", "value": str(manifest.get("status", "created"))})
     return cards
+
+
+def _shown_number(value: float | None) -> str:
+    """Four digits, and as many as there are before the point."""
+    return "-" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _records(run: Run) -> list[tuple[LiteRecord, bool]]:
@@ -180,8 +185,8 @@ def _answers(run: Run, predictions: Predictions | None) -> dict[str, Any]:
     markup = extras.require("markupsafe").Markup
     schema = run.input_schema
     if schema.task == "regression":
-        unit = schema.output
-        drawn = plots.scatter(predictions.targets.reshape(-1), predictions.outputs.reshape(-1), unit)
+        name = run.spec.data.source.target or "the target"
+        drawn = plots.scatter(predictions.targets.reshape(-1), predictions.outputs.reshape(-1), name)
         content["scatter"] = markup(drawn)
     elif len(schema.labels) <= MOST_CLASSES:
         counts = confusion_matrix(predictions.targets, predictions.answers, len(schema.labels))

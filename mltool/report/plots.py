@@ -154,7 +154,9 @@ def bars(counts: Mapping[str, Mapping[str, int]]) -> str:
         axes.set_yticks(range(len(labels)), short, fontsize=8)
         axes.invert_yaxis()
         axes.set_xlabel("samples")
-        axes.legend(loc="best", fontsize=8)
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8
+        )  # above: the bars fill all of the room
         return figure
 
     return _styled(draw)
