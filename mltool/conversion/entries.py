@@ -63,7 +63,7 @@ def tolerance_of(entry: ConvertSpec) -> Tolerance:
     return Tolerance(scheme.max_error, scheme.mean_error, scheme.min_agreement)
 
 
-FLOAT_STEPS = ("Normalization", "FillMissing")
+FLOAT_STEPS = ("Normalization", "FillMissing", "LogMel", "MFCC")
 """Preprocessing that an int8 file keeps in float with `preprocess: auto`, where its inputs are float."""
 
 

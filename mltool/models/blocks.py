@@ -6,12 +6,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from mltool import extras
+from mltool.models.audio_blocks import MFCC, LogMel
 
 Array = np.ndarray[Any, Any]
 
 
 class Block(Protocol):
     """One block: learns from data where it must, and builds its graph for a shape."""
+
+    def arguments(self) -> dict[str, Any]:
+        """What says what it computes, by the names of the spec."""
+        ...
 
     def graph(self, inputs: Any) -> Any:
         """The outputs, by Keras' operations."""
@@ -38,7 +43,8 @@ class BlockLayer:
         if self._model is None:
             tensor = keras.Input(tuple(inputs.shape[1:]), dtype=str(getattr(inputs.dtype, "name", inputs.dtype)))
             self._model = keras.Model(tensor, self._block.graph(tensor), name=self.name)
-            self._model.block = type(self._block).__name__  # for `steps_of`; not saved with the model
+            # For `steps_of`; not saved with the model.
+            self._model.block, self._model.block_arguments = type(self._block).__name__, self._block.arguments()
         return self._model(inputs)
 
 
@@ -69,6 +75,10 @@ class FillMissing:
             count = count + (~np.isnan(values)).sum(axis=axes)
         self._fill = (total / np.maximum(count, 1)).astype(np.float32)
 
+    def arguments(self) -> dict[str, Any]:
+        """The values that are filled in, once they are known."""
+        return {} if self._fill is None else {"value": self._fill.tolist()}
+
     def graph(self, inputs: Any) -> Any:
         """See `Block`."""
         ops = extras.keras().ops
@@ -76,8 +86,11 @@ class FillMissing:
         return ops.where(ops.not_equal(inputs, inputs), self._fill, inputs)
 
 
-BLOCKS: dict[str, Callable[..., Block]] = {"FillMissing": FillMissing}
+BLOCKS: dict[str, Callable[..., Block]] = {"FillMissing": FillMissing, "LogMel": LogMel, "MFCC": MFCC}
 """Name in the spec to what builds it."""
+
+OF_SOUND = ("LogMel", "MFCC")
+"""Blocks that must know the sample rate."""
 
 
 def build_block(name: str, arguments: dict[str, Any], layer_name: str) -> BlockLayer:
@@ -85,5 +98,6 @@ def build_block(name: str, arguments: dict[str, Any], layer_name: str) -> BlockL
 
     Raises:
         KeyError: if no block has this name.
+        ValueError: if the arguments do not fit one another.
     """
     return BlockLayer(BLOCKS[name](**arguments), layer_name)

@@ -9,8 +9,9 @@ import numpy as np
 from mltool import extras
 from mltool.errors import DataError, Message, SpecError
 from mltool.models.auto import auto_preprocess
-from mltool.models.blocks import BLOCKS, build_block
+from mltool.models.blocks import BLOCKS, OF_SOUND, build_block
 from mltool.models.keras_objects import REFUSALS, build_keras, reason_of
+from mltool.spec.catalogue import KerasObject
 from mltool.spec.model import SINGLE, LayerSpec, ModelSpec
 
 Array = np.ndarray[Any, Any]
@@ -32,6 +33,7 @@ class ModelInput:
         kind: `number`, `category`, `text`, `image`, `audio`, `series`, or "" where nothing is known.
         batches: training samples in the type of the source, a batch after the other; called anew for every layer.
         missing: whether numbers are missing (NaN) in them.
+        sample_rate: of audio, per second, where the data tell.
     """
 
     shape: tuple[int, ...]
@@ -39,6 +41,7 @@ class ModelInput:
     kind: str
     batches: Callable[[], Iterator[Array]]
     missing: bool = False
+    sample_rate: int | None = None
 
 
 def preprocess(spec: ModelSpec, inputs: Mapping[str, ModelInput], tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +75,9 @@ def preprocess(spec: ModelSpec, inputs: Mapping[str, ModelInput], tensors: Mappi
             results[key] = run(key, layers, members, place)
         else:
             name = key if key in _KIND_OF_WORD else members[0]
-            results[name] = _chain(layers, tensors[members[0]], inputs[members[0]].batches, place)
+            info = inputs[members[0]]
+            told = _with_sample_rate(layers, info.sample_rate, place)
+            results[name] = _chain(told, tensors[members[0]], info.batches, place)
     return results | {name: tensors[name] for name in inputs if name not in taken}
 
 
@@ -87,6 +92,28 @@ def _require_filled(inputs: Mapping[str, ModelInput], chains: Mapping[str, Seque
         if key is None or "FillMissing" not in [layer.layer.name for layer in chains[key]]:
             hint = "begin its preprocess with FillMissing, or take preprocess: auto, or fill them in"
             raise DataError(f"numbers are missing in {name!r}, and nothing fills them", hint)
+
+
+def _with_sample_rate(layers: Sequence[LayerSpec], rate: int | None, key: str) -> Sequence[LayerSpec]:
+    """The layers, those of sound with the sample rate of the data.
+
+    Raises:
+        SpecError: if the spec says another one.
+    """
+    done: list[LayerSpec] = []
+    for index, spec in enumerate(layers):
+        name, arguments = spec.layer.name, spec.layer.arguments
+        if name not in OF_SOUND or rate is None:
+            done.append(spec)
+            continue
+        said = arguments.get("sample_rate")
+        if said not in (None, rate):
+            message = Message(
+                f"says {said}, the data have {rate}", "leave it out", key=f"{key}.{index}.{name}.sample_rate"
+            )
+            raise SpecError(message)
+        done.append(replace(spec, layer=KerasObject(name, {**arguments, "sample_rate": rate})))
+    return done
 
 
 def _members(key: str, inputs: Mapping[str, ModelInput], chains: Mapping[str, Any]) -> list[str]:
@@ -168,10 +195,13 @@ def build_layer(spec: LayerSpec, at: str) -> Any:
     """The layer of Keras, or the block of ours.
 
     Raises:
-        SpecError: if Keras refuses its arguments.
+        SpecError: if Keras, or the block, refuses its arguments.
     """
     if spec.layer.name in BLOCKS:
-        return build_block(spec.layer.name, dict(spec.layer.arguments), spec.name)
+        try:
+            return build_block(spec.layer.name, dict(spec.layer.arguments), spec.name)
+        except ValueError as error:
+            raise SpecError(Message(str(error), key=at)) from error
     return build_keras(spec.layer, "layers", at=at, name=spec.name)
 
 

@@ -32,7 +32,8 @@ def _step(layer: Any) -> PreprocessStep:
     keras = extras.keras()
     taken = keras.tree.flatten(layer.input)
     config = layer.get_config() if not isinstance(layer, keras.Model) else {}
-    arguments = {key: config[key] for key in _COMPUTES if key in config and _is_plain(config[key])}
+    computes = {key: config[key] for key in _COMPUTES if key in config}
+    arguments = {key: value for key, value in getattr(layer, "block_arguments", computes).items() if _is_plain(value)}
     inputs = {name for tensor in taken for name in _origins(tensor)}
     return PreprocessStep(
         name=layer.name,

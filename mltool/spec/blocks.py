@@ -6,11 +6,36 @@ Each is a plain Keras graph in the model, so that every artifact holds it and pl
 
 from typing import Any, Final
 
+_MEL: Final[dict[str, Any]] = {
+    "fft_length": ["int>=8"],
+    "sequence_length": ["int>0|null", None],
+    "sequence_stride": ["int>0|null", None],
+    "num_mel_bins": ["int>0", 40],
+    "min_freq": ["number>=0", 0.0],
+    "max_freq": ["number>0|null", None],
+    "log_offset": ["number>0", 1e-6],
+    "window": ["'hann'|'hamming'", "hann"],
+    "sample_rate": ["int>0|null", None],
+}
+_MEL_DOCS: Final = {
+    "fft_length": "Samples of a frame; a power of two.",
+    "sequence_length": "Samples under the window, in the middle of the frame; fft_length when left out.",
+    "sequence_stride": "Samples from one frame to the next; half of sequence_length when left out.",
+    "num_mel_bins": "Bands on the mel scale.",
+    "min_freq": "Where the first band begins, in Hz.",
+    "max_freq": "Where the last band ends, in Hz; half of the sample rate when left out.",
+    "log_offset": "Added to the energy before the logarithm.",
+    "window": "Laid over every frame; periodic.",
+    "sample_rate": "Of the sound, per second; that of the data when left out.",
+}
+
 BLOCKS: Final[dict[str, dict[str, Any]]] = {
     "FillMissing": {
         "arguments": {"value": ["'mean'|number", "mean"], "name": ["name|null", None]},
         "call": ["inputs"],
     },
+    "LogMel": {"arguments": {**_MEL, "name": ["name|null", None]}, "call": ["inputs"]},
+    "MFCC": {"arguments": {"num_mfcc": ["int>0", 13], **_MEL, "name": ["name|null", None]}, "call": ["inputs"]},
 }
 """By name: arguments with their types and defaults, in the language of `argument_types`."""
 
@@ -18,6 +43,12 @@ BLOCK_DOCS: Final[dict[str, dict[str, str]]] = {
     "FillMissing": {
         "": "Puts a value where a number is missing (NaN).",
         "value": "The mean of the column in the training data, or a number.",
+    },
+    "LogMel": {"": "Log-mel spectrogram of sound: [frames, num_mel_bins, 1], as a gray image.", **_MEL_DOCS},
+    "MFCC": {
+        "": "Mel-frequency cepstral coefficients of sound: [frames, num_mfcc, 1].",
+        "num_mfcc": "Coefficients, at most num_mel_bins.",
+        **_MEL_DOCS,
     },
 }
 """By name and argument ("" is the block itself): the description in the JSON Schema."""

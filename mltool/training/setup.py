@@ -206,6 +206,7 @@ def _model_inputs(data: Dataset, train: Samples, infos: Mapping[str, InputInfo])
             kind=data.source.kinds.get(name, ""),
             batches=functools.partial(train.batches, name),
             missing=infos[name].missing and infos[name].dtype != "string",
+            sample_rate=infos[name].sample_rate,
         )
         for name, shape in data.input_shapes.items()
     }
