@@ -3,6 +3,7 @@
 The numbers are those of librosa 0.11: `melspectrogram(center=False, htk=True, norm=None, power=2)`.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -87,15 +88,31 @@ class LogMel:
             raise ValueError(f"it takes sound, [samples] or [samples, 1] (got {list(shape)})")
         if shape[0] < self.fft_length:
             raise ValueError(f"{shape[0]} samples are less than one frame (fft_length: {self.fft_length})")
-        sound = ops.reshape(inputs, (-1, shape[0])) if len(shape) == 2 else inputs
-        real, imaginary = ops.stft(
-            sound, self.sequence_length, self.sequence_stride, self.fft_length, window=self.window, center=False
-        )
+        frames = self._frames(inputs, shape[0]) * window_of(self.window, self.sequence_length, self.fft_length)
+        real, imaginary = ops.rfft(frames, self.fft_length)
         power = ops.square(real) + ops.square(imaginary)
         # The filters come first: a constant on the right would become a fully connected layer, whose weights and
         # inputs `dynamic` quantizes. Measured on noise and silence: outputs were off by 0.3 then, and by 1e-6 so.
         energy = ops.matmul(self._filters, ops.transpose(power, (0, 2, 1)))
         return ops.log(energy + self.log_offset)
+
+    def _frames(self, sound: Any, length: int) -> Any:
+        """[batch, frames, fft_length]: pieces as long as frame and stride allow, of which each frame takes its own.
+
+        `keras.ops.stft` cuts off what fills no piece, and a cut right behind the input of an int8 file is quantized,
+        float or not: the sound would have 8 bits. Silence is put behind it instead, which no frame reaches.
+        """
+        ops = extras.keras().ops
+        piece = math.gcd(self.fft_length, self.sequence_stride)
+        pieces = -(-length // piece)
+        sound = ops.reshape(sound, (-1, length))
+        if pieces * piece > length:
+            sound = ops.pad(sound, ((0, 0), (0, pieces * piece - length)))
+        count = 1 + (length - self.fft_length) // self.sequence_stride
+        first = np.arange(count)[:, np.newaxis] * (self.sequence_stride // piece)
+        taken = (first + np.arange(self.fft_length // piece)).astype(np.int32)
+        frames = ops.take(ops.reshape(sound, (-1, pieces, piece)), taken, axis=1)
+        return ops.reshape(frames, (-1, count, self.fft_length))
 
 
 class MFCC(LogMel):
@@ -126,6 +143,25 @@ class MFCC(LogMel):
     def _bands(self, inputs: Any) -> Any:
         """[batch, num_mfcc, frames]."""
         return extras.keras().ops.matmul(dct_matrix(self.num_mfcc, self.num_mel_bins), super()._bands(inputs))
+
+
+def window_of(name: str, length: int, fft_length: int) -> Array:
+    """A periodic window, with zeros on both sides: a - (1 - a) cos(2 pi n / length), a = 0.5 (Hann), 0.54 (Hamming).
+
+    Harris, "On the use of windows for harmonic analysis with the discrete Fourier transform", Proc. IEEE 66(1), 1978.
+
+    Args:
+        name: `hann` or `hamming`.
+        length: of the window.
+        fft_length: with the zeros.
+
+    Returns:
+        float32 [fft_length].
+    """
+    share = {"hann": 0.5, "hamming": 0.54}[name]
+    window = share - (1 - share) * np.cos(2 * np.pi * np.arange(length) / length)
+    before = (fft_length - length) // 2
+    return np.pad(window, (before, fft_length - length - before)).astype(np.float32)
 
 
 def mel_filters(sample_rate: int, fft_length: int, num_mel_bins: int, min_freq: float, max_freq: float) -> Array:

@@ -39,6 +39,15 @@ BLOCKS: Final[dict[str, dict[str, Any]]] = {
 }
 """By name: arguments with their types and defaults, in the language of `argument_types`."""
 
+AUGMENTATIONS: Final[dict[str, dict[str, Any]]] = {
+    "RandomNoise": {"arguments": {"factor": ["number>0"]}, "call": ["inputs"]},
+    "RandomShift": {
+        "arguments": {"factor": ["number>0<=1"], "fill_mode": ["'constant'|'nearest'|'wrap'", "constant"]},
+        "call": ["inputs"],
+    },
+}
+"""Augmentations of ours beside Keras' random layers, in the same form; `data/random_layers.py` builds them."""
+
 BLOCK_DOCS: Final[dict[str, dict[str, str]]] = {
     "FillMissing": {
         "": "Puts a value where a number is missing (NaN).",
@@ -49,6 +58,15 @@ BLOCK_DOCS: Final[dict[str, dict[str, str]]] = {
         "": "Mel-frequency cepstral coefficients of sound: [frames, num_mfcc, 1].",
         "num_mfcc": "Coefficients, at most num_mel_bins.",
         **_MEL_DOCS,
+    },
+    "RandomNoise": {
+        "": "Augmentation of sound and series: adds white noise. Under data.augment only.",
+        "factor": "The greatest standard deviation, in the units of the samples; drawn anew for every sample.",
+    },
+    "RandomShift": {
+        "": "Augmentation of sound and series: moves them in time. Under data.augment only.",
+        "factor": "The farthest, as a share of the length.",
+        "fill_mode": "What comes in where it moved away: zeros (constant), the last value, or the other end.",
     },
 }
 """By name and argument ("" is the block itself): the description in the JSON Schema."""

@@ -14,6 +14,7 @@ from mltool.data.dataset import Dataset, Samples
 from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
 from mltool.data.pipeline import Pipeline
+from mltool.data.random_layers import RANDOM_LAYERS
 from mltool.data.source import Array
 from mltool.data.user_function import hash_of_code
 from mltool.errors import DataError, Message, SpecError
@@ -149,7 +150,12 @@ def _require_output(model: Any, spec: Spec, data: Dataset) -> None:
 def _build_augment(spec: Spec, data: Dataset) -> Augmentation | None:
     if not spec.data.augment:
         return None
-    layers = [build_keras(o, "layers", at=f"data.augment.{i}.{o.name}") for i, o in enumerate(spec.data.augment)]
+    layers = [
+        RANDOM_LAYERS[thing.name](**thing.arguments)
+        if thing.name in RANDOM_LAYERS
+        else build_keras(thing, "layers", at=f"data.augment.{index}.{thing.name}")
+        for index, thing in enumerate(spec.data.augment)
+    ]
     return build_augmentation(layers, spec.seed, sample_shape=next(iter(data.input_shapes.values())))
 
 
