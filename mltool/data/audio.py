@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -64,7 +65,7 @@ def load_audio(
     Args:
         paths: the folder or .zip (key ""), and those of splits that have one of their own.
         sample_rate: per second; that of the files when None.
-        seconds: length of a sample; that of the longest file when None.
+        seconds: length of a sample; that of the longest file, up to a hundredth, when None.
         label: pattern whose first group is the label in a file's name; the folder when None.
         group: pattern whose first group is the group.
 
@@ -78,9 +79,9 @@ def load_audio(
             f"none of the {len(files.files)} files can be read (first: {files.names[0]})", "are they sounds?"
         )
     rate = sample_rate or _common_rate(files, list(headers.values()))
-    asked = seconds
-    seconds = asked or max(header.seconds for header in headers.values())
-    _tell(headers, rate, seconds, "" if asked else files.names[max(headers, key=lambda key: headers[key].seconds)])
+    longest = max(headers, key=lambda position: headers[position].seconds)
+    asked, seconds = seconds, seconds or _in_hundredths(headers[longest].seconds)
+    _tell(headers, rate, seconds, "" if asked else files.names[longest])
     length = max(1, round(seconds * rate))
     sounds = FileArray(len(files.files), _Decoder(files, rate, length), (length,), np.float32, files.names)
     return checked_source(
@@ -117,6 +118,11 @@ def _common_rate(files: LabelledFiles, headers: Sequence[_Header]) -> int:
         message = f"{files.trees[0].origin}: the files have {len(rates)} sample rates: {shown}"
         raise DataError(message, f"set data.source.sample_rate, such as {min(rates)}")
     return next(iter(rates))
+
+
+def _in_hundredths(seconds: float) -> float:
+    """Rounded up: spectrograms of an even length need smaller tables of where their frames begin."""
+    return math.ceil(seconds * 100 - 1e-6) / 100
 
 
 def _tell(headers: Mapping[int, _Header], rate: int, seconds: float, longest: str) -> None:
