@@ -5,7 +5,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,9 @@ MAX_PEAK = 8.0
 
 UNKNOWN_BYTES = 0x7FFFF000
 """A recorder that streams cannot know the size when it writes the header, and writes one like this, or more."""
+
+RATES = (1000, 384_000)
+"""Sample rates that sound can have; a damaged header would make a second an hour."""
 
 _TAIL_SECONDS = 0.1
 """Read behind the end of a sample before it is resampled, far longer than the filter: its end is as in the whole."""
@@ -78,7 +81,7 @@ def load_audio(
         raise DataError(
             f"none of the {len(files.files)} files can be read (first: {files.names[0]})", "are they sounds?"
         )
-    rate = sample_rate or _common_rate(files, list(headers.values()))
+    rate = sample_rate or _common_rate(files, headers)
     longest = max(headers, key=lambda position: headers[position].seconds)
     asked, seconds = seconds, seconds or _in_hundredths(headers[longest].seconds)
     _tell(headers, rate, seconds, "" if asked else files.names[longest])
@@ -111,11 +114,13 @@ def _headers(files: LabelledFiles) -> list[_Header | None]:
         return list(pool.map(header, range(len(files.files)), chunksize=64))
 
 
-def _common_rate(files: LabelledFiles, headers: Sequence[_Header]) -> int:
-    rates = Counter(header.sample_rate for header in headers)
+def _common_rate(files: LabelledFiles, headers: Mapping[int, _Header]) -> int:
+    rates = Counter(header.sample_rate for header in headers.values())
     if len(rates) > 1:
         shown = ", ".join(f"{count} of {rate} Hz" for rate, count in rates.most_common(3))
+        rarest = next(p for p, header in headers.items() if header.sample_rate == rates.most_common()[-1][0])
         message = f"{files.trees[0].origin}: the files have {len(rates)} sample rates: {shown}"
+        message += f" ({headers[rarest].sample_rate} Hz: {files.names[rarest]})"
         raise DataError(message, f"set data.source.sample_rate, such as {min(rates)}")
     return next(iter(rates))
 
@@ -168,6 +173,8 @@ def _open(data: bytes) -> Any:
         raise UnreadableError(f"it is cut off: {int(size[2]):,} of {int(size[1]):,} bytes of sound are there")
     if "lacks an end-of-stream" in sound.extra_info:
         raise UnreadableError("it is cut off: its last page is missing")
+    if not RATES[0] <= sound.samplerate <= RATES[1]:
+        raise UnreadableError(f"its header says {sound.samplerate:,} samples a second, which no sound has")
     if sound.frames == 0:
         raise UnreadableError("it has no samples (0 frames)")
     return sound

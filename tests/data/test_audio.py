@@ -114,7 +114,10 @@ def test_what_is_above_half_of_the_new_rate_is_taken_out_not_folded(tmp_path):
 
 def test_files_of_several_rates_need_a_rate(tmp_path):
     files = {"a/1.wav": RAMP, "a/2.wav": RAMP, "b/1.wav": encoded(RAMP, rate=16000)}
-    message = r"the files have 2 sample rates: 2 of 8000 Hz, 1 of 16000 Hz; set data\.source\.sample_rate, such as 8000"
+    message = (
+        r"the files have 2 sample rates: 2 of 8000 Hz, 1 of 16000 Hz \(16000 Hz: .*b/1\.wav\); "
+        r"set data\.source\.sample_rate, such as 8000"
+    )
     with pytest.raises(DataError, match=message):
         opened(folder_of(tmp_path, files))
 
@@ -172,6 +175,7 @@ DAMAGED = {
     "half of a header": (WHOLE[:20], "it is no sound that can be read: .*fmt"),
     "a format that is none": (WHOLE[:20] + b"\xff\xff" + WHOLE[22:], "it is no sound that can be read"),
     "a rate of zero": (WHOLE[:24] + bytes(4) + WHOLE[28:], "it is no sound that can be read"),
+    "a rate of 3": (WHOLE[:24] + b"\3\0\0\0" + WHOLE[28:], "its header says 3 samples a second, which no sound has"),
     "NaN": (encoded([0.1, np.nan], subtype="FLOAT"), "it holds NaN or infinity"),
     "16 bits as floats": (encoded([0.1, 32767.0], subtype="FLOAT"), "its values reach 32,767: .* between -1 and 1"),
     "half of a flac": (FLAC[: len(FLAC) // 2], "it is damaged: .*lost sync"),
