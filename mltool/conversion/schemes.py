@@ -20,7 +20,7 @@ Measured with TensorFlow 2.21; CONV_3D and the constants of ADD, SUB and MUL sta
 
 NO_INT8_KERNEL = frozenset(
     {"CAST", "CEIL", "CONV_3D", "COS", "CUMSUM", "ELU", "FLOOR", "FLOOR_DIV", "FLOOR_MOD", "NEG", "POW", "ROUND"}
-    | {"SIGN", "SIN", "SQUARE", "WHILE"}
+    | {"IMAG", "REAL", "RFFT2D", "SIGN", "SIN", "SQUARE", "WHILE"}
 )
 """Operators that stay float in an int8 file: no int8 kernel exists, or the converter does not use it.
 

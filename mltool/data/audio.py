@@ -2,8 +2,10 @@
 
 import io
 import logging
+import math
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +22,33 @@ from mltool.errors import DataError
 
 logger = logging.getLogger("mltool")
 
+MAX_PEAK = 8.0
+"""Floating-point sound may go a little over full scale (1), and is clipped; what goes farther is in other units."""
+
+UNKNOWN_BYTES = 0x7FFFF000
+"""A recorder that streams cannot know the size when it writes the header, and writes one like this, or more."""
+
+RATES = (1000, 384_000)
+"""Sample rates that sound can have; a damaged header would make a second an hour."""
+
+_TAIL_SECONDS = 0.1
+"""Read behind the end of a sample before it is resampled, far longer than the filter: its end is as in the whole."""
+
+_DATA_SIZE = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
+"""What libsndfile notes where the file of a WAV is not as long as its header says."""
+
 
 @dataclass(frozen=True)
 class _Header:
+    """What a file says of itself before it is decoded."""
+
     sample_rate: int
     frames: int
+    channels: int
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sample_rate
 
 
 def load_audio(
@@ -37,13 +61,14 @@ def load_audio(
 ) -> Source:
     """The sounds of a folder, decoded when they are asked for: float32 [samples], -1 to 1, one channel.
 
-    Several channels become their mean; another rate is resampled; what is longer than `seconds` is cut off at the end,
-    what is shorter is followed by silence.
+    WAV (8, 16, 24, 32 bits, floating point, mu-law ...), FLAC and OGG. Several channels become their mean; another
+    rate is resampled (soxr, high quality); what is longer than `seconds` is cut off at the end, what is shorter is
+    followed by silence. All of this is said.
 
     Args:
         paths: the folder or .zip (key ""), and those of splits that have one of their own.
         sample_rate: per second; that of the files when None.
-        seconds: length of a sample; that of the longest file when None.
+        seconds: length of a sample; that of the longest file, up to a hundredth, when None.
         label: pattern whose first group is the label in a file's name; the folder when None.
         group: pattern whose first group is the group.
 
@@ -51,18 +76,17 @@ def load_audio(
         DataError: if the files differ in rate and `sample_rate` is None, or there are none.
     """
     files = labelled_files(paths, ENDINGS["audio"], "sound files", label=label, group=group)
-    headers = _headers(files)
-    there = [header for header in headers if header is not None]
-    if not there:
-        raise DataError(f"none of the {len(headers)} files can be read (first: {files.names[0]})", "are they sounds?")
-    rate = sample_rate or _common_rate(files, there)
-    longest = max(header.frames / header.sample_rate for header in there)
-    if seconds is None:
-        logger.info(
-            "every sound is made %.3g s long, as the longest (data.source.seconds says another length)", longest
+    headers = {position: header for position, header in enumerate(_headers(files)) if header is not None}
+    if not headers:
+        raise DataError(
+            f"none of the {len(files.files)} files can be read (first: {files.names[0]})", "are they sounds?"
         )
-    length = max(1, round((seconds or longest) * rate))
-    sounds = FileArray(len(files.files), _decoder(files, rate, length), (length,), np.float32, files.names)
+    rate = sample_rate or _common_rate(files, headers)
+    longest = max(headers, key=lambda position: headers[position].seconds)
+    asked, seconds = seconds, seconds or _in_hundredths(headers[longest].seconds)
+    _tell(headers, rate, seconds, "" if asked else files.names[longest])
+    length = max(1, round(seconds * rate))
+    sounds = FileArray(len(files.files), _Decoder(files, rate, length), (length,), np.float32, files.names)
     return checked_source(
         str(paths[""]),
         {"audio": sounds},
@@ -77,10 +101,12 @@ def load_audio(
 
 
 def _headers(files: LabelledFiles) -> list[_Header | None]:
+    """The headers of all files; None where one cannot be read."""
+
     def header(position: int) -> _Header | None:
         try:
             with _open(files.read(position)) as sound:
-                return _Header(sound.samplerate, sound.frames)
+                return _Header(sound.samplerate, sound.frames, sound.channels)
         except (UnreadableError, OSError):
             return None  # told when it is decoded
 
@@ -88,54 +114,120 @@ def _headers(files: LabelledFiles) -> list[_Header | None]:
         return list(pool.map(header, range(len(files.files)), chunksize=64))
 
 
-def _common_rate(files: LabelledFiles, headers: list[_Header]) -> int:
-    rates = Counter(header.sample_rate for header in headers)
+def _common_rate(files: LabelledFiles, headers: Mapping[int, _Header]) -> int:
+    rates = Counter(header.sample_rate for header in headers.values())
     if len(rates) > 1:
         shown = ", ".join(f"{count} of {rate} Hz" for rate, count in rates.most_common(3))
+        rarest = next(p for p, header in headers.items() if header.sample_rate == rates.most_common()[-1][0])
         message = f"{files.trees[0].origin}: the files have {len(rates)} sample rates: {shown}"
+        message += f" ({headers[rarest].sample_rate} Hz: {files.names[rarest]})"
         raise DataError(message, f"set data.source.sample_rate, such as {min(rates)}")
     return next(iter(rates))
+
+
+def _in_hundredths(seconds: float) -> float:
+    """Rounded up: spectrograms of an even length need smaller tables of where their frames begin."""
+    return math.ceil(seconds * 100 - 1e-6) / 100
+
+
+def _tell(headers: Mapping[int, _Header], rate: int, seconds: float, longest: str) -> None:
+    """Remarks on what is done to the files: none of it is seen in the samples."""
+    found, total = list(headers.values()), len(headers)
+    if longest:
+        median = float(np.median([header.seconds for header in found]))
+        logger.info(
+            "every sound is made %.3g s long, as the longest, %s (their median is %.3g s; data.source.seconds says "
+            "another length)",
+            seconds,
+            longest,
+            median,
+        )
+    several = sum(header.channels > 1 for header in found)
+    if several:
+        logger.info("%d of %d sounds have several channels: their mean is taken", several, total)
+    resampled = Counter(header.sample_rate for header in found if header.sample_rate != rate)
+    if resampled:
+        rates = ", ".join(f"{count} of {other} Hz" for other, count in resampled.most_common(3))
+        logger.info("%d of %d sounds are resampled to %d Hz: %s", resampled.total(), total, rate, rates)
+    cut = sum(round(header.seconds * rate) > round(seconds * rate) for header in found)
+    if cut:
+        logger.info("%d of %d sounds are longer than %.3g s: the rest is cut off", cut, total, seconds)
 
 
 def _open(data: bytes) -> Any:
     """A sound whose samples are not decoded yet.
 
     Raises:
-        UnreadableError: if it is none, or has no samples.
+        UnreadableError: if it is none, is cut off, or has no samples.
     """
     if not data:
         raise UnreadableError("it is empty (0 bytes)")
     soundfile = extras.require("soundfile")
     try:
         sound = soundfile.SoundFile(io.BytesIO(data))
-    except (soundfile.SoundFileError, TypeError) as error:
-        raise UnreadableError(f"it is no sound that can be read: {error}") from error
+    except soundfile.LibsndfileError as error:
+        raise UnreadableError(f"it is no sound that can be read: {error.error_string}") from error
+    # libsndfile takes what is there for the whole, and only notes that the header says more.
+    size = _DATA_SIZE.search(sound.extra_info)
+    if size and int(size[2]) < int(size[1]) < UNKNOWN_BYTES:
+        raise UnreadableError(f"it is cut off: {int(size[2]):,} of {int(size[1]):,} bytes of sound are there")
+    if "lacks an end-of-stream" in sound.extra_info:
+        raise UnreadableError("it is cut off: its last page is missing")
+    if not RATES[0] <= sound.samplerate <= RATES[1]:
+        raise UnreadableError(f"its header says {sound.samplerate:,} samples a second, which no sound has")
     if sound.frames == 0:
         raise UnreadableError("it has no samples (0 frames)")
     return sound
 
 
-def _decoder(files: LabelledFiles, rate: int, length: int) -> Callable[[int], Array]:
-    def decode(position: int) -> Array:
-        soundfile = extras.require("soundfile")
-        with _open(files.read(position)) as sound:
-            try:
-                # No more than is kept: a file of an hour costs what its first second costs.
-                wanted = -(-length * sound.samplerate // rate) + sound.samplerate // 10
-                samples = sound.read(frames=min(wanted, sound.frames), dtype="float32", always_2d=True)
-            except soundfile.SoundFileError as error:
-                raise UnreadableError(f"it is damaged: {error}") from error
-            declared = min(wanted, sound.frames)
-            if len(samples) < declared:
-                raise UnreadableError(f"it is cut off: {len(samples)} of {declared} samples")
-            found_rate = sound.samplerate
-        mono = samples.mean(axis=1)
+class _Decoder:
+    """From the position of a file to its sample.
+
+    Args:
+        files: to read.
+        sample_rate: of the sample, per second.
+        length: of the sample, in steps of that rate.
+    """
+
+    def __init__(self, files: LabelledFiles, sample_rate: int, length: int) -> None:
+        self._files, self._rate, self._length = files, sample_rate, length
+        self._told_clipping = False
+
+    def __call__(self, position: int) -> Array:
+        """float32 [length].
+
+        Raises:
+            UnreadableError: if the file is damaged, or holds no sound.
+        """
+        with _open(self._files.read(position)) as sound:
+            mono, rate = self._read(sound), sound.samplerate
         if not np.isfinite(mono).all():
             raise UnreadableError("it holds NaN or infinity")
-        if found_rate != rate:
-            mono = extras.require("soxr").resample(mono, found_rate, rate)
-        kept = np.zeros(length, np.float32)
-        kept[: len(mono)] = mono[:length]
-        return kept
+        peak = float(np.abs(mono).max())
+        if peak > MAX_PEAK:
+            raise UnreadableError(f"its values reach {peak:,.6g}: floating-point sound lies between -1 and 1")
+        if peak > 1 and not self._told_clipping:
+            self._told_clipping = True
+            logger.warning("%s is louder than full scale and is clipped; so are others like it", self._name(position))
+        if rate != self._rate:
+            mono = extras.require("soxr").resample(mono, rate, self._rate)
+        kept = np.zeros(self._length, np.float32)
+        kept[: len(mono)] = mono[: self._length]
+        return kept.clip(-1, 1, out=kept)  # resampling may ring over full scale, too
 
-    return decode
+    def _read(self, sound: Any) -> Array:
+        """What is kept of a sound, in its own rate: a file of an hour costs what its first second costs."""
+        soundfile = extras.require("soundfile")
+        most = -(-self._length * sound.samplerate // self._rate) + round(_TAIL_SECONDS * sound.samplerate)
+        wanted = min(most, sound.frames)
+        try:
+            samples: Array = sound.read(frames=wanted, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise UnreadableError(f"it is damaged: {error.error_string}") from error
+        if len(samples) < wanted:
+            raise UnreadableError(f"it is cut off: {len(samples):,} of {wanted:,} samples are there")
+        mean: Array = samples.mean(axis=1)
+        return mean
+
+    def _name(self, position: int) -> str:
+        return self._files.names[position]

@@ -1,4 +1,4 @@
-"""Augmentation by Keras' random layers, repeatable per (seed, epoch, sample), whatever was drawn before."""
+"""Augmentation by Keras' random layers and ours, repeatable per (seed, epoch, sample), whatever was drawn before."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ def build_augmentation(layers: Sequence[Any], seed: int, *, sample_shape: tuple[
     """A function that runs the layers on one sample.
 
     Args:
-        layers: Keras' random layers; their generators are replaced.
+        layers: Keras' random layers, or those of `random_layers.py`; their generators are replaced.
         seed: of the run.
         sample_shape: without the batch axis; must come out as it went in.
 
@@ -55,7 +55,8 @@ def build_augmentation(layers: Sequence[Any], seed: int, *, sample_shape: tuple[
 def _replace_generators(layer: Any, generator: Any, index: int) -> Any:
     """Puts a generator where the layer, and every layer inside of it, keeps its own."""
     seeds = extras.keras().random.SeedGenerator
-    for part in layer._flatten_layers():  # Keras has no public way to the layers inside of a layer
+    # Keras has no public way to the layers inside of a layer.
+    for part in layer._flatten_layers() if hasattr(layer, "_flatten_layers") else [layer]:
         # A generator under another name would go on counting calls, and resuming would be inexact in silence.
         strange = [
             name for name, value in vars(part).items() if isinstance(value, seeds) and name not in _GENERATOR_NAMES

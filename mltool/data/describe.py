@@ -45,6 +45,7 @@ def describe_input(name: str, train: Samples, source: Source) -> InputInfo:
         original=source.originals.get(name),
         missing=missing,
         categories=categories,
+        sample_rate=source.sample_rate if kind == "audio" else None,
     )
 
 

@@ -76,6 +76,8 @@ def make_splits(
         test_ids = taken["test"]
     else:
         pool, test_ids = _take(pool, together, classes, share=test, by=by, seed=seed)
+    if families is not None:
+        _require_whole_families(families, {"train": pool, "test": test_ids})
     pool = counts.without(pool, groups, test_ids, "test", "training")
     if "validation" in taken:
         train_ids, validation_ids = pool, counts.without(taken["validation"], groups, test_ids, "test", "validation")
@@ -87,9 +89,8 @@ def make_splits(
     splits = Splits(np.sort(train_ids), np.sort(validation_ids), np.sort(test_ids), counts.dropped, counts.kept)
     for name, ids in splits.ids().items():
         if len(ids) == 0:
-            raise DataError(
-                f"the {name} split is empty: {len(groups)} samples are too few for the shares", "change data.split"
-            )
+            what = f"{len(groups)} samples" if families is None else f"{len(np.unique(families))} groups"
+            raise DataError(f"the {name} split is empty: {what} are too few for the shares", "change data.split")
     if duplicates != "keep":
         require_disjoint({name: groups[ids] for name, ids in splits.ids().items()})
     return splits

@@ -14,6 +14,10 @@ Array = np.ndarray[Any, Any]
 class Block(Protocol):
     """One block: learns from data where it must, and builds its graph for a shape."""
 
+    def arguments(self) -> dict[str, Any]:
+        """What says what it computes, by the names of the spec."""
+        ...
+
     def graph(self, inputs: Any) -> Any:
         """The outputs, by Keras' operations."""
         ...
@@ -39,7 +43,8 @@ class BlockLayer:
         if self._model is None:
             tensor = keras.Input(tuple(inputs.shape[1:]), dtype=str(getattr(inputs.dtype, "name", inputs.dtype)))
             self._model = keras.Model(tensor, self._block.graph(tensor), name=self.name)
-            self._model.block = type(self._block).__name__  # for `steps_of`; not saved with the model
+            # For `steps_of`; not saved with the model.
+            self._model.block, self._model.block_arguments = type(self._block).__name__, self._block.arguments()
         return self._model(inputs)
 
 
@@ -70,6 +75,10 @@ class FillMissing:
             count = count + (~np.isnan(values)).sum(axis=axes)
         self._fill = (total / np.maximum(count, 1)).astype(np.float32)
 
+    def arguments(self) -> dict[str, Any]:
+        """The values that are filled in, once they are known."""
+        return {} if self._fill is None else {"value": self._fill.tolist()}
+
     def graph(self, inputs: Any) -> Any:
         """See `Block`."""
         ops = extras.keras().ops
@@ -80,24 +89,15 @@ class FillMissing:
 BLOCKS: dict[str, Callable[..., Block]] = {"FillMissing": FillMissing, "LogMel": LogMel, "MFCC": MFCC}
 """Name in the spec to what builds it."""
 
-_OF_AUDIO = ("LogMel", "MFCC")
-"""Blocks that must know how many samples a second has."""
+OF_SOUND = ("LogMel", "MFCC")
+"""Blocks that must know the sample rate."""
 
 
-def build_block(name: str, arguments: dict[str, Any], layer_name: str, sample_rate: int | None = None) -> BlockLayer:
+def build_block(name: str, arguments: dict[str, Any], layer_name: str) -> BlockLayer:
     """A block of the spec as a layer.
-
-    Args:
-        name: of the block.
-        arguments: of the spec.
-        layer_name: in the model.
-        sample_rate: of the data, for blocks of audio that are not told another.
 
     Raises:
         KeyError: if no block has this name.
-        SpecError: if its arguments do not fit together.
+        ValueError: if the arguments do not fit one another.
     """
-    given = {key: value for key, value in arguments.items() if value is not None}
-    if name in _OF_AUDIO:
-        given.setdefault("sample_rate", sample_rate)
-    return BlockLayer(BLOCKS[name](**given), layer_name)
+    return BlockLayer(BLOCKS[name](**arguments), layer_name)

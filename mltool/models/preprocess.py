@@ -9,8 +9,9 @@ import numpy as np
 from mltool import extras
 from mltool.errors import DataError, Message, SpecError
 from mltool.models.auto import auto_preprocess
-from mltool.models.blocks import BLOCKS, build_block
+from mltool.models.blocks import BLOCKS, OF_SOUND, build_block
 from mltool.models.keras_objects import REFUSALS, build_keras, reason_of
+from mltool.spec.catalogue import KerasObject
 from mltool.spec.model import SINGLE, LayerSpec, ModelSpec
 
 Array = np.ndarray[Any, Any]
@@ -32,7 +33,7 @@ class ModelInput:
         kind: `number`, `category`, `text`, `image`, `audio`, `series`, or "" where nothing is known.
         batches: training samples in the type of the source, a batch after the other; called anew for every layer.
         missing: whether numbers are missing (NaN) in them.
-        sample_rate: of audio, per second.
+        sample_rate: of audio, per second, where the data tell.
     """
 
     shape: tuple[int, ...]
@@ -74,7 +75,9 @@ def preprocess(spec: ModelSpec, inputs: Mapping[str, ModelInput], tensors: Mappi
             results[key] = run(key, layers, members, place)
         else:
             name = key if key in _KIND_OF_WORD else members[0]
-            results[name] = _chain(layers, tensors[members[0]], inputs[members[0]], place)
+            info = inputs[members[0]]
+            told = _with_sample_rate(layers, info.sample_rate, place)
+            results[name] = _chain(told, tensors[members[0]], info.batches, place)
     return results | {name: tensors[name] for name in inputs if name not in taken}
 
 
@@ -89,6 +92,28 @@ def _require_filled(inputs: Mapping[str, ModelInput], chains: Mapping[str, Seque
         if key is None or "FillMissing" not in [layer.layer.name for layer in chains[key]]:
             hint = "begin its preprocess with FillMissing, or take preprocess: auto, or fill them in"
             raise DataError(f"numbers are missing in {name!r}, and nothing fills them", hint)
+
+
+def _with_sample_rate(layers: Sequence[LayerSpec], rate: int | None, key: str) -> Sequence[LayerSpec]:
+    """The layers, those of sound with the sample rate of the data.
+
+    Raises:
+        SpecError: if the spec says another one.
+    """
+    done: list[LayerSpec] = []
+    for index, spec in enumerate(layers):
+        name, arguments = spec.layer.name, spec.layer.arguments
+        if name not in OF_SOUND or rate is None:
+            done.append(spec)
+            continue
+        said = arguments.get("sample_rate")
+        if said not in (None, rate):
+            message = Message(
+                f"says {said}, the data have {rate}", "leave it out", key=f"{key}.{index}.{name}.sample_rate"
+            )
+            raise SpecError(message)
+        done.append(replace(spec, layer=KerasObject(name, {**arguments, "sample_rate": rate})))
+    return done
 
 
 def _members(key: str, inputs: Mapping[str, ModelInput], chains: Mapping[str, Any]) -> list[str]:
@@ -115,9 +140,7 @@ class _Work:
                 yield np.concatenate([part.astype(np.float32) for part in parts], axis=-1)
 
         joined = extras.keras().layers.Concatenate(name=f"{key}_side_by_side")
-        tensor = joined([self.tensors[name] for name in members])
-        all_of_them = replace(self.inputs[members[0]], shape=tuple(tensor.shape[1:]), batches=batches)
-        return _chain(layers, tensor, all_of_them, place)
+        return _chain(layers, joined([self.tensors[name] for name in members]), batches, place)
 
     def side_by_side(self, key: str, layers: Sequence[LayerSpec], members: Sequence[str], place: str) -> Any:
         """Categories and texts through layers of their own each: every column has a vocabulary of its own."""
@@ -125,7 +148,7 @@ class _Work:
             _chain(
                 [replace(layer, name=f"{layer.name}_{name}") for layer in layers],
                 self.tensors[name],
-                self.inputs[name],
+                self.inputs[name].batches,
                 place,
             )
             for name in members
@@ -136,18 +159,16 @@ class _Work:
         return extras.keras().layers.Concatenate(name=f"{key}_side_by_side")(done)
 
 
-def _chain(layers: Sequence[LayerSpec], tensor: Any, data: ModelInput, key: str) -> Any:
+def _chain(layers: Sequence[LayerSpec], tensor: Any, batches: Callable[[], Iterator[Array]], key: str) -> Any:
     """Chains preprocessing layers; each adapts on training data as the layers before it leave them."""
     done: list[Any] = []
     for index, spec in enumerate(layers):
         place = f"{key}.{index}.{spec.layer.name}"
-        layer = build_layer(spec, place, data.sample_rate)
+        layer = build_layer(spec, place)
         try:
             if learns_from_data(spec, layer):
-                _adapt(layer, done, data.batches)
+                _adapt(layer, done, batches)
             tensor = layer(tensor)
-        except SpecError as error:
-            raise _at(error, place) from error
         except REFUSALS as error:
             raise SpecError(Message(does_not_fit(spec, [tensor]), reason_of(error), key=place)) from error
         done.append(layer)
@@ -170,28 +191,18 @@ def _adapt(layer: Any, before: Sequence[Any], batches: Callable[[], Iterator[Arr
     layer.adapt(tf.data.Dataset.from_generator(through, output_signature=signature))
 
 
-def build_layer(spec: LayerSpec, at: str, sample_rate: int | None = None) -> Any:
+def build_layer(spec: LayerSpec, at: str) -> Any:
     """The layer of Keras, or the block of ours.
 
-    Args:
-        spec: of the layer.
-        at: dotted key of the spec, for messages.
-        sample_rate: of the data, for blocks of audio.
-
     Raises:
-        SpecError: if Keras or the block refuses its arguments.
+        SpecError: if Keras, or the block, refuses its arguments.
     """
     if spec.layer.name in BLOCKS:
         try:
-            return build_block(spec.layer.name, dict(spec.layer.arguments), spec.name, sample_rate)
-        except SpecError as error:
-            raise _at(error, at) from error
+            return build_block(spec.layer.name, dict(spec.layer.arguments), spec.name)
+        except ValueError as error:
+            raise SpecError(Message(str(error), key=at)) from error
     return build_keras(spec.layer, "layers", at=at, name=spec.name)
-
-
-def _at(error: SpecError, place: str) -> SpecError:
-    """The error of a block with its place in the spec."""
-    return SpecError(replace(message, key=message.key or place) for message in error.messages)
 
 
 def learns_from_data(spec: LayerSpec, layer: Any) -> bool:

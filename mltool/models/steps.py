@@ -30,9 +30,10 @@ def steps_of(model: Any, layer_names: Iterable[str]) -> tuple[PreprocessStep, ..
 
 def _step(layer: Any) -> PreprocessStep:
     keras = extras.keras()
-    taken = keras.tree.flatten(layer.input)
+    taken = layer._inbound_nodes[-1].input_tensors
     config = layer.get_config() if not isinstance(layer, keras.Model) else {}
-    arguments = {key: config[key] for key in _COMPUTES if key in config and _is_plain(config[key])}
+    computes = {key: config[key] for key in _COMPUTES if key in config}
+    arguments = {key: value for key, value in getattr(layer, "block_arguments", computes).items() if _is_plain(value)}
     inputs = {name for tensor in taken for name in _origins(tensor)}
     return PreprocessStep(
         name=layer.name,
@@ -46,11 +47,11 @@ def _step(layer: Any) -> PreprocessStep:
 
 def _origins(tensor: Any) -> set[str]:
     """Names of the model's inputs that a tensor is made of."""
-    operation = tensor._keras_history.operation
+    operation, node, _ = tensor._keras_history
     if isinstance(operation, extras.keras().layers.InputLayer):
         return {operation.name}
-    taken = extras.keras().tree.flatten(operation.input)
-    return {name for source in taken for name in _origins(source)}
+    # Not `operation.input`: of a block, a model of its own, that is its input, not what it was called with.
+    return {name for source in operation._inbound_nodes[node].input_tensors for name in _origins(source)}
 
 
 def _is_plain(value: Any) -> bool:

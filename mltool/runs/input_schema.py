@@ -24,6 +24,7 @@ class InputInfo:
         original: what the data call it, where that is no identifier.
         missing: whether values were missing in the training data, and may be.
         categories: of a category, in the training data; empty for all other kinds, and where there are too many.
+        sample_rate: of audio, per second.
     """
 
     name: str
@@ -35,6 +36,7 @@ class InputInfo:
     original: str | None = None
     missing: bool = False
     categories: tuple[str, ...] = ()
+    sample_rate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,51 +6,67 @@ Each is a plain Keras graph in the model, so that every artifact holds it and pl
 
 from typing import Any, Final
 
-_LOG_MEL: Final[dict[str, list[Any]]] = {
-    "fft_length": ["int>0", 256],
+_MEL: Final[dict[str, Any]] = {
+    "fft_length": ["int>=8"],
     "sequence_length": ["int>0|null", None],
-    "sequence_stride": ["int>0", 128],
+    "sequence_stride": ["int>0|null", None],
     "num_mel_bins": ["int>0", 40],
-    "min_freq": ["number>=0", 20.0],
+    "min_freq": ["number>=0", 0.0],
     "max_freq": ["number>0|null", None],
-    "offset": ["number>0", 1e-6],
+    "log_offset": ["number>0", 1e-6],
+    "window": ["'hann'|'hamming'", "hann"],
     "sample_rate": ["int>0|null", None],
-    "name": ["name|null", None],
 }
-_LOG_MEL_DOCS: Final[dict[str, str]] = {
-    "fft_length": "Samples of a Fourier transform.",
-    "sequence_length": "Samples of a frame; fft_length when left out.",
-    "sequence_stride": "Samples from one frame to the next.",
-    "num_mel_bins": "Mel bands.",
-    "min_freq": "Lower edge of the first band, in hertz.",
-    "max_freq": "Upper edge of the last band, in hertz; half of the sample rate when left out.",
-    "offset": "Added to the power before the logarithm.",
-    "sample_rate": "Samples per second; that of the data when left out.",
+_MEL_DOCS: Final = {
+    "fft_length": "Samples of a frame; a power of two.",
+    "sequence_length": "Samples under the window, in the middle of the frame; fft_length when left out.",
+    "sequence_stride": "Samples from one frame to the next; half of sequence_length when left out.",
+    "num_mel_bins": "Bands on the mel scale.",
+    "min_freq": "Where the first band begins, in Hz.",
+    "max_freq": "Where the last band ends, in Hz; half of the sample rate when left out.",
+    "log_offset": "Added to the energy before the logarithm.",
+    "window": "Laid over every frame; periodic.",
+    "sample_rate": "Of the sound, per second; that of the data when left out.",
 }
 
 BLOCKS: Final[dict[str, dict[str, Any]]] = {
-    "LogMel": {"arguments": _LOG_MEL, "call": ["inputs"]},
-    "MFCC": {"arguments": {"num_mfcc": ["int>0", 13], **_LOG_MEL}, "call": ["inputs"]},
     "FillMissing": {
         "arguments": {"value": ["'mean'|number", "mean"], "name": ["name|null", None]},
         "call": ["inputs"],
     },
+    "LogMel": {"arguments": {**_MEL, "name": ["name|null", None]}, "call": ["inputs"]},
+    "MFCC": {"arguments": {"num_mfcc": ["int>0", 13], **_MEL, "name": ["name|null", None]}, "call": ["inputs"]},
 }
 """By name: arguments with their types and defaults, in the language of `argument_types`."""
 
+AUGMENTATIONS: Final[dict[str, dict[str, Any]]] = {
+    "RandomNoise": {"arguments": {"factor": ["number>0"]}, "call": ["inputs"]},
+    "RandomShift": {
+        "arguments": {"factor": ["number>0<=1"], "fill_mode": ["'constant'|'nearest'|'wrap'", "constant"]},
+        "call": ["inputs"],
+    },
+}
+"""Augmentations of ours beside Keras' random layers, in the same form; `data/random_layers.py` builds them."""
+
 BLOCK_DOCS: Final[dict[str, dict[str, str]]] = {
-    "LogMel": {
-        "": "Natural logarithm of the mel power spectrogram of a waveform: [frames, bands, 1].",
-        **_LOG_MEL_DOCS,
-    },
-    "MFCC": {
-        "": "Mel-frequency cepstral coefficients of a waveform: [frames, coefficients, 1].",
-        "num_mfcc": "Coefficients.",
-        **_LOG_MEL_DOCS,
-    },
     "FillMissing": {
         "": "Puts a value where a number is missing (NaN).",
         "value": "The mean of the column in the training data, or a number.",
+    },
+    "LogMel": {"": "Log-mel spectrogram of sound: [frames, num_mel_bins, 1], as a gray image.", **_MEL_DOCS},
+    "MFCC": {
+        "": "Mel-frequency cepstral coefficients of sound: [frames, num_mfcc, 1].",
+        "num_mfcc": "Coefficients, at most num_mel_bins.",
+        **_MEL_DOCS,
+    },
+    "RandomNoise": {
+        "": "Augmentation of sound and series: adds white noise. Under data.augment only.",
+        "factor": "The greatest standard deviation, in the units of the samples; drawn anew for every sample.",
+    },
+    "RandomShift": {
+        "": "Augmentation of sound and series: moves them in time. Under data.augment only.",
+        "factor": "The farthest, as a share of the length.",
+        "fill_mode": "What comes in where it moved away: zeros (constant), the last value, or the other end.",
     },
 }
 """By name and argument ("" is the block itself): the description in the JSON Schema."""

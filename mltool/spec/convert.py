@@ -53,7 +53,8 @@ class ConvertSpec(Section):
     representative: Annotated[int, Field(ge=8)] = 128
     """Training samples that calibrate an int8 file, at least 8 (accuracy was measured flat from 25)."""
     preprocess: Annotated[Literal["auto", "inside"], Later(values=("outside",))] = "auto"
-    """`auto` keeps Normalization in float where inputs are float; `inside` quantizes it too."""
+    """`auto` keeps Normalization, FillMissing, LogMel and MFCC in float where inputs are float; `inside`
+    quantizes them, too."""
     keep_float: Annotated[tuple[str, ...], Strict(False)] = ()
     """Names of layers that stay in float, for `quantize: int8` with float inputs and outputs."""
     limits: LimitsSpec | None = None

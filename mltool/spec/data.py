@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, Strict, model_validator
 
 from mltool.spec.argument_check import shown
+from mltool.spec.blocks import AUGMENTATIONS
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.keras_object import parse_objects, reference
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
@@ -260,7 +261,7 @@ def _check_augment(value: Any) -> tuple[KerasObject, ...]:
     layers, problems = parse_objects(value, "layer")
     raise_problems(problems, value)
     wrong = [index for index, layer in enumerate(layers) if layer != UNREADABLE and not layer.name.startswith("Random")]
-    hint = "use Keras' Random... layers"
+    hint = f"use Keras' Random... layers, or {' and '.join(AUGMENTATIONS)}"
     raise_problems((Problem((i,), False, f"{layers[i].name!r} is not an augmentation", hint) for i in wrong), value)
     return tuple(layers)
 
@@ -286,7 +287,7 @@ class DataSpec(Section):
     augment: Annotated[
         tuple[KerasObject, ...], Checked(_check_augment, lambda: {"type": "array", "items": _AUGMENTATION})
     ] = ()
-    """Keras' random layers, on training data only, repeatable per (seed, epoch, sample)."""
+    """Keras' random layers, RandomNoise, RandomShift; on training data only, repeatable per (seed, epoch, sample)."""
     cache: Literal["auto", "memory", "disk", "none"] = "auto"
     """Where decoded files are kept: in memory, in a temporary file, or nowhere; `auto` takes memory where they fit."""
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 
 from mltool.spec.argument_check import shown
+from mltool.spec.blocks import AUGMENTATIONS
 from mltool.spec.catalogue import KerasObject, Problem, parse_keras_object
 from mltool.spec.keras_object import reference
 from mltool.spec.section import Checked, Later, Section, error_details, problem_details, raise_problems
@@ -78,6 +79,10 @@ class _Reader:
         found = parse_keras_object(item, "layer", extra_arguments=extra)
         if not isinstance(found, KerasObject):
             self.problems += [Problem((*path, *p.path), p.at_key, p.message, p.hint) for p in found]
+            return None
+        if found.name in AUGMENTATIONS:
+            message = f"{found.name!r} is an augmentation, and none of the model's layers"
+            self.problems.append(Problem(path, False, message, "write it under data.augment"))
             return None
         arguments = dict(found.arguments)
         name, inputs = arguments.pop("name", None), arguments.pop("inputs", None)

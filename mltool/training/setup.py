@@ -14,6 +14,7 @@ from mltool.data.dataset import Dataset, Samples
 from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
 from mltool.data.pipeline import Pipeline
+from mltool.data.random_layers import RANDOM_LAYERS
 from mltool.data.scan import scan
 from mltool.data.source import Array
 from mltool.data.user_function import hash_of_code
@@ -177,7 +178,12 @@ def _require_output(model: Any, spec: Spec, data: Dataset) -> None:
 def _build_augment(spec: Spec, data: Dataset) -> Augmentation | None:
     if not spec.data.augment:
         return None
-    layers = [build_keras(o, "layers", at=f"data.augment.{i}.{o.name}") for i, o in enumerate(spec.data.augment)]
+    layers = [
+        RANDOM_LAYERS[thing.name](**thing.arguments)
+        if thing.name in RANDOM_LAYERS
+        else build_keras(thing, "layers", at=f"data.augment.{index}.{thing.name}")
+        for index, thing in enumerate(spec.data.augment)
+    ]
     return build_augmentation(layers, spec.seed, sample_shape=next(iter(data.input_shapes.values())))
 
 
@@ -233,8 +239,8 @@ def _model_inputs(data: Dataset, train: Samples, infos: Mapping[str, InputInfo])
             dtype="string" if data.source.inputs[name].dtype.kind == "U" else "float32",
             kind=data.source.kinds.get(name, ""),
             batches=functools.partial(train.batches, name),
-            sample_rate=data.source.sample_rate,
             missing=infos[name].missing and infos[name].dtype != "string",
+            sample_rate=infos[name].sample_rate,
         )
         for name, shape in data.input_shapes.items()
     }

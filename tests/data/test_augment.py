@@ -7,7 +7,9 @@ from mltool.data.augment import build_augmentation
 from mltool.data.dataset import Samples
 from mltool.data.order import epoch_order
 from mltool.data.pipeline import Pipeline
+from mltool.data.random_layers import RandomNoise, RandomShift
 from mltool.errors import SpecError
+from mltool.spec.blocks import AUGMENTATIONS
 from mltool.spec.catalogue import names
 
 SHAPE = (8, 8, 3)
@@ -60,7 +62,9 @@ def by_target(augment, *, epoch, batch_size=5, seed=1, first_step=0):
 
 
 def test_the_list_is_that_of_the_catalogue():
-    assert sorted(LAYERS) == sorted(name for name in names("layer") if name.startswith("Random"))
+    assert sorted(LAYERS) == sorted(
+        name for name in names("layer") if name.startswith("Random") and name not in AUGMENTATIONS
+    )
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -133,3 +137,73 @@ def test_a_layer_that_draws_from_a_generator_of_another_name_is_refused():
 def test_layers_that_do_not_fit_the_samples_are_refused(name, shape, message):
     with pytest.raises(SpecError, match=message):
         build_augmentation([layer_of(name)], 7, sample_shape=shape)
+
+
+# Sound and series: layers of ours
+
+
+SOUND = np.arange(1, 21, dtype=np.float32)
+ZERO_TO = [(epoch, sample_id) for epoch in range(4) for sample_id in range(10)]
+
+
+def drawn_of(layer, sample=SOUND, *, seed=7, draws=ZERO_TO):
+    import tensorflow as tf
+
+    augment = build_augmentation([layer], seed, sample_shape=sample.shape)
+    numbers = [(tf.constant(epoch, tf.int64), tf.constant(sample_id, tf.int64)) for epoch, sample_id in draws]
+    return [np.asarray(augment(tf.constant(sample), *number)) for number in numbers]
+
+
+@pytest.mark.parametrize("fill_mode", ["constant", "nearest", "wrap"])
+def test_a_shift_moves_the_sample_by_up_to_its_factor_either_way(fill_mode):
+    def moved(shift):
+        whole = np.roll(SOUND, shift)
+        filled = {"constant": 0, "nearest": SOUND[0] if shift > 0 else SOUND[-1]}.get(fill_mode, whole)
+        free = np.arange(20) < shift if shift > 0 else np.arange(20) >= 20 + shift
+        return np.where(free, filled, whole).tolist()
+
+    possible = {shift: moved(shift) for shift in range(-4, 5)}
+    found = [sample.tolist() for sample in drawn_of(RandomShift(0.2, fill_mode))]
+    assert all(sample in possible.values() for sample in found)
+    assert {shift for shift, sample in possible.items() if sample in found} == set(range(-4, 5))
+
+
+def test_a_shift_moves_all_channels_of_a_series_together():
+    series = np.stack([SOUND, -SOUND], axis=1)
+    found = drawn_of(RandomShift(0.5), series)
+    assert len({sample[:, 0].tobytes() for sample in found}) > 5
+    assert all(np.array_equal(sample[:, 0], -sample[:, 1]) for sample in found)
+
+
+def test_noise_is_white_and_of_another_strength_for_every_sample():
+    silence = np.zeros(4000, np.float32)
+    found = np.stack(drawn_of(RandomNoise(0.1), silence))
+    strengths = found.std(axis=1)
+    assert strengths.max() < 0.105
+    assert strengths.min() < 0.02
+    assert 0.03 < strengths.mean() < 0.07  # half of the factor, by its definition
+    loudest = found[strengths.argmax()]
+    assert abs(loudest.mean()) < 0.01
+    assert abs(np.corrcoef(loudest[1:], loudest[:-1])[0, 1]) < 0.06
+
+
+@pytest.mark.parametrize("layer", [RandomShift(0.3), RandomNoise(0.1)], ids=["shift", "noise"])
+def test_layers_of_ours_draw_by_seed_epoch_and_sample_alone(layer):
+    here, backwards, other = drawn_of(layer), drawn_of(layer, draws=ZERO_TO[::-1])[::-1], drawn_of(layer, seed=8)
+    np.testing.assert_array_equal(here, backwards)
+    assert not np.array_equal(here, other)
+    assert len({sample.tobytes() for sample in here}) > 5
+
+
+def test_layers_of_ours_run_in_the_pipeline():
+    sounds = Samples({"audio": np.zeros((6, 50), np.float32)}, np.arange(6), np.arange(6))
+    augment = build_augmentation([RandomNoise(0.1)], 7, sample_shape=(50,))
+    batches = [
+        np.concatenate(
+            [np.asarray(inputs["audio"]) for inputs, _, _ in Pipeline(sounds, 4, augment=augment).epoch(epoch)]
+        )
+        for epoch in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(batches[0], batches[1])
+    assert not np.array_equal(batches[0], batches[2])
+    assert (batches[0].std(axis=1) > 0).all()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mltool.data.splits import make_splits, require_disjoint
+from mltool.data.splits import joined_groups, make_splits, require_disjoint
 from mltool.errors import DataError
 
 OPTIONS = {"by": "random", "validation": 0.1, "test": 0.2, "duplicates": "drop", "seed": 42}
@@ -156,3 +156,55 @@ def test_splits_that_share_nothing_pass():
     require_disjoint(
         {"train": np.asarray([1, 1]), "validation": np.asarray([], dtype=np.int64), "test": np.asarray([2])}
     )
+
+
+# Groups: speakers, patients, machines
+
+
+def families_in(splits, families):
+    return {name: set(np.asarray(families)[ids].tolist()) for name, ids in splits.ids().items()}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_is_never_torn_apart(seed):
+    families = np.repeat([f"speaker {number}" for number in range(10)], 10)
+    found = families_in(split(range(100), np.tile([0, 1], 50), families=families, seed=seed), families)
+    assert [len(names) for names in found.values()] == [7, 1, 2]
+    assert len(set.union(*found.values())) == 10
+
+
+def test_equal_samples_join_their_groups():
+    # b and c share the sample 3, c and d the sample 5: three groups are one. Numbered by the first sample of each.
+    families = np.asarray(["a", "b", "b", "c", "c", "d", "e"])
+    groups = np.asarray([0, 1, 3, 3, 5, 5, 6])
+    assert joined_groups(groups, families).tolist() == [0, 1, 1, 1, 1, 1, 6]
+
+
+def test_groups_that_share_a_sample_stay_on_one_side():
+    families = np.repeat(list("abcdefghij"), 4)
+    groups = np.arange(40)
+    groups[4] = groups[0]  # a and b
+    for seed in range(8):
+        found = families_in(split(groups, families=families, seed=seed), families)
+        assert [names for names in found.values() if "a" in names] == [
+            names for names in found.values() if "b" in names
+        ]
+
+
+def test_a_group_in_training_and_in_the_given_test_set_is_named():
+    families = np.asarray(["ann"] * 10 + ["bob"] * 12 + ["cid"] * 8)  # bob in both: samples 10 to 21
+    with pytest.raises(
+        DataError, match=r"the group 'bob' stands in train and in test; .* move its samples to one side"
+    ):
+        split(range(30), given=given(20, 10), families=families, validation=0.5)
+
+
+def test_a_group_at_an_edge_of_the_order_is_named():
+    families = np.repeat(["ann", "bob", "cid"], [8, 8, 4])
+    with pytest.raises(DataError, match="the group 'ann' stands in train and in validation"):
+        split(range(20), by="order", families=families, validation=0.6)
+
+
+def test_too_few_groups_are_said_to_be_that():
+    with pytest.raises(DataError, match="the validation split is empty: 2 groups are too few for the shares"):
+        split(range(20), families=np.repeat(["ann", "bob"], 10))

@@ -142,7 +142,22 @@ def test_keys_are_known_in_every_section():
             {"data.source.dataset": "minst"}, "unknown data set 'minst'; did you mean 'mnist'?", id="data set"
         ),
         pytest.param(
-            {"data.augment": ["Flatten"]}, "'Flatten' is not an augmentation; use Keras' Random", id="augment"
+            {"data.augment": ["Flatten"]},
+            "'Flatten' is not an augmentation; use Keras' Random... layers, or RandomNoise and RandomShift",
+            id="augment",
+        ),
+        pytest.param(
+            {"data.augment": ["RandomNois"]}, "unknown layer 'RandomNois'; did you mean 'RandomNoise'?", id="a noise"
+        ),
+        pytest.param(
+            {"data.augment": [{"RandomShift": {"factor": 2}}]},
+            "must be a number greater than 0 and of at most 1",
+            id="shift",
+        ),
+        pytest.param(
+            {"model.layers": [{"RandomNoise": {"factor": 0.1}}, {"Dense": {"units": 2}}]},
+            "'RandomNoise' is an augmentation, and none of the model's layers; write it under data.augment",
+            id="an augmentation in the model",
         ),
         pytest.param(
             {"convert": [{"batch": 0}]}, "must be a whole number above 0 or 'dynamic' (got 0)", id="batch of none"
