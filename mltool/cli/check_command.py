@@ -46,10 +46,10 @@ def command(
     if not data:
         console.result({"spec": str(spec), "name": checked.name, "ok": True}, f"{spec}: ok")
         return
-    from mltool.data.dataset import Dataset
+    from mltool.data.dataset import open_dataset
     from mltool.data.scan import scan
 
-    found = Dataset(checked)
+    found = open_dataset(checked)
     document = scan(found)
     if output is not None:
         from mltool.report.pictures import write_pictures

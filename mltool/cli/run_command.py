@@ -47,15 +47,17 @@ def command(
         run = Run.create(load_spec(Path(target), overrides), run_dir)
     console.remark(f"run: {run.directory}")
     from mltool.cli.artifact_table import artifact_table
+    from mltool.data.dataset import read_once
     from mltool.pipeline.chain import run_chain
+    from mltool.report.page import report
 
-    result = run_chain(run)
+    with read_once():
+        result = run_chain(run)
+        page = report(run)
     measured = "  ".join(f"{name} {value:.4f}" for name, value in result.evaluation.metrics.items())
     title = f"model.keras: {measured} on {result.evaluation.samples} test samples"
     text = f"{artifact_table(result.records, title)}\n\n{run.directory}"
-    from mltool.report.page import report
-
-    console.remark(f"report: {report(run)}")
+    console.remark(f"report: {page}")
     if result.failure is not None:
         # With --json the error is the one document; report.json has the rest.
         console.text(text)

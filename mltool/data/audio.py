@@ -100,6 +100,21 @@ def load_audio(
     )
 
 
+def sound_headers(path: Path, *, label: str | None = None) -> list["_Header"]:
+    """What the files of a folder or .zip say of themselves, as far as they can be read.
+
+    Raises:
+        DataError: if there are none.
+    """
+    files = labelled_files({"": path}, ENDINGS["audio"], "sound files", label=label, group=None)
+    found = [header for header in _headers(files) if header is not None]
+    if not found:
+        raise DataError(
+            f"none of the {len(files.files)} files can be read (first: {files.names[0]})", "are they sounds?"
+        )
+    return found
+
+
 def _headers(files: LabelledFiles) -> list[_Header | None]:
     """The headers of all files; None where one cannot be read."""
 

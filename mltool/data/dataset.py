@@ -1,6 +1,8 @@
 """The samples of a spec, shared out: what training, calibration and evaluation draw from."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +13,7 @@ from mltool.data.open import build_source
 from mltool.data.source import Array, ArrayLike, Source, Subset, label_of
 from mltool.data.splits import Splits, make_splits, require_disjoint
 from mltool.errors import DataError, Message, SpecError
-from mltool.spec.spec import Spec
+from mltool.spec.spec import Spec, to_plain
 from mltool.spec.task import Task, task_of
 
 SPLITS = ("train", "validation", "test")
@@ -165,6 +167,35 @@ class Dataset:
         if self._spec.data.split.duplicates != "keep":
             require_disjoint({name: stored[f"{name}_hashes"] for name in SPLITS})
         self.__dict__["splits"] = Splits(ids["train"], ids["validation"], ids["test"])
+
+
+_read: ContextVar[list[tuple[object, Dataset]] | None] = ContextVar("_read", default=None)
+"""The data set that the verbs of one command share; None where every verb reads its own."""
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Inside, `open_dataset` reads the data of a spec once: the verbs of one command ask for the same samples."""
+    token = _read.set([])
+    try:
+        yield
+    finally:
+        _read.reset(token)
+
+
+def open_dataset(spec: Spec) -> Dataset:
+    """The data of a spec.
+
+    Raises:
+        DataError: if they are missing, damaged or do not fit together.
+    """
+    kept = _read.get()
+    if kept is None:
+        return Dataset(spec)
+    key = (spec.seed, spec.train.loss, to_plain(spec.data))
+    if not kept or kept[0][0] != key:
+        kept[:] = [(key, Dataset(spec))]
+    return kept[0][1]
 
 
 def _encode(source: Source, task: Task, classes: Sequence[str] | None) -> tuple[tuple[str, ...], Array]:

@@ -72,6 +72,12 @@ def load_images(
     )
 
 
+def image_sizes(path: Path, *, label: str | None = None) -> list[tuple[int, int]]:
+    """Height and width of every image of a folder or .zip that can be read, without decoding it."""
+    files = labelled_files({"": path}, ENDINGS["images"], "images", label=label, group=None)
+    return [header.size for header in _first_headers(files, most=len(files.files))]
+
+
 @dataclass(frozen=True)
 class _Header:
     name: str
@@ -83,7 +89,7 @@ LOOKED_AT = 256
 """Files whose headers are read first, to tell size and color: all of them would cost half of the decoding."""
 
 
-def _first_headers(files: LabelledFiles) -> list[_Header]:
+def _first_headers(files: LabelledFiles, most: int = LOOKED_AT) -> list[_Header]:
     """Height and width of the first images that can be read, and whether they are gray.
 
     Raises:
@@ -96,7 +102,7 @@ def _first_headers(files: LabelledFiles) -> list[_Header]:
                 found.append(_Header(files.names[position], _upright_size(image), image.mode in _GRAY_MODES))
         except (UnreadableError, OSError):
             continue  # told when it is decoded
-        if len(found) == LOOKED_AT:
+        if len(found) == most:
             break
     if not found:
         raise DataError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mltool.data.dataset import Dataset, Samples
+from mltool.data.dataset import Dataset, Samples, open_dataset
 from mltool.errors import ArtifactError
 from mltool.evaluation.metrics import measure
 from mltool.inference.open import open_predictor
@@ -89,7 +89,7 @@ def run_data(run: Run) -> Dataset:
     Raises:
         DataError: if they changed since.
     """
-    data = Dataset(run.spec)
+    data = open_dataset(run.spec)
     data.use_stored_splits(run.load_splits())
     data.require_fingerprint(run.manifest.get("data", {}).get("fingerprint"))
     return data

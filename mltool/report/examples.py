@@ -58,11 +58,10 @@ def _worst(predictions: Predictions, schema: InputSchema) -> Any:
         errors = np.abs(predictions.outputs - predictions.targets).reshape(len(predictions.ids), -1).max(axis=1)
         return np.argsort(-errors, kind="stable")[:MOST]
     wrong = np.flatnonzero(predictions.answers != predictions.targets)
+    if not len(wrong):
+        return wrong
     sure = probabilities(predictions.outputs[wrong], schema)
-    if schema.task == "binary":
-        confidence = np.abs(sure.reshape(len(wrong), -1)[:, 0] - 0.5)
-    else:
-        confidence = sure.max(axis=1) if len(wrong) else np.empty(0)
+    confidence = np.abs(sure[:, 0] - 0.5) if schema.task == "binary" else sure.max(axis=1)
     return wrong[np.argsort(-confidence, kind="stable")][:MOST]
 
 

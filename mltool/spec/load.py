@@ -44,6 +44,14 @@ def dump_spec(spec: Spec) -> str:
     return yaml.dump(to_plain(spec), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
+def flow_yaml(value: Any) -> str:
+    """Plain data in one line of YAML, as `{filters: 16}`, that a spec reads back as it was."""
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1_000_000
+    )
+    return text.strip().removesuffix("...").strip()
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes text that YAML 1.2 would read as something else: PyYAML decides that by YAML 1.1."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.augment import Augmentation, build_augmentation
-from mltool.data.dataset import Dataset, Samples
+from mltool.data.dataset import Dataset, Samples, open_dataset
 from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
 from mltool.data.pipeline import Pipeline
@@ -117,9 +117,6 @@ def record_setup(run: Run, setup: Setup) -> None:
     for finding in document["findings"]:
         if finding["level"] != "note":
             logger.warning("%s", finding["message"])
-    if splits.dropped or splits.kept:
-        what, count = ("dropped", splits.dropped) if splits.dropped else ("kept", splits.kept)
-        logger.info("%d copies of test or validation samples in training: %s", count, what)
     run.update(
         status="training",
         error=None,
@@ -158,7 +155,7 @@ def _require_same_spec(run: Run, spec: Spec) -> None:
 
 
 def _open_data(run: Run, spec: Spec) -> Dataset:
-    data = Dataset(spec)
+    data = open_dataset(spec)
     if run.splits_file.is_file():
         data.use_stored_splits(run.load_splits())
         data.require_fingerprint(run.manifest.get("data", {}).get("fingerprint"))
