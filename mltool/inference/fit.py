@@ -1,0 +1,107 @@
+"""Holds samples against the schema of a model's inputs: what training never saw is said, or refused."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from mltool.data.source import Array, ArrayLike
+from mltool.errors import DataError
+from mltool.runs.input_schema import InputInfo, InputSchema
+
+logger = logging.getLogger("mltool")
+
+SMALL_SHARE = 0.02
+"""Pixels or sound within so small a share of the range of training were scaled before: the model scales them itself."""
+
+MOST_NAMED = 3
+"""Values or samples that a message names."""
+
+
+def _sample(position: int) -> str:
+    return f"sample {position}"
+
+
+def require_fit(
+    batch: Mapping[str, ArrayLike],
+    schema: InputSchema,
+    *,
+    allow_unseen: bool = False,
+    name_of: Callable[[int], str] = _sample,
+) -> None:
+    """Holds samples against names, missing values, categories and ranges of the training data.
+
+    Args:
+        batch: by input, [samples, ...]; inputs of other names are left to the predictor.
+        schema: of the model.
+        allow_unseen: categories that training had not are told, not refused: the model has one place for all of them.
+        name_of: what a sample is called in messages.
+
+    Raises:
+        DataError: if a number is infinite, is missing where training had them all, or a category is unseen.
+    """
+    for info in schema.inputs:
+        array = batch.get(info.name)
+        if array is None or len(array) == 0:
+            continue
+        if array.dtype.kind == "U":
+            _require_known(info, array[:], name_of, allow_unseen=allow_unseen)
+        elif array.dtype.kind in "uif":
+            _require_in_range(info, array, name_of)
+
+
+def _require_known(info: InputInfo, values: Array, name_of: Callable[[int], str], *, allow_unseen: bool) -> None:
+    what = info.original or info.name
+    flat = values.reshape(len(values), -1)
+    empty = np.flatnonzero((flat == "").any(axis=1))
+    if len(empty) and not info.missing:
+        raise DataError(f"{what!r} is missing in {_named(empty, name_of)}; training had a value everywhere", "fill it in")
+    if not info.categories:
+        return
+    unseen = ~np.isin(flat, ["", *info.categories])
+    if not unseen.any():
+        return
+    rows = np.flatnonzero(unseen.any(axis=1))
+    shown = ", ".join(repr(str(value)) for value in np.unique(flat[unseen])[:MOST_NAMED])
+    message = f"{what!r} has values that training had not: {shown}, in {_named(rows, name_of)}"
+    if not allow_unseen:
+        known = ", ".join(info.categories[:10]) + (", ..." if len(info.categories) > 10 else "")
+        raise DataError(message, f"known: {known}; or --allow-unseen takes all others as one unknown")
+    logger.warning("%s", message)
+
+
+def _require_in_range(info: InputInfo, array: ArrayLike, name_of: Callable[[int], str]) -> None:
+    what = info.original or info.name
+    least, most, outside = np.inf, -np.inf, 0
+    for start in range(0, len(array), 1024):
+        part = array[start : start + 1024]
+        flat = part.reshape(len(part), -1)
+        if part.dtype.kind == "f":
+            infinite = np.flatnonzero(np.isinf(flat).any(axis=1))
+            if len(infinite):
+                raise DataError(f"{what!r} is infinite in {_named(infinite + start, name_of)}", "clean the samples")
+            holes = np.flatnonzero(np.isnan(flat).any(axis=1))
+            if len(holes) and not info.missing:
+                message = f"{what!r} is missing (NaN) in {_named(holes + start, name_of)}; training had a value everywhere"
+                raise DataError(message, "fill it in")
+        there = flat[~np.isnan(flat)] if part.dtype.kind == "f" else flat
+        if there.size == 0:
+            continue
+        least, most = min(least, float(there.min())), max(most, float(there.max()))
+        if info.minimum is not None and info.maximum is not None:
+            with np.errstate(invalid="ignore"):
+                outside += int(((flat < info.minimum) | (flat > info.maximum)).any(axis=1).sum())
+    if info.minimum is None or info.maximum is None or least > most:
+        return
+    trained = f"{info.minimum:.6g} to {info.maximum:.6g}"
+    span = info.maximum - info.minimum
+    if info.kind in ("image", "audio", "series") and span > 0 and 0 < most - least <= SMALL_SHARE * span:
+        logger.warning("%r lies in %.6g to %.6g, training in %s: scaled before? The model does that", what, least, most, trained)
+    elif outside:
+        found = f"{outside} of {len(array)} samples"
+        logger.warning("%r is outside of the range of training (%s) in %s: %.6g to %.6g", what, trained, found, least, most)
+
+
+def _named(rows: Sequence[int] | Array, name_of: Callable[[int], str]) -> str:
+    shown = ", ".join(name_of(int(row)) for row in rows[:MOST_NAMED])
+    return shown if len(rows) <= MOST_NAMED else f"{shown} and {len(rows) - MOST_NAMED} more"
