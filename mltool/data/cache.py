@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import tempfile
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -135,7 +134,8 @@ def _unreadable(skipped: Sequence[Skipped], max_skipped: int) -> DataError:
     allowed = f", {max_skipped} may be skipped" if max_skipped else ""
     return DataError(
         f"{len(skipped)} {what} be read{allowed}: {_listed(skipped)}",
-        "mend them, take them away, or set data.source.on_error: skip",
+        "mend them, take them away, or "
+        + ("raise data.source.max_skipped" if allowed else "set data.source.on_error: skip"),
     )
 
 
@@ -188,12 +188,19 @@ def _storage(files: FileArray, count: int, cache: str) -> Array | None:
 
 
 def _temporary(shape: tuple[int, ...], dtype: np.dtype[Any], folder: Path) -> Array:
-    """An array in a file that goes away with the process, or with the array."""
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="mltool-", suffix=".cache", delete=False) as file:
-        path = Path(file.name)
-    array: Array = np.memmap(path, dtype=dtype, mode="w+", shape=shape)
-    weakref.finalize(array, path.unlink, missing_ok=True)
-    return array
+    """An array in a file without a name: its room is given back with the array, even when the process is killed.
+
+    Raises:
+        MachineError: if the disk is full.
+    """
+    with tempfile.TemporaryFile(dir=folder, prefix="mltool-", suffix=".cache") as file:
+        try:
+            # Now, not when a sample is written: that would be a SIGBUS.
+            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+        except OSError as error:
+            message = f"decoded samples cannot be kept in {folder}: {error.strerror}"
+            raise MachineError(message, "set TMPDIR to a larger disk, or data.cache: none") from error
+        return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
 
 
 def free_memory_bytes() -> int:

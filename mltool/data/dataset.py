@@ -231,7 +231,8 @@ def _encode(source: Source, task: Task, classes: Sequence[str] | None) -> tuple[
     unknown = names[numbers] != targets
     if unknown.any():
         raise DataError(
-            f"{source.origin}: the test set has the class {targets[unknown][0].item()!r}, training has not",
+            f"{source.origin}: the test set has the class {targets[unknown][0].item()!r}, training has not "
+            f"(first: {source.name_of(int(np.flatnonzero(unknown)[0]))})",
             "fix the labels",
         )
     return tuple(label_of(name) for name in names), numbers.astype(np.int64)

@@ -1,12 +1,14 @@
 """The files of a folder, or of a .zip of one: their names, labels, groups, and bytes."""
 
+import lzma
 import os
 import re
 import stat
+import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -45,32 +47,47 @@ class FileTree(Protocol):
 class FolderTree:
     """The files of a folder; hidden ones (a name that begins with a dot) and other endings are left out.
 
+    A single folder at its top that holds the folders of the classes is left out of the names, as in a .zip.
+
     Args:
         folder: that holds them.
         endings: of the files that count, in small letters, with the dot.
 
     Raises:
-        DataError: if a file is no plain file (a FIFO, a socket, a device), or a link leads nowhere.
+        DataError: if a file is no plain file (a FIFO, a socket, a device), a link leads nowhere or to a folder, or a
+            folder cannot be read.
     """
 
     def __init__(self, folder: Path, endings: Sequence[str]) -> None:
-        self.origin = str(folder)
-        self._folder = folder
         found: list[str] = []
-        # Links to folders are not followed: a loop would never end.
-        for root, folders, files in os.walk(folder):
+        seen: list[str] = []
+        for root, folders, files in os.walk(folder, onerror=_refuse_unreadable):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in folders:
+                path = Path(root, name)
+                # Not followed: a loop would never end. Not left out in silence either: a class would be missing.
+                if path.is_symlink():
+                    message = f"{printable(str(path))} is a link to a folder, which is not followed"
+                    raise DataError(message, "put the folder itself there, or take the link away")
+                seen.append(path.relative_to(folder).as_posix())
             for name in files:
                 if not name.startswith(".") and name.lower().endswith(tuple(endings)):
                     path = Path(root, name)
                     _require_plain(path)
                     found.append(path.relative_to(folder).as_posix())
-        self.names: Sequence[str] = sorted(found)
-        self.empty_folders = _empty_folders(folder, self.names)
+        only = _only_folder(found)
+        self._folder = folder / only
+        self.origin = str(self._folder)
+        self.names: Sequence[str] = sorted(name.removeprefix(only) for name in found)
+        self.empty_folders = _empty_folders(self.names, seen, only)
 
     def read(self, name: str) -> bytes:
         """See `FileTree`."""
         return (self._folder / name).read_bytes()
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise DataError(f"{printable(str(error.filename))} cannot be read: {error.strerror}", "give it read permission")
 
 
 def _require_plain(path: Path) -> None:
@@ -84,17 +101,21 @@ def _require_plain(path: Path) -> None:
         raise DataError(f"{printable(str(path))} is no plain file", "take it away")
 
 
-def _empty_folders(folder: Path, names: Sequence[str]) -> list[str]:
-    """Folders at the top (or below a split's folder) that hold no file that counts."""
-    used = {PurePosixPath(*PurePosixPath(name).parts[:depth]).as_posix() for name in names for depth in (1, 2)}
-    tops = _folders_in(folder)
-    below = [f"{top}/{name}" for top in tops if top.lower() in SPLIT_FOLDERS for name in _folders_in(folder / top)]
-    candidates = [*(top for top in tops if top.lower() not in SPLIT_FOLDERS), *below]
-    return [name for name in candidates if name not in used]
+def _only_folder(names: Sequence[str]) -> str:
+    """The single folder at the top that holds folders of files, with a slash; nothing where there are several."""
+    parts = [PurePosixPath(name).parts for name in names]
+    top = {found[0] for found in parts}
+    return f"{next(iter(top))}/" if len(top) == 1 and all(len(found) > 2 for found in parts) else ""
 
 
-def _folders_in(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _empty_folders(names: Sequence[str], folders: Collection[str], only: str) -> list[str]:
+    """Folders at the top (or below a split's folder) that hold no file that counts; `only` is left out of the names."""
+    used = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
+    inside = [name.removeprefix(only) for name in folders if f"{name}/" != only]
+    parts = {name: PurePosixPath(name).parts for name in inside}
+    splits = {name for name, found in parts.items() if len(found) == 1 and name.lower() in SPLIT_FOLDERS}
+    classes = {name for name, found in parts.items() if len(found) == 1 or (len(found) == 2 and found[0] in splits)}
+    return sorted(classes - splits - used)
 
 
 class ZipTree:
@@ -112,36 +133,45 @@ class ZipTree:
         self.origin = str(path)
         self._path = path
         self._local = threading.local()
+        _require_plain(path)
         try:
             with zipfile.ZipFile(path) as archive:
                 entries = archive.infolist()
-        except (OSError, zipfile.BadZipFile, ValueError) as error:
+        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise DataError(f"{path} cannot be read as .zip: {error}", "make it again") from error
         kept: dict[str, zipfile.ZipInfo] = {}
+        folders: set[str] = set()
         for entry in entries:
             _require_safe(path, entry)
-            parts = PurePosixPath(entry.filename).parts
-            hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
-            if not entry.is_dir() and not hidden and entry.filename.lower().endswith(tuple(endings)):
-                kept[entry.filename] = entry
-        top = {PurePosixPath(name).parts[0] for name in kept if len(PurePosixPath(name).parts) > 1}
-        only = f"{next(iter(top))}/" if len(top) == 1 and all(len(PurePosixPath(n).parts) > 2 for n in kept) else ""
+            place = PurePosixPath(entry.filename)
+            if any(part.startswith((".", "__MACOSX")) for part in place.parts):
+                continue
+            folders |= {parent.as_posix() for parent in (place / "x" if entry.is_dir() else place).parents} - {"."}
+            if not entry.is_dir() and entry.filename.lower().endswith(tuple(endings)):
+                kept[place.as_posix()] = entry
+        only = _only_folder(list(kept))
         self._entries = {name.removeprefix(only): entry for name, entry in kept.items()}
         self.names: Sequence[str] = sorted(self._entries)
-        folders = {entry.filename.removeprefix(only).rstrip("/") for entry in entries if entry.is_dir()}
-        used = {parent.as_posix() for name in self.names for parent in PurePosixPath(name).parents}
-        empty = {name for name in folders - used if name and name != only.rstrip("/")}
-        self.empty_folders = sorted(name for name in empty if not name.startswith((".", "__MACOSX")))
+        self.empty_folders = _empty_folders(self.names, folders, only)
 
     def read(self, name: str) -> bytes:
         """See `FileTree`; every thread has a handle of its own, because they share none safely."""
         if not hasattr(self._local, "archive"):
             self._local.archive = zipfile.ZipFile(self._path)
+        entry = self._entries[name]
         try:
-            data: bytes = self._local.archive.read(self._entries[name])
-            return data
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+            with self._local.archive.open(entry) as file:
+                # Not all that there is: it can be more than the .zip says, and fill the memory.
+                data: bytes = file.read(entry.file_size + 1)
+        except _DAMAGES as error:
             raise OSError(f"damaged in the .zip: {error}") from error
+        if len(data) != entry.file_size:
+            raise OSError(f"damaged in the .zip: {len(data):,} of {entry.file_size:,} bytes")
+        return data
+
+
+_DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, RuntimeError, EOFError, ValueError)
+"""What `zipfile` and its decompressors raise for damaged bytes; NotImplementedError is a RuntimeError."""
 
 
 def _require_safe(path: Path, entry: zipfile.ZipInfo) -> None:
@@ -214,7 +244,7 @@ def labelled_files(
         group: pattern whose first group is the group.
 
     Raises:
-        DataError: if a file has no label or no group, or a class stands in the test set only.
+        DataError: if a file has no label or no group, or a label cannot be text.
     """
     trees = [open_tree(path, endings, what) for path in paths.values()]
     files: list[tuple[int, str]] = []
@@ -250,12 +280,14 @@ def _split_folders(names: Sequence[str]) -> dict[str, str]:
 
 
 def _label(name: str, inside: str, pattern: str | None, shown: str) -> str:
-    if pattern:
-        return _matched(pattern, name, "label", shown)
     parts = PurePosixPath(inside).parts
-    if len(parts) < 2:
+    if not pattern and len(parts) < 2:
         raise DataError(f"{shown} lies in no folder of a class", "put it into one, or set data.source.label")
-    return parts[0]
+    label = _matched(pattern, name, "label", shown) if pattern else parts[0]
+    # It becomes a line of labels.txt and a text in JSON; a file's name need not.
+    if len(label.splitlines()) != 1 or any("\ud800" <= character <= "\udfff" for character in label):
+        raise DataError(f"{shown}: {printable(label)!r} cannot be a label", "use one line of UTF-8 text")
+    return label
 
 
 def _matched(pattern: str, name: str, what: str, shown: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +56,16 @@ def load_images(
             they are decoded.
     """
     files = labelled_files(paths, ENDINGS["images"], "images", label=label, group=group)
-    first = _first_headers(files)
-    gray = all(header.gray for header in first)
-    mode = "L" if color == "gray" or (color is None and gray) else "RGB"
-    decode = _decoder(files, size, resize, mode, first[0], may_be_colored=color is not None or mode == "RGB")
-    images = FileArray(len(files.files), decode, (*(size or first[0].size), len(mode)), np.uint8, files.names)
+    look = _first_look(files)
+    mode = "L" if color == "gray" or (color is None and look.num_gray == look.num_files) else "RGB"
+    if color is None and 0 < look.num_gray < look.num_files:
+        logger.info(
+            "%d of the first %d images are gray, others in color: all are taken as rgb (data.source.color)",
+            look.num_gray,
+            look.num_files,
+        )
+    decode = _decoder(files, size, resize, mode, look, may_be_colored=color is not None or mode == "RGB")
+    images = FileArray(len(files.files), decode, (*(size or look.size), len(mode)), np.uint8, files.names)
     return checked_source(
         str(paths[""]),
         {"image": images},
@@ -75,46 +81,71 @@ def load_images(
 def image_sizes(path: Path, *, label: str | None = None) -> list[tuple[int, int]]:
     """Height and width of every image of a folder or .zip that can be read, without decoding it."""
     files = labelled_files({"": path}, ENDINGS["images"], "images", label=label, group=None)
-    return [header.size for header in _first_headers(files, most=len(files.files))]
+    sizes = []
+    for position in range(len(files.files)):
+        try:
+            with _open(files.read(position)) as image:
+                sizes.append(_upright_size(image))
+        except (UnreadableError, OSError):
+            continue  # told when it is decoded
+    return sizes
 
 
 @dataclass(frozen=True)
-class _Header:
+class _Look:
+    """What the first headers tell: name, height and width of the first image, and how many are gray."""
+
     name: str
     size: tuple[int, int]
-    gray: bool
+    num_files: int
+    num_gray: int
 
 
 LOOKED_AT = 256
 """Files whose headers are read first, to tell size and color: all of them would cost half of the decoding."""
 
+_RAISED = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, RuntimeError,
+           AssertionError, struct.error)  # fmt: skip
+"""What Pillow raises for damaged bytes, as its formats invent it: found by changing bytes of whole files."""
 
-def _first_headers(files: LabelledFiles, most: int = LOOKED_AT) -> list[_Header]:
-    """Height and width of the first images that can be read, and whether they are gray.
+
+def _first_look(files: LabelledFiles) -> _Look:
+    """What the first images that can be read are; pixels are left undecoded, save those of the first.
 
     Raises:
         DataError: if none can be read.
     """
-    found: list[_Header] = []
+    name, size, modes = "", (0, 0), list[str]()
     for position in range(len(files.files)):
         try:
             with _open(files.read(position)) as image:
-                found.append(_Header(files.names[position], _upright_size(image), image.mode in _GRAY_MODES))
+                if not modes:
+                    name, size = files.names[position], _upright_size(image)
+                modes.append(image.mode)
         except (UnreadableError, OSError):
             continue  # told when it is decoded
-        if len(found) == most:
+        if len(modes) == LOOKED_AT:
             break
-    if not found:
+    if not modes:
         raise DataError(
             f"none of the {len(files.files)} images can be read (first: {files.names[0]})", "are they images?"
         )
-    return found
+    return _Look(name, size, len(modes), sum(mode in _GRAY_MODES for mode in modes))
 
 
 def _upright_size(image: Any) -> tuple[int, int]:
     """Height and width as a viewer shows it."""
-    lies_on_its_side = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return tuple(image.size) if lies_on_its_side else tuple(image.size[::-1])
+    return tuple(image.size) if _orientation(image) in (5, 6, 7, 8) else tuple(image.size[::-1])
+
+
+def _orientation(image: Any) -> Any:
+    """How a viewer turns it (Exif 2.32, tag 0x0112): 1 to 8; 1, as it is, where that is not said or is damaged."""
+    if image.format not in ("JPEG", "WEBP", "PNG", "MPO"):
+        return 1
+    try:
+        return image.getexif().get(0x0112, 1)
+    except _RAISED:
+        return 1  # the pixels can be whole; whether they are shows when they are decoded
 
 
 def _open(data: bytes) -> Any:
@@ -130,7 +161,7 @@ def _open(data: bytes) -> Any:
         image = pillow.open(io.BytesIO(data))
     except pillow.DecompressionBombError as error:
         raise UnreadableError(f"it is too large: {error}") from error
-    except (pillow.UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except _RAISED as error:
         raise UnreadableError("it is no image that can be read") from error
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableError(f"it is too large: {image.width}x{image.height} pixels")
@@ -142,7 +173,7 @@ def _decoder(
     size: tuple[int, int] | None,
     resize: Resize,
     mode: str,
-    first: _Header,
+    first: _Look,
     *,
     may_be_colored: bool,
 ) -> Callable[[int], Array]:
@@ -152,10 +183,10 @@ def _decoder(
         with _open(files.read(position)) as image:
             colored = image.mode not in _GRAY_MODES
             try:
-                ready = _converted(image, mode)
-            # Pillow's decoders raise what their formats invent: OSError for a truncated file, ValueError, SyntaxError.
-            except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+                image.load()  # here, not when its pixels are asked for: the file is closed by then
+            except _RAISED as error:
                 raise UnreadableError(f"it is damaged: {error}") from error
+            ready = _converted(image, mode)
         if colored and not may_be_colored:
             message = f"{files.names[position]} is in color, the first {LOOKED_AT} images are gray"
             raise DataError(message, "set data.source.color: rgb, or gray")
@@ -169,10 +200,17 @@ def _decoder(
     return decode
 
 
+_TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270",
+          7: "TRANSVERSE", 8: "ROTATE_90"}  # fmt: skip
+"""EXIF orientation to Pillow's name of what sets it upright, as in `PIL.ImageOps.exif_transpose`, which also writes the
+EXIF data anew, and fails where they are damaged."""
+
+
 def _converted(image: Any, mode: str) -> Any:
     """Upright, in 8 bits a channel, without transparency."""
-    if image.format in ("JPEG", "WEBP", "PNG", "MPO") and image.getexif().get(0x0112, 1) != 1:
-        image = extras.require("PIL.ImageOps").exif_transpose(image)
+    turn = _TURNS.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(extras.require("PIL.Image").Transpose[turn])
     if image.mode.startswith("I") or image.mode == "F":
         # 16 bits: Pillow's own conversion cuts them off at 255.
         values = np.asarray(image)

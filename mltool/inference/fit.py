@@ -55,7 +55,9 @@ def _require_known(info: InputInfo, values: Array, name_of: Callable[[int], str]
     flat = values.reshape(len(values), -1)
     empty = np.flatnonzero((flat == "").any(axis=1))
     if len(empty) and not info.missing:
-        raise DataError(f"{what!r} is missing in {_named(empty, name_of)}; training had a value everywhere", "fill it in")
+        raise DataError(
+            f"{what!r} is missing in {_named(empty, name_of)}; training had a value everywhere", "fill it in"
+        )
     if not info.categories:
         return
     unseen = ~np.isin(flat, ["", *info.categories])
@@ -82,7 +84,9 @@ def _require_in_range(info: InputInfo, array: ArrayLike, name_of: Callable[[int]
                 raise DataError(f"{what!r} is infinite in {_named(infinite + start, name_of)}", "clean the samples")
             holes = np.flatnonzero(np.isnan(flat).any(axis=1))
             if len(holes) and not info.missing:
-                message = f"{what!r} is missing (NaN) in {_named(holes + start, name_of)}; training had a value everywhere"
+                message = (
+                    f"{what!r} is missing (NaN) in {_named(holes + start, name_of)}; training had a value everywhere"
+                )
                 raise DataError(message, "fill it in")
         there = flat[~np.isnan(flat)] if part.dtype.kind == "f" else flat
         if there.size == 0:
@@ -96,10 +100,14 @@ def _require_in_range(info: InputInfo, array: ArrayLike, name_of: Callable[[int]
     trained = f"{info.minimum:.6g} to {info.maximum:.6g}"
     span = info.maximum - info.minimum
     if info.kind in ("image", "audio", "series") and span > 0 and 0 < most - least <= SMALL_SHARE * span:
-        logger.warning("%r lies in %.6g to %.6g, training in %s: scaled before? The model does that", what, least, most, trained)
+        logger.warning(
+            "%r lies in %.6g to %.6g, training in %s: scaled before? The model does that", what, least, most, trained
+        )
     elif outside:
         found = f"{outside} of {len(array)} samples"
-        logger.warning("%r is outside of the range of training (%s) in %s: %.6g to %.6g", what, trained, found, least, most)
+        logger.warning(
+            "%r is outside of the range of training (%s) in %s: %.6g to %.6g", what, trained, found, least, most
+        )
 
 
 def _named(rows: Sequence[int] | Array, name_of: Callable[[int], str]) -> str:
