@@ -1,12 +1,11 @@
 """Samples in a table: CSV, TSV or Parquet, a row a sample, an input a column."""
 
-import csv
 import difflib
 import keyword
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.columns import ColumnKind, Read, infer_kind, read_column
+from mltool.data.rows import RowNames, Rows, is_text
 from mltool.data.source import Array, Source, checked_source, joined_sources
+from mltool.data.text import MAX_TEXT_BYTES
 from mltool.errors import DataError
 
 logger = logging.getLogger("mltool")
@@ -72,7 +73,7 @@ def load_table(
     Raises:
         DataError: naming file, row or column, and the cure.
     """
-    special = {"weight": weight, "group": group, "split.column": split_column}
+    special = {"data.source.weight": weight, "data.source.group": group, "data.split.column": split_column}
     tables = {split: read_table(path, missing, separator) for split, path in paths.items()}
     plan = _plan(tables[""], target, inputs, kinds or {}, special)
     sources = {
@@ -89,10 +90,12 @@ class Table:
     Attributes:
         path: of the file.
         columns: by name: text with "" where missing, or numbers with NaN.
+        rows: where they stand in the file.
     """
 
     path: Path
     columns: Mapping[str, Array]
+    rows: Rows = field(repr=False)
 
     @property
     def num_rows(self) -> int:
@@ -121,20 +124,26 @@ def read_table(path: Path, missing: Sequence[str], separator: str | None) -> Tab
         separator: between fields of a text file; found when None.
 
     Raises:
-        DataError: if it is empty, damaged, ragged, no UTF-8, or names a column twice.
+        DataError: if it is empty, damaged, ragged, no UTF-8, names a column twice, or has cells that are no values.
     """
     if not path.is_file():
         raise DataError(f"{path} is no plain file", "name a .csv, .tsv or .parquet file")
-    arrow = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path, separator)
-    names = arrow.column_names
-    twice = sorted({name for name in names if names.count(name) > 1})
+    if path.suffix.lower() == ".parquet":
+        arrow, rows = _read_parquet(path), Rows(path, None)
+    else:
+        arrow, rows = _read_text(path, separator)
+    names = [name.strip() for name in arrow.column_names]
+    twice = sorted({name for name in names if names.count(name) > 1 and name})
     if twice:
         raise DataError(f"{path}: the column {twice[0]!r} stands twice in the header", "rename one of them")
-    if not all(name.strip() for name in names):
-        raise DataError(f"{path}: column {1 + [bool(n.strip()) for n in names].index(False)} has no name", "name it")
+    if not all(names):
+        raise DataError(f"{path}: column {names.index('') + 1} has no name", "name it")
     if arrow.num_rows == 0:
         raise DataError(f"{path} has a header and no rows", "it needs a row a sample")
-    return Table(path, {name: _cells(arrow.column(name), set(missing)) for name in names})
+    marks = set(missing)
+    return Table(
+        path, {name: _cells(path, name, cells, marks) for name, cells in zip(names, arrow.columns, strict=True)}, rows
+    )
 
 
 def _read_parquet(path: Path) -> Any:
@@ -145,14 +154,16 @@ def _read_parquet(path: Path) -> Any:
         raise DataError(f"{path} cannot be read as Parquet: {_first_line(error)}", "write it again") from error
 
 
-def _read_text(path: Path, separator: str | None) -> Any:
+def _read_text(path: Path, separator: str | None) -> tuple[Any, Rows]:
     """Every cell as text: what a column holds is decided by all of its rows, not by the first block."""
     pa, reader = extras.require("pyarrow"), extras.require("pyarrow.csv")
-    head = _head(path)
-    separator = separator or _separator(path, head)
-    names = next(csv.reader([head[0]], delimiter=separator))
+    separator = separator or _separator(path, _head(path))
+    rows = Rows(path, separator)
+    names = next(rows.records(), (1, []))[1]
+    if not all(is_text(name) for name in names):
+        raise _not_utf8(path, rows)
     try:
-        return reader.read_csv(
+        arrow = reader.read_csv(
             path,
             parse_options=reader.ParseOptions(delimiter=separator, newlines_in_values=True),
             convert_options=reader.ConvertOptions(
@@ -160,12 +171,48 @@ def _read_text(path: Path, separator: str | None) -> Any:
             ),
         )
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        reason = _first_line(error)
-        hint = "save it as UTF-8" if "UTF8" in reason or "UTF-8" in reason else _RAGGED if "Expected" in reason else ""
-        raise DataError(f"{path}: {reason}", hint or "save it as comma-separated UTF-8") from error
+        raise _reason(path, rows, _first_line(error)) from error
+    rows = Rows(path, separator, arrow.num_rows)
+    _require_closed_quote(path, rows, arrow)
+    return arrow, rows
 
 
-_RAGGED = "every row needs as many fields as the header; a field with a separator in it needs quotes"
+def _reason(path: Path, rows: Rows, told: str) -> DataError:
+    """What Arrow refused, with the line and the column, which it does not tell."""
+    if "Empty CSV" in told:  # a header without a line end
+        return DataError(f"{path} has a header and no rows", "it needs a row a sample")
+    if "UTF8" in told:
+        return _not_utf8(path, rows)
+    ragged = rows.first_ragged() if "Expected" in told else None
+    if ragged is None:
+        return DataError(f"{path}: {told}", "save it as comma-separated UTF-8")
+    line, found, wanted = ragged
+    return DataError(f"{path}, row {line}: {found} fields, the header has {wanted}", _RAGGED)
+
+
+def _not_utf8(path: Path, rows: Rows) -> DataError:
+    line, column = rows.first_undecodable() or (1, "column 1")
+    return DataError(f"{path}, row {line}: {column} is no UTF-8", "save the file as UTF-8")
+
+
+def _require_closed_quote(path: Path, rows: Rows, arrow: Any) -> None:
+    """A quote that is opened and never closed makes one cell of all rows below, and Arrow is content with it.
+
+    Raises:
+        DataError: naming the row in which it is opened.
+    """
+    last = str(arrow.columns[-1][-1].as_py()) if arrow.num_rows and arrow.num_columns else ""
+    if "\n" not in last and "\r" not in last:
+        return
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 1024, 0))
+        is_closed = file.read().rstrip(b" \t\r\n").endswith(b'"')
+    if not is_closed:
+        line = rows.line(arrow.num_rows - 1)
+        raise DataError(f"{path}, row {line}: a quote is opened and never closed", "close it, or double it")
+
+
+_RAGGED = "every row needs as many fields as the header; a field with a separator in it needs quotes, in pairs"
 
 
 def _head(path: Path) -> list[str]:
@@ -200,19 +247,38 @@ def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _cells(column: Any, missing: set[str]) -> Array:
-    """A column of Arrow as numpy: numbers as float64 with NaN, all else as text with ""."""
+def _cells(path: Path, name: str, column: Any, missing: set[str]) -> Array:
+    """A column of Arrow as numpy: numbers as float64 with NaN, all else as text with "".
+
+    Raises:
+        DataError: if its cells are lists, maps or bytes, or its texts are too long to be held.
+    """
     pa, compute = extras.require("pyarrow"), extras.require("pyarrow.compute")
     kind = column.type
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):
-        numbers: Array = column.cast(pa.float64()).to_numpy()
-        return numbers.astype(np.float64)
-    text = column if pa.types.is_string(kind) else column.cast(pa.string())
+        numbers: Array = column.cast(pa.float64()).to_numpy().astype(np.float64)
+        marks = [float(mark) for mark in missing if _is_finite(mark)]
+        return np.where(np.isin(numbers, marks), np.nan, numbers) if marks else numbers
+    try:
+        text = column.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: {name!r} holds {kind}", "numbers or text are expected: take it out") from error
     text = compute.utf8_trim_whitespace(compute.fill_null(text, ""))
-    marks = pa.array(sorted(missing - {""}), pa.string())
-    if len(marks):
-        text = compute.if_else(compute.is_in(text, value_set=marks), "", text)
+    words = pa.array(sorted(missing - {""}), pa.string())
+    if len(words):
+        text = compute.if_else(compute.is_in(text, value_set=words), "", text)
+    longest = compute.max(compute.utf8_length(text)).as_py() or 0
+    if 4 * longest * len(text) > MAX_TEXT_BYTES:
+        message = f"{path}: a text of {name!r} has {longest:,} characters: too long beside {len(text):,} rows"
+        raise DataError(message, "cut long texts into several rows")
     return np.asarray(text.to_numpy(zero_copy_only=False), dtype=np.str_)
+
+
+def _is_finite(mark: str) -> bool:
+    try:
+        return bool(np.isfinite(float(mark)))
+    except ValueError:
+        return False
 
 
 def _plan(
@@ -228,7 +294,7 @@ def _plan(
     table.column(found, "data.source.target")
     for key, named in special.items():
         if named is not None:
-            table.column(named, f"data.{key}")
+            table.column(named, key)
     taken = {found, *(name for name in special.values() if name is not None)}
     if inputs is not None:
         for input_name, column in inputs.items():
@@ -284,14 +350,14 @@ def _source(
             f"{table.path} has no column {lacking[0]!r}, {first.path.name} has", "give both the same header"
         )
     targets = _targets(table, plan.target, is_regression)
-    read = Read(str(table.path))
+    read = _read_of(table, _WORDS_AS_NUMBERS)
     inputs = {
         name: read_column(read, column, table.columns[column], plan.kinds[column])
         for name, column in plan.inputs.items()
     }
-    weights = special["weight"]
-    split = special["split.column"]
-    group = special["group"]
+    weights = special["data.source.weight"]
+    split = special["data.split.column"]
+    group = special["data.source.group"]
     return checked_source(
         str(table.path),
         inputs,
@@ -301,31 +367,42 @@ def _source(
         originals={name: column for name, column in plan.inputs.items() if name != column},
         groups=np.asarray(table.column(group, "data.source.group"), np.str_) if group else None,
         weights=_weights(table, weights) if weights else None,
-        names=RowNames(table.path.name, table.num_rows),
+        names=RowNames(table.path.name, table.rows, table.num_rows),
         target_name=plan.target,
     )
+
+
+_WORDS_AS_NUMBERS = "data.source.missing takes markers; data.source.columns takes {{{name}: category}}"
+"""What to do where a word stands among numbers."""
+
+
+def _read_of(table: Table, hint: str) -> Read:
+    return Read(str(table.path), table.rows.line, hint)
 
 
 def _targets(table: Table, name: str, is_regression: bool) -> Array:
     cells = table.column(name, "data.source.target")
     empty = np.isnan(cells) if cells.dtype.kind == "f" else cells == ""
     if empty.any():
-        rows = f"{int(empty.sum())} rows have no {name!r} (first: row {int(np.flatnonzero(empty)[0]) + 2})"
+        rows = f"{int(empty.sum())} rows have no {name!r} (first: row {table.rows.line(int(np.flatnonzero(empty)[0]))})"
         raise DataError(f"{table.path}: {rows}", "fill them in, or take the rows out")
     if is_regression:
-        return read_column(Read(str(table.path)), name, cells, "number").astype(np.float32)
-    if cells.dtype.kind == "f" and (cells == np.round(cells)).all():
+        read = _read_of(table, "mend it, or use a loss of classes")
+        return read_column(read, name, cells, "number").astype(np.float32)
+    if cells.dtype.kind == "f" and np.isfinite(cells).all() and (cells == np.round(cells)).all():
         return cells.astype(np.int64)
     return cells
 
 
 def _weights(table: Table, name: str) -> Array:
-    weights = read_column(Read(str(table.path)), name, table.column(name, "data.source.weight"), "number").reshape(-1)
+    read = _read_of(table, "a weight is 0 or more")
+    weights = read_column(read, name, table.column(name, "data.source.weight"), "number").reshape(-1)
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
-        row = int(np.flatnonzero(bad)[0]) + 2
+        row = int(np.flatnonzero(bad)[0])
+        found = "missing" if np.isnan(weights[row]) else weights[row]
         raise DataError(
-            f"{table.path}, row {row}: the weight in {name!r} is {weights[row - 2]}", "0 or more is expected"
+            f"{table.path}, row {table.rows.line(row)}: the weight in {name!r} is {found}", "0 or more is expected"
         )
     return weights.astype(np.float32)
 
@@ -336,25 +413,7 @@ def _given(table: Table, name: str) -> dict[str, Array]:
     if (words == "").any():
         row = int(np.flatnonzero(words == "")[0])
         raise DataError(
-            f"{table.path}, row {row + 2}: {name!r} is {str(cells[row])!r}", "train, validation or test is expected"
+            f"{table.path}, row {table.rows.line(row)}: {name!r} is {str(cells[row])!r}",
+            "train, validation or test is expected",
         )
     return {word: np.flatnonzero(words == word) for word in ("train", "validation", "test") if (words == word).any()}
-
-
-class RowNames(Sequence[str]):
-    """What rows are called in messages, as an editor counts lines: the first below the header is row 2."""
-
-    def __init__(self, file: str, count: int) -> None:
-        self._file, self._count = file, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, position: Any) -> Any:
-        """The name of a row, or of those of a slice."""
-        if isinstance(position, slice):
-            return [self[index] for index in range(*position.indices(self._count))]
-        return f"{self._file} row {int(position) + 2}"
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[index] for index in range(self._count))
