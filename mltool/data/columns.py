@@ -1,6 +1,7 @@
 """What a column of a table holds, and its values as a model takes them."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,9 +27,13 @@ class Read:
 
     Attributes:
         origin: for messages.
+        line: of a row in the file, for messages.
+        hint: what to do about a cell that is no number; `{name}` stands for the column.
     """
 
     origin: str
+    line: Callable[[int], int]
+    hint: str
 
 
 def infer_kind(name: str, cells: Array) -> ColumnKind:
@@ -98,7 +103,7 @@ def read_column(read: Read, name: str, cells: Array, kind: ColumnKind) -> Array:
     if infinite.any():
         row = int(np.flatnonzero(infinite)[0])
         raise DataError(
-            f"{read.origin}, row {row + 2}: {name!r} is {cells[row].item()!r}", "a finite number is expected"
+            f"{read.origin}, row {read.line(row)}: {name!r} is {cells[row].item()!r}", "a finite number is expected"
         )
     return numbers.astype(np.float32)
 
@@ -115,10 +120,8 @@ def _numbers(read: Read, name: str, cells: Array) -> Array:
         return filled.astype(np.float64)
     except ValueError:
         row = next(index for index, cell in enumerate(filled.tolist()) if not _is_number(cell))
-        message = f"{read.origin}, row {row + 2}: {name!r} is {cells[row].item()!r}, a number is expected"
-        raise DataError(
-            message, f"data.source.missing takes markers; columns: {{{name}: category}} takes words"
-        ) from None
+        message = f"{read.origin}, row {read.line(row)}: {name!r} is {cells[row].item()!r}, a number is expected"
+        raise DataError(message, read.hint.format(name=name)) from None
 
 
 def _is_number(cell: str) -> bool:

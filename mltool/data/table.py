@@ -1,20 +1,18 @@
 """Samples in a table: CSV, TSV or Parquet, a row a sample, an input a column."""
 
-import csv
-import difflib
 import keyword
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mltool import extras
 from mltool.data.columns import ColumnKind, Read, infer_kind, read_column
+from mltool.data.rows import RowNames
 from mltool.data.source import Array, Source, checked_source, joined_sources
+from mltool.data.table_file import Table, read_table
 from mltool.errors import DataError
 
 logger = logging.getLogger("mltool")
@@ -72,7 +70,7 @@ def load_table(
     Raises:
         DataError: naming file, row or column, and the cure.
     """
-    special = {"weight": weight, "group": group, "split.column": split_column}
+    special = {"data.source.weight": weight, "data.source.group": group, "data.split.column": split_column}
     tables = {split: read_table(path, missing, separator) for split, path in paths.items()}
     plan = _plan(tables[""], target, inputs, kinds or {}, special)
     sources = {
@@ -80,139 +78,6 @@ def load_table(
         for split, table in tables.items()
     }
     return sources[""] if len(sources) == 1 else joined_sources(sources)
-
-
-@dataclass(frozen=True)
-class Table:
-    """The cells of a file.
-
-    Attributes:
-        path: of the file.
-        columns: by name: text with "" where missing, or numbers with NaN.
-    """
-
-    path: Path
-    columns: Mapping[str, Array]
-
-    @property
-    def num_rows(self) -> int:
-        """Rows, without the header."""
-        return len(next(iter(self.columns.values())))
-
-    def column(self, name: str, what: str) -> Array:
-        """The cells of a column.
-
-        Raises:
-            DataError: if there is none of this name.
-        """
-        if name not in self.columns:
-            close = difflib.get_close_matches(name, list(self.columns), n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(self.columns)}"
-            raise DataError(f"{self.path} has no column {name!r}, which {what} names", hint)
-        return self.columns[name]
-
-
-def read_table(path: Path, missing: Sequence[str], separator: str | None) -> Table:
-    """The cells of a CSV, TSV or Parquet file.
-
-    Args:
-        path: of the file.
-        missing: markers of missing values; they read as "" or NaN.
-        separator: between fields of a text file; found when None.
-
-    Raises:
-        DataError: if it is empty, damaged, ragged, no UTF-8, or names a column twice.
-    """
-    if not path.is_file():
-        raise DataError(f"{path} is no plain file", "name a .csv, .tsv or .parquet file")
-    arrow = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path, separator)
-    names = arrow.column_names
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: the column {twice[0]!r} stands twice in the header", "rename one of them")
-    if not all(name.strip() for name in names):
-        raise DataError(f"{path}: column {1 + [bool(n.strip()) for n in names].index(False)} has no name", "name it")
-    if arrow.num_rows == 0:
-        raise DataError(f"{path} has a header and no rows", "it needs a row a sample")
-    return Table(path, {name: _cells(arrow.column(name), set(missing)) for name in names})
-
-
-def _read_parquet(path: Path) -> Any:
-    pa = extras.require("pyarrow")
-    try:
-        return extras.require("pyarrow.parquet").read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {_first_line(error)}", "write it again") from error
-
-
-def _read_text(path: Path, separator: str | None) -> Any:
-    """Every cell as text: what a column holds is decided by all of its rows, not by the first block."""
-    pa, reader = extras.require("pyarrow"), extras.require("pyarrow.csv")
-    head = _head(path)
-    separator = separator or _separator(path, head)
-    names = next(csv.reader([head[0]], delimiter=separator))
-    try:
-        return reader.read_csv(
-            path,
-            parse_options=reader.ParseOptions(delimiter=separator, newlines_in_values=True),
-            convert_options=reader.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-            ),
-        )
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        reason = _first_line(error)
-        hint = "save it as UTF-8" if "UTF8" in reason or "UTF-8" in reason else _RAGGED if "Expected" in reason else ""
-        raise DataError(f"{path}: {reason}", hint or "save it as comma-separated UTF-8") from error
-
-
-_RAGGED = "every row needs as many fields as the header; a field with a separator in it needs quotes"
-
-
-def _head(path: Path) -> list[str]:
-    """The first lines.
-
-    Raises:
-        DataError: if there are none, or they are no UTF-8 text.
-    """
-    with path.open("rb") as file:
-        block = file.read(65536)
-    if not block.strip():
-        raise DataError(f"{path} is empty", "it needs a header, and a row a sample")
-    if b"\0" in block:
-        raise DataError(f"{path} is no text file: it holds zero bytes", "save it as UTF-8 .csv, or as .parquet")
-    text = block.decode("utf-8-sig", errors="ignore")
-    lines = text.splitlines()
-    return lines[:-1] if len(lines) > 2 else lines
-
-
-def _separator(path: Path, head: Sequence[str]) -> str:
-    """The separator of a file: a tab in a .tsv; else the one of `, ; tab |` that the header has most often."""
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    counts = {mark: head[0].count(mark) for mark in (",", ";", "\t", "|")}
-    best = max(counts, key=lambda mark: counts[mark])
-    if counts[best] and best != ",":
-        logger.info("%s: fields are separated by %r (data.source.separator says another)", path, best)
-    return best if counts[best] else ","
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _cells(column: Any, missing: set[str]) -> Array:
-    """A column of Arrow as numpy: numbers as float64 with NaN, all else as text with ""."""
-    pa, compute = extras.require("pyarrow"), extras.require("pyarrow.compute")
-    kind = column.type
-    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
-        numbers: Array = column.cast(pa.float64()).to_numpy()
-        return numbers.astype(np.float64)
-    text = column if pa.types.is_string(kind) else column.cast(pa.string())
-    text = compute.utf8_trim_whitespace(compute.fill_null(text, ""))
-    marks = pa.array(sorted(missing - {""}), pa.string())
-    if len(marks):
-        text = compute.if_else(compute.is_in(text, value_set=marks), "", text)
-    return np.asarray(text.to_numpy(zero_copy_only=False), dtype=np.str_)
 
 
 def _plan(
@@ -228,7 +93,7 @@ def _plan(
     table.column(found, "data.source.target")
     for key, named in special.items():
         if named is not None:
-            table.column(named, f"data.{key}")
+            table.column(named, key)
     taken = {found, *(name for name in special.values() if name is not None)}
     if inputs is not None:
         for input_name, column in inputs.items():
@@ -284,14 +149,14 @@ def _source(
             f"{table.path} has no column {lacking[0]!r}, {first.path.name} has", "give both the same header"
         )
     targets = _targets(table, plan.target, is_regression)
-    read = Read(str(table.path))
+    read = _read_of(table, _WORDS_AS_NUMBERS)
     inputs = {
         name: read_column(read, column, table.columns[column], plan.kinds[column])
         for name, column in plan.inputs.items()
     }
-    weights = special["weight"]
-    split = special["split.column"]
-    group = special["group"]
+    weights = special["data.source.weight"]
+    split = special["data.split.column"]
+    group = special["data.source.group"]
     return checked_source(
         str(table.path),
         inputs,
@@ -301,31 +166,42 @@ def _source(
         originals={name: column for name, column in plan.inputs.items() if name != column},
         groups=np.asarray(table.column(group, "data.source.group"), np.str_) if group else None,
         weights=_weights(table, weights) if weights else None,
-        names=RowNames(table.path.name, table.num_rows),
+        names=RowNames(table.path.name, table.rows, table.num_rows),
         target_name=plan.target,
     )
+
+
+_WORDS_AS_NUMBERS = "data.source.missing takes markers; data.source.columns takes {{{name}: category}}"
+"""What to do where a word stands among numbers."""
+
+
+def _read_of(table: Table, hint: str) -> Read:
+    return Read(str(table.path), table.rows.line, hint)
 
 
 def _targets(table: Table, name: str, is_regression: bool) -> Array:
     cells = table.column(name, "data.source.target")
     empty = np.isnan(cells) if cells.dtype.kind == "f" else cells == ""
     if empty.any():
-        rows = f"{int(empty.sum())} rows have no {name!r} (first: row {int(np.flatnonzero(empty)[0]) + 2})"
+        rows = f"{int(empty.sum())} rows have no {name!r} (first: row {table.rows.line(int(np.flatnonzero(empty)[0]))})"
         raise DataError(f"{table.path}: {rows}", "fill them in, or take the rows out")
     if is_regression:
-        return read_column(Read(str(table.path)), name, cells, "number").astype(np.float32)
-    if cells.dtype.kind == "f" and (cells == np.round(cells)).all():
+        read = _read_of(table, "mend it, or use a loss of classes")
+        return read_column(read, name, cells, "number").astype(np.float32)
+    if cells.dtype.kind == "f" and np.isfinite(cells).all() and (cells == np.round(cells)).all():
         return cells.astype(np.int64)
     return cells
 
 
 def _weights(table: Table, name: str) -> Array:
-    weights = read_column(Read(str(table.path)), name, table.column(name, "data.source.weight"), "number").reshape(-1)
+    read = _read_of(table, "a weight is 0 or more")
+    weights = read_column(read, name, table.column(name, "data.source.weight"), "number").reshape(-1)
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
-        row = int(np.flatnonzero(bad)[0]) + 2
+        row = int(np.flatnonzero(bad)[0])
+        found = "missing" if np.isnan(weights[row]) else weights[row]
         raise DataError(
-            f"{table.path}, row {row}: the weight in {name!r} is {weights[row - 2]}", "0 or more is expected"
+            f"{table.path}, row {table.rows.line(row)}: the weight in {name!r} is {found}", "0 or more is expected"
         )
     return weights.astype(np.float32)
 
@@ -336,25 +212,7 @@ def _given(table: Table, name: str) -> dict[str, Array]:
     if (words == "").any():
         row = int(np.flatnonzero(words == "")[0])
         raise DataError(
-            f"{table.path}, row {row + 2}: {name!r} is {str(cells[row])!r}", "train, validation or test is expected"
+            f"{table.path}, row {table.rows.line(row)}: {name!r} is {str(cells[row])!r}",
+            "train, validation or test is expected",
         )
     return {word: np.flatnonzero(words == word) for word in ("train", "validation", "test") if (words == word).any()}
-
-
-class RowNames(Sequence[str]):
-    """What rows are called in messages, as an editor counts lines: the first below the header is row 2."""
-
-    def __init__(self, file: str, count: int) -> None:
-        self._file, self._count = file, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, position: Any) -> Any:
-        """The name of a row, or of those of a slice."""
-        if isinstance(position, slice):
-            return [self[index] for index in range(*position.indices(self._count))]
-        return f"{self._file} row {int(position) + 2}"
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[index] for index in range(self._count))

@@ -1,0 +1,216 @@
+"""The cells of a table file, CSV, TSV or Parquet, by column: numbers with NaN, or text with ""."""
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mltool import extras
+from mltool.data.rows import Rows, is_text
+from mltool.data.source import Array
+from mltool.data.text import MAX_TEXT_BYTES
+from mltool.errors import DataError
+
+logger = logging.getLogger("mltool")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The cells of a file.
+
+    Attributes:
+        path: of the file.
+        columns: by name: text with "" where missing, or numbers with NaN.
+        rows: where they stand in the file.
+    """
+
+    path: Path
+    columns: Mapping[str, Array]
+    rows: Rows = field(repr=False)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows, without the header."""
+        return len(next(iter(self.columns.values())))
+
+    def column(self, name: str, what: str) -> Array:
+        """The cells of a column.
+
+        Raises:
+            DataError: if there is none of this name.
+        """
+        if name not in self.columns:
+            close = difflib.get_close_matches(name, list(self.columns), n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(self.columns)}"
+            raise DataError(f"{self.path} has no column {name!r}, which {what} names", hint)
+        return self.columns[name]
+
+
+def read_table(path: Path, missing: Sequence[str], separator: str | None) -> Table:
+    """The cells of a CSV, TSV or Parquet file.
+
+    Args:
+        path: of the file.
+        missing: markers of missing values; they read as "" or NaN.
+        separator: between fields of a text file; found when None.
+
+    Raises:
+        DataError: if it is empty, damaged, ragged, no UTF-8, names a column twice, or has cells that are no values.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is no plain file", "name a .csv, .tsv or .parquet file")
+    if path.suffix.lower() == ".parquet":
+        arrow, rows = _read_parquet(path), Rows(path, None)
+    else:
+        arrow, rows = _read_text(path, separator)
+    names = [name.strip() for name in arrow.column_names]
+    twice = sorted({name for name in names if names.count(name) > 1 and name})
+    if twice:
+        raise DataError(f"{path}: the column {twice[0]!r} stands twice in the header", "rename one of them")
+    if not all(names):
+        raise DataError(f"{path}: column {names.index('') + 1} has no name", "name it")
+    if arrow.num_rows == 0:
+        raise DataError(f"{path} has a header and no rows", "it needs a row a sample")
+    marks = set(missing)
+    return Table(
+        path, {name: _cells(path, name, cells, marks) for name, cells in zip(names, arrow.columns, strict=True)}, rows
+    )
+
+
+def _read_parquet(path: Path) -> Any:
+    pa = extras.require("pyarrow")
+    try:
+        return extras.require("pyarrow.parquet").read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {_first_line(error)}", "write it again") from error
+
+
+def _read_text(path: Path, separator: str | None) -> tuple[Any, Rows]:
+    """Every cell as text: what a column holds is decided by all of its rows, not by the first block."""
+    pa, reader = extras.require("pyarrow"), extras.require("pyarrow.csv")
+    separator = separator or _separator(path, _head(path))
+    rows = Rows(path, separator)
+    names = next(rows.records(), (1, []))[1]
+    if not all(is_text(name) for name in names):
+        raise _not_utf8(path, rows)
+    try:
+        arrow = reader.read_csv(
+            path,
+            parse_options=reader.ParseOptions(delimiter=separator, newlines_in_values=True),
+            convert_options=reader.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+            ),
+        )
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+        raise _reason(path, rows, _first_line(error)) from error
+    rows = Rows(path, separator, arrow.num_rows)
+    _require_closed_quote(path, rows, arrow)
+    return arrow, rows
+
+
+def _reason(path: Path, rows: Rows, told: str) -> DataError:
+    """What Arrow refused, with the line and the column, which it does not tell."""
+    if "Empty CSV" in told:  # a header without a line end
+        return DataError(f"{path} has a header and no rows", "it needs a row a sample")
+    if "UTF8" in told:
+        return _not_utf8(path, rows)
+    ragged = rows.first_ragged() if "Expected" in told else None
+    if ragged is None:
+        return DataError(f"{path}: {told}", "save it as comma-separated UTF-8")
+    line, found, wanted = ragged
+    return DataError(f"{path}, row {line}: {found} fields, the header has {wanted}", _RAGGED)
+
+
+def _not_utf8(path: Path, rows: Rows) -> DataError:
+    line, column = rows.first_undecodable() or (1, "column 1")
+    return DataError(f"{path}, row {line}: {column} is no UTF-8", "save the file as UTF-8")
+
+
+def _require_closed_quote(path: Path, rows: Rows, arrow: Any) -> None:
+    """A quote that is opened and never closed makes one cell of all rows below, and Arrow is content with it.
+
+    Raises:
+        DataError: naming the row in which it is opened.
+    """
+    last = str(arrow.columns[-1][-1].as_py()) if arrow.num_rows and arrow.num_columns else ""
+    if "\n" not in last and "\r" not in last:
+        return
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 1024, 0))
+        is_closed = file.read().rstrip(b" \t\r\n").endswith(b'"')
+    if not is_closed:
+        line = rows.line(arrow.num_rows - 1)
+        raise DataError(f"{path}, row {line}: a quote is opened and never closed", "close it, or double it")
+
+
+_RAGGED = "every row needs as many fields as the header; a field with a separator in it needs quotes, in pairs"
+
+
+def _head(path: Path) -> list[str]:
+    """The first lines.
+
+    Raises:
+        DataError: if there are none, or they are no UTF-8 text.
+    """
+    with path.open("rb") as file:
+        block = file.read(65536)
+    if not block.strip():
+        raise DataError(f"{path} is empty", "it needs a header, and a row a sample")
+    if b"\0" in block:
+        raise DataError(f"{path} is no text file: it holds zero bytes", "save it as UTF-8 .csv, or as .parquet")
+    text = block.decode("utf-8-sig", errors="ignore")
+    lines = text.splitlines()
+    return lines[:-1] if len(lines) > 2 else lines
+
+
+def _separator(path: Path, head: Sequence[str]) -> str:
+    """The separator of a file: a tab in a .tsv; else the one of `, ; tab |` that the header has most often."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    counts = {mark: head[0].count(mark) for mark in (",", ";", "\t", "|")}
+    best = max(counts, key=lambda mark: counts[mark])
+    if counts[best] and best != ",":
+        logger.info("%s: fields are separated by %r (data.source.separator says another)", path, best)
+    return best if counts[best] else ","
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _cells(path: Path, name: str, column: Any, missing: set[str]) -> Array:
+    """A column of Arrow as numpy: numbers as float64 with NaN, all else as text with "".
+
+    Raises:
+        DataError: if its cells are lists, maps or bytes, or its texts are too long to be held.
+    """
+    pa, compute = extras.require("pyarrow"), extras.require("pyarrow.compute")
+    kind = column.type
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        numbers: Array = column.cast(pa.float64()).to_numpy().astype(np.float64)
+        marks = [float(mark) for mark in missing if _is_finite(mark)]
+        return np.where(np.isin(numbers, marks), np.nan, numbers) if marks else numbers
+    try:
+        text = column.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: {name!r} holds {kind}", "numbers or text are expected: take it out") from error
+    text = compute.utf8_trim_whitespace(compute.fill_null(text, ""))
+    words = pa.array(sorted(missing - {""}), pa.string())
+    if len(words):
+        text = compute.if_else(compute.is_in(text, value_set=words), "", text)
+    longest = compute.max(compute.utf8_length(text)).as_py() or 0
+    if 4 * longest * len(text) > MAX_TEXT_BYTES:
+        message = f"{path}: a text of {name!r} has {longest:,} characters: too long beside {len(text):,} rows"
+        raise DataError(message, "cut long texts into several rows")
+    return np.asarray(text.to_numpy(zero_copy_only=False), dtype=np.str_)
+
+
+def _is_finite(mark: str) -> bool:
+    try:
+        return bool(np.isfinite(float(mark)))
+    except ValueError:
+        return False
