@@ -7,7 +7,7 @@ import typer
 
 from mltool import console
 from mltool.cli.options import ArtifactArgument, examples, verb
-from mltool.errors import ArtifactError, DataError, UsageError
+from mltool.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
     from mltool.runs.input_schema import InputSchema
@@ -17,6 +17,7 @@ SETTINGS = examples(
     "mltool predict                                  test samples of the newest run",
     "mltool predict lite/int8.tflite --input new.npz  arrays named as the model's inputs",
     "mltool predict --input digits.npy --json",
+    "mltool predict --input people.csv               columns named as in training; others are left out",
 )
 
 Input = Annotated[
@@ -25,7 +26,7 @@ Input = Annotated[
         "--input",
         "-i",
         metavar="FILE",
-        help=".npz with an array for every input, or .npy for the only one.",
+        help="Samples: a .csv, .tsv or .parquet table, .npz with an array for every input, or .npy for the only one.",
         show_default=False,
     ),
 ]
@@ -33,22 +34,38 @@ Samples = Annotated[
     int, typer.Option("--samples", "-n", min=1, help="How many test samples to answer without --input.")
 ]
 
+Unseen = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unseen", help="Answer categories that training never saw, too: as one unknown, with a remark."
+    ),
+]
+
 
 @verb
-def command(artifact: ArtifactArgument = None, input_file: Input = None, samples: Samples = 10) -> None:
+def command(
+    artifact: ArtifactArgument = None, input_file: Input = None, samples: Samples = 10, allow_unseen: Unseen = False
+) -> None:
     """Answer samples with a run or an artifact.
 
     Samples are given raw: preprocessing is inside of every artifact. Without --input the test samples of the run are
-    answered, beside the truth; with a copied lite/ folder those in vectors.npz.
+    answered, beside the truth; with a copied lite/ folder those in vectors.npz. What training never saw (a missing
+    number, a category) is refused, and values outside of its range are told.
     """
     from mltool.runs.find import find_artifact
 
     run, path = find_artifact(artifact)
     schema = _schema(run, path)
-    batch, ids, truth = _read(input_file, schema) if input_file else _test_samples(run, path, schema, samples)
     from mltool.inference.predict import predict
 
-    result = predict(path, batch, schema)
+    if input_file:
+        from mltool.data.given import read_given
+
+        given = read_given(input_file, schema)
+        batch, ids, truth = given.inputs, given.numbers, None
+    else:
+        batch, ids, truth = _test_samples(run, path, schema, samples)
+    result = predict(path, batch, schema, allow_unseen=allow_unseen)
     key = "outputs" if schema is None or schema.task == "regression" else "probabilities"
     predictions = [
         {"id": number, "answer": answer, key: values.tolist()} | ({"truth": truth[index]} if truth else {})
@@ -83,31 +100,6 @@ def _schema(run: "Run | None", path: Path) -> "InputSchema | None":
         return run.input_schema
     lite = LiteFolder(path.parent)
     return lite.load_schema() if lite.input_file.is_file() else None
-
-
-def _read(file: Path, schema: "InputSchema | None") -> tuple[dict[str, Any], list[int], None]:
-    """Arrays of a file, and the numbers of its samples."""
-    import zipfile
-    import zlib
-
-    import numpy as np
-
-    try:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            batch = {schema.inputs[0].name if schema else "x": loaded}
-        else:
-            with loaded:
-                batch = dict(loaded)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{file} cannot be read: {error}", "give a .npz or .npy file of numpy") from error
-    if not batch or any(array.ndim == 0 for array in batch.values()):
-        raise DataError(f"{file} holds no arrays of samples", "the first axis of every array counts the samples")
-    # An image without its channel axis, as the sources take it.
-    for info in schema.inputs if schema else ():
-        if info.name in batch and info.shape[-1:] == (1,) and batch[info.name].shape[1:] == info.shape[:-1]:
-            batch[info.name] = batch[info.name][..., np.newaxis]
-    return batch, list(range(len(next(iter(batch.values()))))), None
 
 
 def _test_samples(

@@ -99,7 +99,8 @@ def read_column(read: Read, name: str, cells: Array, kind: ColumnKind) -> Array:
     if kind != "number":
         return cells if cells.dtype.kind == "U" else np.asarray([_as_text(value) for value in cells.tolist()])
     numbers = cells if cells.dtype.kind == "f" else _numbers(read, name, cells)
-    infinite = np.isinf(numbers.astype(np.float32))
+    with np.errstate(over="ignore"):  # what float32 cannot hold is told as infinite
+        infinite = np.isinf(numbers.astype(np.float32))
     if infinite.any():
         row = int(np.flatnonzero(infinite)[0])
         raise DataError(

@@ -11,6 +11,7 @@ import numpy as np
 from mltool.data.dataset import Dataset, Samples, open_dataset
 from mltool.errors import ArtifactError
 from mltool.evaluation.metrics import measure
+from mltool.inference.fit import require_fit
 from mltool.inference.open import open_predictor
 from mltool.inference.predictor import Array, Batch, Predictor
 from mltool.runs.atomic import finite, write_json, writing
@@ -99,6 +100,7 @@ def evaluate_predictor(run: Run, predictor: Predictor, samples: Samples, artifac
     """Measures an open predictor on samples of the test split."""
     spec: Spec = run.spec
     schema = run.input_schema
+    require_fit(samples.inputs, schema, allow_unseen=True)
     outputs = output_of(predictor, samples.inputs, schema, artifact)
     metrics = measure(spec.train.metrics, outputs, samples.targets, schema)
     return Evaluation(

@@ -14,6 +14,9 @@ logger = logging.getLogger("mltool")
 SMALL_SHARE = 0.02
 """Pixels or sound within so small a share of the range of training were scaled before: the model scales them itself."""
 
+SLACK = 0.1
+"""Numbers may lie outside of the range of training by this share of it: the next sample nearly always does a little."""
+
 MOST_NAMED = 3
 """Values or samples that a message names."""
 
@@ -93,8 +96,10 @@ def _require_in_range(info: InputInfo, array: ArrayLike, name_of: Callable[[int]
             continue
         least, most = min(least, float(there.min())), max(most, float(there.max()))
         if info.minimum is not None and info.maximum is not None:
+            slack = SLACK * (info.maximum - info.minimum)
             with np.errstate(invalid="ignore"):
-                outside += int(((flat < info.minimum) | (flat > info.maximum)).any(axis=1).sum())
+                beyond = (flat < info.minimum - slack) | (flat > info.maximum + slack)
+            outside += int(beyond.any(axis=1).sum())
     if info.minimum is None or info.maximum is None or least > most:
         return
     trained = f"{info.minimum:.6g} to {info.maximum:.6g}"

@@ -8,6 +8,7 @@ import numpy as np
 
 from mltool.errors import ArtifactError, DataError
 from mltool.inference.answers import decide, probabilities
+from mltool.inference.fit import require_fit
 from mltool.inference.open import open_predictor
 from mltool.inference.predictor import Array, Batch
 from mltool.runs.input_schema import InputSchema
@@ -30,25 +31,24 @@ class Prediction:
     answers: list[Any]
 
 
-def predict(artifact: Path, batch: Batch, schema: InputSchema | None) -> Prediction:
+def predict(artifact: Path, batch: Batch, schema: InputSchema | None, *, allow_unseen: bool = False) -> Prediction:
     """Runs an artifact on samples.
 
     Args:
         artifact: a `.keras` file, a SavedModel folder, a `.tflite` file.
         batch: every input by name, [samples, ...], as the user has them: preprocessing is inside of the artifact.
         schema: what the artifact takes and answers; without it the answers are the outputs themselves.
+        allow_unseen: categories that training had not are told, not refused.
 
     Raises:
         ArtifactError: if the artifact is missing or damaged, or does not answer with numbers.
-        DataError: if the samples do not fit the inputs, or hold NaN or infinity, of which integers know nothing.
+        DataError: if the samples do not fit the inputs and what training had there: see `fit.require_fit`.
     """
     arrays = {name: np.asarray(array) for name, array in batch.items()}
-    may_miss = {info.name for info in schema.inputs if info.missing} if schema else set()
-    for name, array in arrays.items():
-        bad = ~np.isfinite(array) if array.dtype.kind == "f" else np.zeros(1, bool)
-        if name in may_miss:
-            bad &= ~np.isnan(array)
-        if bad.any():
+    if schema is not None:
+        require_fit(arrays, schema, allow_unseen=allow_unseen)
+    for name, array in arrays.items() if schema is None else ():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError(f"input {name!r} holds NaN or infinity", "clean the samples")
     with open_predictor(artifact) as predictor:
         named = predictor.predict(arrays)

@@ -16,7 +16,8 @@ from mltool.data.images import image_sizes
 from mltool.data.kinds import ENDINGS, kind_at
 from mltool.data.open import build_source
 from mltool.data.source import Source
-from mltool.data.table import TARGET_NAMES, read_table
+from mltool.data.table import TARGET_NAMES
+from mltool.data.table_file import read_table
 from mltool.errors import DataError
 from mltool.runs.arrays import UNREADABLE_NPZ, read_npz
 from mltool.spec.data import DataSpec, Kind, SourceSpec

@@ -73,6 +73,7 @@ class InputSchema:
         labels: names of the classes, in the order of the outputs; empty for regression.
         preprocessing: the preprocessing layers, in the order of the model.
         scaled_output: whether the model ends in a layer that brings its answer to the units of the targets.
+        missing_markers: what stands for a missing value in a table; empty where the data are no table.
     """
 
     inputs: tuple[InputInfo, ...]
@@ -83,6 +84,7 @@ class InputSchema:
     labels: tuple[str, ...]
     preprocessing: tuple[PreprocessStep, ...] = ()
     scaled_output: bool = False
+    missing_markers: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The record as it is written."""
@@ -108,6 +110,7 @@ class InputSchema:
                 activation=document["activation"],
                 labels=tuple(document["labels"]),
                 scaled_output=bool(document["scaled_output"]),
+                missing_markers=tuple(document["missing_markers"]),
                 preprocessing=tuple(PreprocessStep(**step) for step in document["preprocessing"]),
             )
         except (KeyError, TypeError) as error:

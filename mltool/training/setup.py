@@ -268,6 +268,7 @@ def _class_weights(spec: Spec, data: Dataset, train: Samples) -> Array | None:
 def _input_schema(spec: Spec, setup: Setup) -> InputSchema:
     data = setup.data
     train = data.split("train")
+    kinds = set(data.source.kinds.values())
     scaled = any(layer.name == ORIGINAL_UNITS for layer in setup.loop.model.layers)
     return InputSchema(
         inputs=tuple(describe_input(name, train, data.source) for name in train.inputs),
@@ -277,5 +278,6 @@ def _input_schema(spec: Spec, setup: Setup) -> InputSchema:
         activation=output_kind(spec.train.loss),
         labels=data.labels,
         scaled_output=scaled,
+        missing_markers=tuple(spec.data.source.missing) if "number" in kinds or "category" in kinds else (),
         preprocessing=steps_of(setup.loop.model, [ORIGINAL_UNITS, *(layer.name for layer in spec.model.layers)]),
     )

@@ -194,7 +194,7 @@ REFUSED = {
     ),
     "ragged rows": (
         lambda: Path("t.csv").write_text("a,y\n1,2\n1,2,3\n") and "t.csv",
-        "Expected 2 columns, got 3",
+        "t.csv, row 3: 3 fields, the header has 2",
         4,
     ),
 }

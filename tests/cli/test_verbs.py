@@ -184,7 +184,12 @@ def test_the_command_line_knows_the_schemes_of_the_spec():
         ("x.npy", lambda p: np.save(p, np.float32(1)), 4, "holds no arrays of samples"),
         ("x.npy", lambda p: np.save(p, np.array([{}], dtype=object)), 4, "cannot be read"),
         ("x.npy", lambda p: p.write_bytes(b""), 4, "cannot be read"),
-        ("x.npy", lambda p: np.save(p, np.full((1, 8, 8, 1), np.nan)), 4, "holds NaN or infinity"),
+        (
+            "x.npy",
+            lambda p: np.save(p, np.full((1, 8, 8, 1), np.nan)),
+            4,
+            "'image' is missing (NaN) in sample 0; training had a value everywhere",
+        ),
         ("x.npy", lambda p: None, 4, "cannot be read"),
     ],
     ids=["a map, no channel axis", "one array", "another name", "a number", "objects", "empty", "NaN", "missing"],

@@ -105,7 +105,7 @@ def test_fields_are_read_as_they_are_meant(content, expected, load):
 def test_a_text_longer_than_pythons_csv_takes_is_read_and_leaves_its_limit_alone(load):
     before = csv.field_size_limit()
     source = load('a,b,label\n"' + "long\n" * 40_000 + '",1,p\ny,2,q\n')
-    assert len(values(source, "a")[0]) == 5 * 40_000 - 1
+    assert len(source.inputs["a"][0]) == 5 * 40_000 - 1
     assert list(source.names) == ["t.csv row 2", "t.csv row 40003"]
     assert csv.field_size_limit() == before
 
@@ -320,7 +320,7 @@ WRONG = {
         {"is_regression": True},
         r"t\.csv, row 3: 'y' is 'two', a number is expected; mend it, or use a loss of classes",
     ),
-    "NaN as target of a regression": ("a,y\n1,2\n2,nan\n", {"is_regression": True}, r"1 rows have no 'y' \(first: row 3\)"),
+    "NaN as target of a regression": ("a,y\n1,2\n2,nan\n", {"is_regression": True}, r"1 rows have no 'y' \(first: row 3\)"),  # noqa: E501
     "infinity as target": ("a,y\n1,2\n2,inf\n", {"is_regression": True}, r"row 3: 'y' is 'inf'; a finite number"),
     "a negative weight": (
         "a,w,label\n1,1,p\n\n2,-0.5,q\n",
@@ -329,7 +329,7 @@ WRONG = {
     ),
     "a missing weight": ("a,w,label\n1,1,p\n2,nan,q\n", {"weight": "w"}, r"row 3: the weight in 'w' is missing; 0 or"),
     "an infinite weight": ("a,w,label\n1,1,p\n2,inf,q\n", {"weight": "w"}, r"row 3: 'w' is 'inf'; a finite number"),
-    "a word as weight": ("a,w,label\n1,1,p\n2,much,q\n", {"weight": "w"}, r"row 3: 'w' is 'much', a number .* 0 or more"),
+    "a word as weight": ("a,w,label\n1,1,p\n2,much,q\n", {"weight": "w"}, r"row 3: 'w' is 'much', a number .* 0 or more"),  # noqa: E501
     "no such weight": (UP, {"weight": "w"}, r"no column 'w', which data\.source\.weight names; it has: a, b, label"),
     "no such group": (UP, {"group": "labels"}, r"which data\.source\.group names; did you mean 'label'\?"),
     "no such split column": (UP, {"split_column": "s"}, r"no column 's', which data\.split\.column names"),

@@ -1,0 +1,86 @@
+"""Samples without labels, as `predict` is given them: a table, or arrays of numpy."""
+
+import logging
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mltool.data.columns import Read, read_column
+from mltool.data.source import Array
+from mltool.errors import DataError
+from mltool.runs.input_schema import InputSchema
+from mltool.spec.data import TABLE_ENDINGS, SourceSpec
+
+logger = logging.getLogger("mltool")
+
+
+@dataclass(frozen=True)
+class Given:
+    """Samples to answer.
+
+    Attributes:
+        inputs: by name, each [samples, ...].
+        numbers: of the samples: rows of a table as an editor counts them, else from 0.
+    """
+
+    inputs: dict[str, Array]
+    numbers: list[int]
+
+
+def read_given(file: Path, schema: InputSchema | None) -> Given:
+    """The samples of a file.
+
+    Args:
+        file: a .csv, .tsv or .parquet table, an .npz or an .npy.
+        schema: of the model, which says what its inputs are called and hold.
+
+    Raises:
+        DataError: if it is missing or damaged, or lacks a column.
+    """
+    if file.suffix.lower() in TABLE_ENDINGS:
+        return _read_table(file, schema)
+    return _read_arrays(file, schema)
+
+
+def _read_table(file: Path, schema: InputSchema | None) -> Given:
+    from mltool.data.table_file import read_table
+
+    if schema is None:
+        raise DataError(f"{file} is a table, and no input.json says what its columns are", "give a .npz file")
+    markers = schema.missing_markers or SourceSpec.model_fields["missing"].default
+    table = read_table(file, markers, None)
+    read = Read(str(file), table.rows.line, "mend it")
+    inputs: dict[str, Array] = {}
+    for info in schema.inputs:
+        column = info.original or info.name
+        cells = table.column(column, f"the model takes for {info.name!r}")
+        kind = info.kind if info.kind in ("number", "category", "text") else "number"
+        values = read_column(read, column, cells, kind)  # type: ignore[arg-type]  # mypy widens the expression to str
+        inputs[info.name] = values.reshape(len(values), *info.shape)
+    used = {info.original or info.name for info in schema.inputs}
+    ignored = [name for name in table.columns if name not in used]
+    if ignored:
+        logger.info("%s: the model takes no %s", file.name, ", ".join(ignored))
+    return Given(inputs, [table.rows.line(position) for position in range(table.num_rows)])
+
+
+def _read_arrays(file: Path, schema: InputSchema | None) -> Given:
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            batch = {schema.inputs[0].name if schema else "x": loaded}
+        else:
+            with loaded:
+                batch = dict(loaded)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{file} cannot be read: {error}", "give a table, or a .npz or .npy file of numpy") from error
+    if not batch or any(array.ndim == 0 for array in batch.values()):
+        raise DataError(f"{file} holds no arrays of samples", "the first axis of every array counts the samples")
+    # An image without its channel axis, as the sources take it.
+    for info in schema.inputs if schema else ():
+        if info.name in batch and info.shape[-1:] == (1,) and batch[info.name].shape[1:] == info.shape[:-1]:
+            batch[info.name] = batch[info.name][..., np.newaxis]
+    return Given(batch, list(range(len(next(iter(batch.values()))))))
