@@ -27,8 +27,10 @@ def kind_at(path: Path) -> Kind:
     if not path.is_dir() and path.suffix.lower() != ".zip":
         raise DataError(
             f"{path} is of no kind that mltool reads",
-            "give a .npz, .csv, .tsv or .parquet file, or a folder (or .zip) of images, .wav or .txt files",
+            "give a .npz, .csv, .tsv or .parquet file, or a folder (or .zip) of images, .wav or .txt files, or .npy",
         )
+    if path.is_dir() and any(path.glob("*.npy")):
+        return "npz"
     every = tuple(ending for endings in ENDINGS.values() for ending in endings)
     tree = FolderTree(path, every) if path.is_dir() else ZipTree(path, every)
     endings = Counter(PurePosixPath(name).suffix.lower() for name in tree.names)

@@ -1,4 +1,4 @@
-"""Samples in an .npz file: arrays NAME, or NAME_train and NAME_test."""
+"""Samples in an .npz file, or a folder of .npy files: arrays NAME, or NAME_train and NAME_test."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +16,10 @@ SPLITS = ("train", "validation", "test")
 def load_npz(
     paths: Mapping[str, Path], *, inputs: Mapping[str, str] | None = None, target: str = "y", weight: str | None = None
 ) -> Source:
-    """Reads the samples of .npz files.
+    """Reads the samples of .npz files, or of folders of .npy files, whose arrays stay on the disk.
 
     Args:
-        paths: the file (key ""), and those of splits that have one of their own.
+        paths: the file or folder (key ""), and those of splits that have one of their own.
         inputs: input name to array name; one array called `x` when None.
         target: name of the targets' array.
         weight: name of the array of weights, if there is one.
@@ -32,12 +32,24 @@ def load_npz(
 
 
 def _load_file(path: Path, inputs: Mapping[str, str] | None, target: str, weight: str | None) -> Source:
+    if path.suffix.lower() == ".npy":
+        raise DataError(f"{path} is one array", "give the folder that holds x.npy and y.npy, or an .npz")
     try:
-        return source_of_arrays(str(path), read_npz(path), inputs, target, weight)
+        arrays = _read_folder(path) if path.is_dir() and path.suffix.lower() != ".npz" else read_npz(path)
+        return source_of_arrays(str(path), arrays, inputs, target, weight)
     except FileNotFoundError as error:
         raise DataError(f"{path} is not there", "give a path that is, with --set data.source.path=FILE.npz") from error
     except UNREADABLE_NPZ as error:
         raise DataError(f"{path} cannot be read as .npz: {error}", "write it again with numpy.savez") from error
+
+
+def _read_folder(path: Path) -> dict[str, Array]:
+    """The arrays of a folder by the names of their files; read from the disk when samples are asked for."""
+    files = sorted(path.glob("*.npy"))
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"{file.name} is no plain file")  # a FIFO would be waited for without end
+    return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
 
 
 def source_of_arrays(
@@ -71,7 +83,7 @@ def source_of_arrays(
 def _joined(origin: str, arrays: Mapping[str, Array], name: str) -> tuple[Array, dict[str, range]]:
     """The array `name`, or its parts one after the other and where each part lies."""
     if name in arrays:
-        return np.asarray(arrays[name]), {}
+        return arrays[name], {}
     parts = {split: arrays[f"{name}_{split}"] for split in SPLITS if f"{name}_{split}" in arrays}
     if not {"train", "test"} <= set(parts):
         wanted = f"{name!r}, or {name}_train and {name}_test"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mltool.data.kinds import kind_at
 from mltool.data.npz import load_npz
 from mltool.errors import DataError
 
@@ -148,3 +149,48 @@ def test_a_folder_called_npz_is_said(tmp_path):
     (tmp_path / "a.npz").mkdir()
     with pytest.raises(DataError, match=r"cannot be read as \.npz: .*directory"):
         load_npz({"": tmp_path / "a.npz"})
+
+
+# A folder of .npy files
+
+
+def test_a_folder_of_npy_files_stays_on_the_disk(tmp_path):
+    x = np.arange(60, dtype=np.float32).reshape(20, 3)
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", np.arange(20) % 2)
+    source = load_npz({"": tmp_path})
+    assert kind_at(tmp_path) == "npz"
+    assert isinstance(source.inputs["x"], np.memmap)
+    np.testing.assert_array_equal(source.inputs["x"][[3, 19]], x[[3, 19]])
+    assert source.targets.tolist() == [0, 1] * 10
+
+
+def test_npy_files_may_bring_their_own_test_set(tmp_path):
+    for name, count in (("train", 10), ("test", 4)):
+        np.save(tmp_path / f"x_{name}.npy", np.full((count, 2), count, np.float32))
+        np.save(tmp_path / f"y_{name}.npy", np.arange(count) % 2)
+    source = load_npz({"": tmp_path})
+    assert {name: len(ids) for name, ids in source.given.items()} == {"train": 10, "test": 4}
+    assert source.inputs["x"][[0, 13]].tolist() == [[10, 10], [4, 4]]
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        pytest.param(lambda f: (f / "y.npy").write_bytes(b"x"), "cannot be read", id="damaged"),
+        pytest.param(lambda f: np.save(f / "y.npy", np.asarray([{}] * 20, object)), "cannot be read", id="objects"),
+        pytest.param(lambda f: np.save(f / "z.npy", np.arange(20)), "has no array 'y'", id="another name"),
+        pytest.param(lambda f: np.save(f / "y.npy", np.arange(3)), "20 samples, the targets have 3", id="lengths"),
+    ],
+)
+def test_npy_files_that_do_not_fit_are_refused(tmp_path, write, message):
+    np.save(tmp_path / "x.npy", np.zeros((20, 3), np.float32))
+    write(tmp_path)
+    with pytest.raises(DataError, match=message):
+        load_npz({"": tmp_path})
+
+
+def test_one_npy_file_is_no_source(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((20, 3), np.float32))
+    with pytest.raises(DataError, match=r"x\.npy is one array; give the folder that holds x\.npy and y\.npy"):
+        load_npz({"": tmp_path / "x.npy"})
