@@ -17,6 +17,7 @@ SETTINGS = examples(
     "mltool predict                                  test samples of the newest run",
     "mltool predict lite/int8.tflite --input new.npz  arrays named as the model's inputs",
     "mltool predict --input digits.npy --json",
+    "mltool predict --input photo.jpg                or a folder of photos; .wav, .txt",
     "mltool predict --input people.csv               columns named as in training; others are left out",
 )
 
@@ -26,7 +27,8 @@ Input = Annotated[
         "--input",
         "-i",
         metavar="FILE",
-        help="Samples: a .csv, .tsv or .parquet table, .npz with an array for every input, or .npy for the only one.",
+        help="An image, sound or text, a folder or .zip of them; a .csv, .tsv or .parquet table; an .npz with an "
+        "array for every input, or .npy for the only one.",
         show_default=False,
     ),
 ]

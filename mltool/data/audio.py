@@ -15,7 +15,7 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.cache import FileArray, UnreadableError
-from mltool.data.files import LabelledFiles, labelled_files
+from mltool.data.files import LabelledFiles, files_without_labels, labelled_files
 from mltool.data.kinds import ENDINGS
 from mltool.data.source import Array, Source, checked_source
 from mltool.errors import DataError
@@ -98,6 +98,25 @@ def load_audio(
         sample_rate=rate,
         target_name="folder" if label is None else "label",
     )
+
+
+def read_sounds(path: Path, length: int, sample_rate: int) -> tuple[Array, list[str]]:
+    """Sounds without labels, as a model takes them.
+
+    Args:
+        path: a sound file, or a folder or .zip of them.
+        length: of a sample, in steps of `sample_rate`.
+        sample_rate: per second.
+
+    Returns:
+        float32 [sounds, length], and the names of the files.
+
+    Raises:
+        DataError: naming the first that cannot be read.
+    """
+    files = files_without_labels(path, ENDINGS["audio"], "sound files")
+    decode = _Decoder(files, sample_rate, length)
+    return FileArray(len(files.files), decode, (length,), np.float32, files.names)[:], list(files.names)
 
 
 def sound_headers(path: Path, *, label: str | None = None) -> list["_Header"]:

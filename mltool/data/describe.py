@@ -46,6 +46,7 @@ def describe_input(name: str, train: Samples, source: Source) -> InputInfo:
         missing=missing,
         categories=categories,
         sample_rate=source.sample_rate if kind == "audio" else None,
+        resize=source.resize if kind == "image" else None,
     )
 
 

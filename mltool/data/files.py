@@ -231,6 +231,40 @@ class LabelledFiles:
         return self.trees[tree].read(name)
 
 
+def files_without_labels(path: Path, endings: Sequence[str], what: str) -> LabelledFiles:
+    """One file, or all files of a folder or .zip, whatever folders they lie in.
+
+    Args:
+        path: of the file, the folder or the .zip.
+        endings: of the files that count.
+        what: they are, for messages.
+
+    Raises:
+        DataError: if there are none.
+    """
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        tree: FileTree = open_tree(path, endings, what)
+    elif not path.exists():
+        raise DataError(f"{path} is not there", f"name {what}, or a folder of them")
+    else:
+        _require_plain(path)
+        tree = _OneFile(path)
+    names = [printable(f"{tree.origin}/{name}") for name in tree.names]
+    return LabelledFiles([tree], [(0, name) for name in tree.names], names, np.full(len(names), ""), None, {})
+
+
+class _OneFile:
+    """A file as the only one of its folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.origin, self._path = str(path.parent), path
+        self.names: Sequence[str] = [path.name]
+
+    def read(self, name: str) -> bytes:
+        """See `FileTree`."""
+        return self._path.read_bytes()
+
+
 def labelled_files(
     paths: Mapping[str, Path], endings: Sequence[str], what: str, *, label: str | None, group: str | None
 ) -> LabelledFiles:

@@ -1,4 +1,4 @@
-"""Samples without labels, as `predict` is given them: a table, or arrays of numpy."""
+"""Samples without labels, as `predict` is given them: files and folders, a table, or arrays of numpy."""
 
 import logging
 import zipfile
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mltool.data.columns import Read, read_column
+from mltool.data.kinds import ENDINGS
 from mltool.data.source import Array
 from mltool.errors import DataError
 from mltool.runs.input_schema import InputSchema
@@ -23,18 +24,18 @@ class Given:
 
     Attributes:
         inputs: by name, each [samples, ...].
-        numbers: of the samples: rows of a table as an editor counts them, else from 0.
+        numbers: what the samples are called: files, rows of a table as an editor counts them, else from 0.
     """
 
     inputs: dict[str, Array]
-    numbers: list[int]
+    numbers: list[int] | list[str]
 
 
 def read_given(file: Path, schema: InputSchema | None) -> Given:
     """The samples of a file.
 
     Args:
-        file: a .csv, .tsv or .parquet table, an .npz or an .npy.
+        file: an image, a sound, a text, a folder or .zip of them, a table, an .npz or an .npy.
         schema: of the model, which says what its inputs are called and hold.
 
     Raises:
@@ -42,7 +43,29 @@ def read_given(file: Path, schema: InputSchema | None) -> Given:
     """
     if file.suffix.lower() in TABLE_ENDINGS:
         return _read_table(file, schema)
+    if file.is_dir() or file.suffix.lower() in (".zip", *(ending for own in ENDINGS.values() for ending in own)):
+        return _read_files(file, schema)
     return _read_arrays(file, schema)
+
+
+def _read_files(path: Path, schema: InputSchema | None) -> Given:
+    from mltool.data.audio import read_sounds
+    from mltool.data.images import read_images
+    from mltool.data.text import read_texts
+
+    if schema is None or len(schema.inputs) != 1:
+        raise DataError(f"{path} gives one input, and the model takes several or unknown ones", "give a .npz file")
+    (info,) = schema.inputs
+    match info.kind:
+        case "image":
+            values, names = read_images(path, info.shape, info.resize)
+        case "audio" if info.sample_rate is not None:
+            values, names = read_sounds(path, info.shape[0], info.sample_rate)
+        case "text":
+            values, names = read_texts(path)
+        case _:
+            raise DataError(f"{path} holds files, and the model takes {info.kind or 'arrays'}", "give a .npz file")
+    return Given({info.name: values}, names)
 
 
 def _read_table(file: Path, schema: InputSchema | None) -> Given:

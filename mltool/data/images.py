@@ -12,7 +12,7 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.cache import FileArray, UnreadableError
-from mltool.data.files import LabelledFiles, labelled_files
+from mltool.data.files import LabelledFiles, files_without_labels, labelled_files
 from mltool.data.kinds import ENDINGS
 from mltool.data.source import Array, Source, checked_source
 from mltool.errors import DataError
@@ -75,7 +75,30 @@ def load_images(
         groups=files.groups,
         names=files.names,
         target_name="folder" if label is None else "label",
+        resize=resize if size else None,
     )
+
+
+def read_images(path: Path, shape: tuple[int, ...], resize: Resize | None) -> tuple[Array, list[str]]:
+    """Images without labels, as a model takes them.
+
+    Args:
+        path: an image, or a folder or .zip of them.
+        shape: height, width and channels.
+        resize: how training brought its images to that size; None where they had it.
+
+    Returns:
+        uint8 [images, height, width, channels], and the names of the files.
+
+    Raises:
+        DataError: naming the first that cannot be read, or is of another size.
+    """
+    files = files_without_labels(path, ENDINGS["images"], "images")
+    mode = "L" if shape[2] == 1 else "RGB"
+    size = (shape[0], shape[1])
+    like = _Look("an image of training", size, 0, 0)
+    decode = _decoder(files, size if resize else None, resize or "stretch", mode, like, may_be_colored=True)
+    return FileArray(len(files.files), decode, shape, np.uint8, files.names)[:], list(files.names)
 
 
 def image_sizes(path: Path, *, label: str | None = None) -> list[tuple[int, int]]:

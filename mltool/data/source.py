@@ -97,6 +97,7 @@ class Source:
         skipped: files that were left out.
         target_name: what the source calls the targets.
         sample_rate: of audio, per second.
+        resize: how images were brought to one size; None where the files have it.
     """
 
     origin: str
@@ -111,6 +112,7 @@ class Source:
     skipped: Sequence[Skipped] = ()
     target_name: str = "y"
     sample_rate: int | None = None
+    resize: Literal["stretch", "crop", "pad"] | None = None
 
     @property
     def num_samples(self) -> int:

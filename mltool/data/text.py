@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from mltool.data.cache import SHOWN
-from mltool.data.files import LabelledFiles, labelled_files
+from mltool.data.files import LabelledFiles, files_without_labels, labelled_files
 from mltool.data.kinds import ENDINGS
-from mltool.data.source import Skipped, Source, checked_source
+from mltool.data.source import Array, Skipped, Source, checked_source
 from mltool.errors import DataError
 
 MAX_TEXT_BYTES = 4_000_000_000
@@ -48,6 +48,19 @@ def load_text(paths: Mapping[str, Path], *, label: str | None = None, group: str
         names=files.names,
         target_name="folder" if label is None else "label",
     )
+
+
+def read_texts(path: Path) -> tuple[Array, list[str]]:
+    """Texts without labels: str [texts], and the names of the files.
+
+    Raises:
+        DataError: naming the first that is empty or no UTF-8.
+    """
+    files = files_without_labels(path, ENDINGS["text"], "text files")
+    texts, bad = _read_all(files)
+    if bad:
+        raise DataError(f"{bad[0].name} cannot be read: {bad[0].reason}", "save it as UTF-8, or take it away")
+    return np.asarray(texts), list(files.names)
 
 
 def _read_all(files: LabelledFiles) -> tuple[list[str], list[Skipped]]:

@@ -25,6 +25,8 @@ class InputInfo:
         missing: whether values were missing in the training data, and may be.
         categories: of a category, in the training data; empty for all other kinds, and where there are too many.
         sample_rate: of audio, per second.
+        resize: how images are brought to `shape` before the model takes them (bilinear): `stretch`, `crop`, `pad`; None
+            where they have it.
     """
 
     name: str
@@ -37,6 +39,7 @@ class InputInfo:
     missing: bool = False
     categories: tuple[str, ...] = ()
     sample_rate: int | None = None
+    resize: Literal["stretch", "crop", "pad"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,14 @@ def test_a_finished_run_tells_all_that_it_was_made_of(trained_run):
     assert manifest["input"]["inputs"] == [
         {
             **{"name": "image", "dtype": "float32", "shape": [8, 8, 1], "minimum": 0.0, "maximum": 16.0},
-            **{"kind": "image", "original": None, "missing": False, "categories": [], "sample_rate": None},
+            **{
+                "kind": "image",
+                "original": None,
+                "missing": False,
+                "categories": [],
+                "sample_rate": None,
+                "resize": None,
+            },
         }
     ]
     assert manifest["input"]["labels"] == list("0123456789")
