@@ -26,6 +26,10 @@ SHOWN = 10
 """Unreadable files that a message names; all of them stand in the scan."""
 
 
+_AT_ONCE = 32
+"""Files of one task: a task for each costs a quarter of the time of decoding a small image (measured)."""
+
+
 class UnreadableError(Exception):
     """A file that cannot be decoded; the text is the reason."""
 
@@ -82,14 +86,15 @@ class FileArray:
         samples = np.empty((len(positions), *self.shape[1:]), self.dtype) if out is None else out
         bad: dict[int, str] = {}
 
-        def read(row: int) -> None:
-            try:
-                samples[row] = self._decode(positions[row])
-            except (UnreadableError, OSError) as error:
-                bad[positions[row]] = str(error)
+        def read(first: int) -> None:
+            for row in range(first, min(first + _AT_ONCE, len(positions))):
+                try:
+                    samples[row] = self._decode(positions[row])
+                except (UnreadableError, OSError) as error:
+                    bad[positions[row]] = str(error)
 
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            for _ in pool.map(read, range(len(positions)), chunksize=64):
+            for _ in pool.map(read, range(0, len(positions), _AT_ONCE)):
                 pass
         return samples, dict(sorted(bad.items()))
 

@@ -63,6 +63,8 @@ class FolderTree:
         seen: list[str] = []
         for root, folders, files in os.walk(folder, onerror=_refuse_unreadable):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
+            below = Path(root).relative_to(folder).as_posix()
+            inside = "" if below == "." else f"{below}/"
             for name in folders:
                 path = Path(root, name)
                 # Not followed: a loop would never end. Not left out in silence either: a class would be missing.
@@ -72,9 +74,8 @@ class FolderTree:
                 seen.append(path.relative_to(folder).as_posix())
             for name in files:
                 if not name.startswith(".") and name.lower().endswith(tuple(endings)):
-                    path = Path(root, name)
-                    _require_plain(path)
-                    found.append(path.relative_to(folder).as_posix())
+                    _require_plain(os.path.join(root, name))  # noqa: PTH118  paths of pathlib cost as much as decoding
+                    found.append(f"{inside}{name}")
         only = _only_folder(found)
         self._folder = folder / only
         self.origin = str(self._folder)
@@ -83,16 +84,17 @@ class FolderTree:
 
     def read(self, name: str) -> bytes:
         """See `FileTree`."""
-        return (self._folder / name).read_bytes()
+        with open(f"{self._folder}/{name}", "rb") as file:  # noqa: PTH123  as above
+            return file.read()
 
 
 def _refuse_unreadable(error: OSError) -> None:
     raise DataError(f"{printable(str(error.filename))} cannot be read: {error.strerror}", "give it read permission")
 
 
-def _require_plain(path: Path) -> None:
+def _require_plain(path: str | Path) -> None:
     try:
-        mode = path.stat().st_mode
+        mode = os.stat(path).st_mode  # noqa: PTH116  as above
     except OSError as error:
         raise DataError(
             f"{printable(str(path))} cannot be read: {error.strerror}", "take it away, or mend the link"
@@ -103,14 +105,17 @@ def _require_plain(path: Path) -> None:
 
 def _only_folder(names: Sequence[str]) -> str:
     """The single folder at the top that holds folders of files, with a slash; nothing where there are several."""
-    parts = [PurePosixPath(name).parts for name in names]
+    parts = [name.split("/") for name in names]
     top = {found[0] for found in parts}
     return f"{next(iter(top))}/" if len(top) == 1 and all(len(found) > 2 for found in parts) else ""
 
 
 def _empty_folders(names: Sequence[str], folders: Collection[str], only: str) -> list[str]:
     """Folders at the top (or below a split's folder) that hold no file that counts; `only` is left out of the names."""
-    used = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
+    used: set[str] = set()
+    for folder in {name.rpartition("/")[0] for name in names}:
+        parts_of = folder.split("/")
+        used |= {"/".join(parts_of[:depth]) for depth in range(1, len(parts_of) + 1)}
     inside = [name.removeprefix(only) for name in folders if f"{name}/" != only]
     parts = {name: PurePosixPath(name).parts for name in inside}
     splits = {name for name, found in parts.items() if len(found) == 1 and name.lower() in SPLIT_FOLDERS}
@@ -287,7 +292,7 @@ def labelled_files(
     for number, (split, tree) in enumerate(zip(paths, trees, strict=True)):
         own = _split_folders(tree.names) if split == "" else {}
         for name in tree.names:
-            parts = PurePosixPath(name).parts
+            parts = name.split("/")
             files.append((number, name))
             splits.append(own.get(parts[0], "train" if own or len(paths) > 1 else "") if split == "" else split)
             inside.append("/".join(parts[1:]) if parts[0] in own else name)
@@ -307,14 +312,14 @@ def labelled_files(
 
 def _split_folders(names: Sequence[str]) -> dict[str, str]:
     """Folders at the top that bring a split, if all of them do."""
-    tops = {PurePosixPath(name).parts[0] for name in names if len(PurePosixPath(name).parts) > 1}
+    tops = {name.partition("/")[0] for name in names if "/" in name}
     all_do = tops and all(top.lower() in SPLIT_FOLDERS for top in tops) and all("/" in name for name in names)
     found = {top: SPLIT_FOLDERS[top.lower()] for top in tops} if all_do else {}
     return found if len(set(found.values())) > 1 else {}
 
 
 def _label(name: str, inside: str, pattern: str | None, shown: str) -> str:
-    parts = PurePosixPath(inside).parts
+    parts = inside.split("/")
     if not pattern and len(parts) < 2:
         raise DataError(f"{shown} lies in no folder of a class", "put it into one, or set data.source.label")
     label = _matched(pattern, name, "label", shown) if pattern else parts[0]
@@ -334,5 +339,7 @@ def _matched(pattern: str, name: str, what: str, shown: str) -> str:
 
 def printable(name: str) -> str:
     """A file's name as a message can hold it: bytes that are no UTF-8, and line ends, are escaped."""
+    if name.isprintable():
+        return name
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
