@@ -10,8 +10,8 @@ SETTINGS = examples("mltool export", "mltool export 20261123 --force")
 def command(run: RunArgument = None, force: Force = False) -> None:
     """Export a trained run to a SavedModel.
 
-    Bare TensorFlow loads it; inputs keep their raw names and types, preprocessing is inside. Its answers are held
-    against the Keras model's before it gets its name.
+    Bare TensorFlow loads it; inputs keep their names and take raw values (float32, or text), because preprocessing is
+    inside. Its answers are held against the Keras model's before it gets its name.
     """
     from mltool.runs.find import find_run
 

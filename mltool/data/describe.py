@@ -65,7 +65,7 @@ def _range(name: str, train: Samples) -> tuple[float | None, float | None, bool]
 def shown_values(found: Mapping[str, Any]) -> str:
     """The values of an input in one split of a scan, in words."""
     if "least" in found:
-        return f"{found['least']:.4g} to {found['most']:.4g}, mean {found['mean']:.4g}"
+        return f"{found['least']:.6g} to {found['most']:.6g}, mean {found['mean']:.6g}"
     if "distinct" in found:
         return f"{found['distinct']} categories"
     if "characters" in found:

@@ -101,5 +101,5 @@ def _cell(value: Any) -> str:
     values = np.ravel(value)
     if values.dtype.kind == "U":
         return " ".join(values.tolist())
-    shown = " ".join(f"{number:.4g}" for number in values[:8])
+    shown = " ".join(f"{number:.6g}" for number in values[:8])
     return f"{shown} …" if len(values) > 8 else shown
