@@ -1,5 +1,6 @@
 """`mltool run`."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,9 @@ import typer
 
 from mltool import console
 from mltool.cli.options import Overrides, RunDir, examples, verb
-from mltool.errors import UsageError
+from mltool.errors import MltoolError, UsageError
+
+logger = logging.getLogger("mltool")
 
 SETTINGS = examples(
     "mltool run configs/digits.yaml",
@@ -55,9 +58,16 @@ def command(
     text = f"{artifact_table(result.records, title)}\n\n{run.directory}"
     from mltool.report.page import report
 
-    console.remark(f"report: {report(run)}")
-    if result.failure is not None:
+    failure = result.failure
+    try:
+        console.remark(f"report: {report(run)}")
+    except MltoolError as error:
+        # Of two mistakes the artifacts' counts; the page can be made again.
+        if failure is not None:
+            logger.warning("%s", error)
+        failure = failure or error
+    if failure is not None:
         # With --json the error is the one document; report.json has the rest.
         console.text(text)
-        raise result.failure
+        raise failure
     console.result(result.to_json(), text)

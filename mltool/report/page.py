@@ -6,7 +6,7 @@ from typing import Any
 
 from mltool import extras
 from mltool.data.describe import shown_values
-from mltool.errors import ArtifactError
+from mltool.errors import ArtifactError, UsageError
 from mltool.report import plots
 from mltool.report.examples import worst_examples
 from mltool.report.predictions import Predictions, load_predictions
@@ -18,6 +18,9 @@ from mltool.training.records import read_lines
 
 MOST_CLASSES = 100
 """Classes of which a matrix still says something."""
+
+_OURS = b'<meta name="generator" content="mltool">'
+"""What a page begins with: no other file is overwritten."""
 
 
 def report(run: Run, output: Path | None = None) -> Path:
@@ -31,10 +34,13 @@ def report(run: Run, output: Path | None = None) -> Path:
         The page.
 
     Raises:
+        UsageError: if the file is there and is no such page.
         ArtifactError: if a file of the run is damaged.
         MissingExtraError: if the plotting library is not installed.
     """
     page = output or run.report_page_file
+    if page.is_file() and _OURS not in page.read_bytes()[:1000]:
+        raise UsageError(f"{page} is there already and is no page of mltool", "name another file")
     jinja = extras.require("jinja2")
     environment = jinja.Environment(autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=True)
     environment.filters["share"] = lambda value: "-" if value is None else f"{value:.3f}"
