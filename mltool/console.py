@@ -143,7 +143,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str =
     in_color = colors(_settings.out)
     buffer = io.StringIO()
     # A pipe or a file gets whole lines; only a terminal has a width to keep.
-    console = Console(file=buffer, force_terminal=in_color, no_color=not in_color, width=None if in_color else 200)
+    width = None if in_color else 200
+    # Names of classes and files are shown as they are: no markup, no :emoji:.
+    console = Console(
+        file=buffer, force_terminal=in_color, no_color=not in_color, width=width, markup=False, emoji=False
+    )
     console.print(drawn)
     lines = buffer.getvalue().splitlines()
     return "\n".join(line.rstrip() for line in lines).strip("\n")

@@ -119,6 +119,7 @@ def test_only_one_place_catches_the_errors_of_the_user() -> None:
     assert set(catching) == {
         "cli/main.py",
         "child.py",
+        "cli/run_command.py",
         "conversion/convert.py",
         "inspection/inspect.py",
         "report/examples.py",

@@ -55,7 +55,6 @@ def command(
         from mltool.report.pictures import write_pictures
         from mltool.runs.atomic import write_json
 
-        output.mkdir(parents=True, exist_ok=True)
         write_json(output / "scan.json", document)
         write_pictures(document, found, output)
     errors = [item for item in document["findings"] if item["level"] == "error"]
@@ -67,7 +66,8 @@ def command(
 
 def _shown(document: dict[str, Any]) -> str:
     """The tables and the findings, as text."""
-    parts = [console.table(["split", "samples", *_classes(document)], _split_rows(document), title=document["source"])]
+    # Not as the title of the table, which would be broken to its width.
+    parts = [document["source"], console.table(["split", "samples", *_classes(document)], _split_rows(document))]
     rows = [_input_row(name, info, document["drift"].get(name)) for name, info in document["inputs"].items()]
     parts.append(console.table(["input", "kind", "shape", "values in training", "missing", "drift"], rows))
     lines = [

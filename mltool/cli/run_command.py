@@ -1,5 +1,6 @@
 """`mltool run`."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,9 @@ import typer
 
 from mltool import console
 from mltool.cli.options import Overrides, RunDir, examples, verb
-from mltool.errors import UsageError
+from mltool.errors import MltoolError, UsageError
+
+logger = logging.getLogger("mltool")
 
 SETTINGS = examples(
     "mltool run configs/digits.yaml",
@@ -53,13 +56,23 @@ def command(
 
     with read_once():
         result = run_chain(run)
-        page = report(run)
+        failure: MltoolError | None = result.failure
+        page_failure: MltoolError | None = None
+        try:
+            page = report(run)
+        except MltoolError as error:
+            page_failure = error
     measured = "  ".join(f"{name} {value:.4f}" for name, value in result.evaluation.metrics.items())
     title = f"model.keras: {measured} on {result.evaluation.samples} test samples"
     text = f"{artifact_table(result.records, title)}\n\n{run.directory}"
-    console.remark(f"report: {page}")
-    if result.failure is not None:
+    # Of two mistakes the artifacts' counts; the page can be made again.
+    if page_failure is None:
+        console.remark(f"report: {page}")
+    elif failure is not None:
+        logger.warning("%s", page_failure)
+    failure = failure or page_failure
+    if failure is not None:
         # With --json the error is the one document; report.json has the rest.
         console.text(text)
-        raise result.failure
+        raise failure
     console.result(result.to_json(), text)

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mltool.data.copies import copies
 from mltool.data.dataset import SPLITS, Dataset
+from mltool.data.distances import Distance, distances
 from mltool.data.source import Array, ArrayLike
 
 SCHEMA_VERSION = 1
@@ -17,15 +19,14 @@ IMBALANCE = 10.0
 DRIFT = 0.15
 """A Kolmogorov-Smirnov statistic, or a total variation distance, from which on train and test differ visibly.
 
-Of two samples of 500 of one distribution the statistic is above 0.086 in one of twenty cases (Smirnov, Annals of
-Mathematical Statistics 19, 1948), so small splits are held to their own noise as well.
+Small splits differ more than that by chance: they are held to their own noise as well.
 """
 
 MOST_NAMED = 5
 """Samples that a finding names; the document has all."""
 
 MOST_VALUES = 10
-"""Categories and copies that are listed one by one."""
+"""Categories that are listed one by one."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ def scan(data: Dataset) -> dict[str, Any]:
     """
     ids = data.splits.ids()
     inputs = {name: _describe(data, name, ids) for name in data.source.inputs}
-    drift = {name: _drift(data, name, ids) for name in data.source.inputs}
-    copies = _copies(data)
+    drift = distances(data.source, ids)
     document = {
         "schema_version": SCHEMA_VERSION,
         "source": data.source.origin,
@@ -62,11 +62,11 @@ def scan(data: Dataset) -> dict[str, Any]:
         "splits": {name: _split(data, positions) for name, positions in ids.items()},
         "inputs": inputs,
         "targets": _numbers(data.targets[ids["train"]]) if data.task == "regression" else None,
-        "copies": copies,
+        "copies": copies(data),
         "skipped": [asdict(item) for item in data.source.skipped],
-        "drift": {name: value for name, value in drift.items() if value is not None},
+        "drift": {name: distance.value for name, distance in drift.items()},
     }
-    return {**document, "findings": [asdict(finding) for finding in _findings(data, document)]}
+    return {**document, "findings": [asdict(finding) for finding in _findings(document, drift)]}
 
 
 def _split(data: Dataset, positions: Array) -> dict[str, Any]:
@@ -116,8 +116,13 @@ def _batches(array: ArrayLike, positions: Array) -> Iterator[Array]:
 
 
 def _streamed(array: ArrayLike, positions: Array) -> dict[str, Any]:
-    """Range, mean and deviation, a batch after the other: images are never copied whole."""
-    least, most, total, squares, count, missing = np.inf, -np.inf, 0.0, 0.0, 0, 0
+    """Range, mean and deviation, a batch after the other: images are never copied whole.
+
+    Of the squares' mean less the mean's square nothing is left where numbers are large beside their deviation, so that
+    the sums of squares about the means are joined: Chan, Golub, LeVeque, "Algorithms for computing the sample
+    variance", The American Statistician 37, 1983, formula 2.1.
+    """
+    least, most, mean, squares, count, missing = np.inf, -np.inf, 0.0, 0.0, 0, 0
     for batch in _batches(array, positions):
         values = batch.astype(np.float64)
         holes = np.isnan(values)
@@ -125,11 +130,12 @@ def _streamed(array: ArrayLike, positions: Array) -> dict[str, Any]:
         values = values[~holes]
         if values.size:
             least, most = min(least, float(values.min())), max(most, float(values.max()))
-            total, squares, count = total + float(values.sum()), squares + float((values**2).sum()), count + values.size
+            apart, share = float(values.mean()) - mean, values.size / (count + values.size)
+            squares += float(((values - values.mean()) ** 2).sum()) + apart**2 * count * share
+            mean, count = mean + apart * share, count + values.size
     if not count:
         return {"missing": missing}
-    mean = total / count
-    deviation = float(np.sqrt(max(squares / count - mean**2, 0.0)))
+    deviation = float(np.sqrt(squares / count))
     return {"missing": missing, "least": least, "most": most, "mean": mean, "deviation": deviation}
 
 
@@ -137,79 +143,7 @@ def _numbers(values: Array) -> dict[str, Any]:
     return _streamed(values, np.arange(len(values)))
 
 
-def _drift(data: Dataset, name: str, ids: Mapping[str, Array]) -> float | None:
-    """How far the test values are from the training values: 0 for equal distributions, 1 for disjoint ones."""
-    array = data.source.inputs[name]
-    train, test = ids["train"], ids["test"]
-    if array.dtype.kind == "U":
-        if data.source.kinds.get(name) != "category":
-            lengths = [np.char.str_len(array[part]).astype(np.float64).reshape(-1) for part in (train, test)]
-            return smirnov(lengths[0], lengths[1])
-        return total_variation(array[train].reshape(-1), array[test].reshape(-1))
-    return smirnov(_one_number(array, train), _one_number(array, test))
-
-
-def _one_number(array: ArrayLike, positions: Array) -> Array:
-    """A number a sample: the value, or the mean of an image, a sound, a series."""
-    parts = [batch.astype(np.float64).reshape(len(batch), -1) for batch in _batches(array, positions)]
-    values: Array = np.concatenate([part[:, 0] if part.shape[1] == 1 else part.mean(axis=1) for part in parts])
-    return values[~np.isnan(values)]
-
-
-def smirnov(one: Array, other: Array) -> float | None:
-    """The two-sample Kolmogorov-Smirnov statistic: the largest distance of two empirical distributions, in [0, 1].
-
-    Smirnov, "Table for estimating the goodness of fit of empirical distributions", Ann. Math. Statist. 19, 1948.
-    """
-    if not len(one) or not len(other):
-        return None
-    places = np.sort(np.concatenate([one, other]))
-    below = [np.searchsorted(np.sort(values), places, side="right") / len(values) for values in (one, other)]
-    return float(np.abs(below[0] - below[1]).max())
-
-
-def total_variation(one: Array, other: Array) -> float | None:
-    """Half of the sum of the differences of the shares of every category, in [0, 1]."""
-    if not len(one) or not len(other):
-        return None
-    names = np.unique(np.concatenate([one, other]))
-    shares = [
-        np.bincount(np.searchsorted(names, values), minlength=len(names)) / len(values) for values in (one, other)
-    ]
-    return float(np.abs(shares[0] - shares[1]).sum() / 2)
-
-
-def _copies(data: Dataset) -> dict[str, Any]:
-    """Samples that are equal to another one: how many, and the first across splits by name."""
-    hashes = data.hashes
-    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    copied = counts[inverse] > 1
-    split_of = np.full(len(hashes), "left out", dtype="<U10")
-    for name, positions in data.splits.ids().items():
-        split_of[positions] = name
-    given = {name: np.asarray(positions, dtype=np.int64) for name, positions in data.source.given.items()}
-    for name, positions in given.items():
-        left_out = positions[split_of[positions] == "left out"]
-        split_of[left_out] = f"{name}*"[:10]
-    pairs: list[list[str]] = []
-    across = 0
-    for number in np.unique(inverse[copied]):
-        members = np.flatnonzero(inverse == number) if copied.sum() < 50_000 else np.flatnonzero(inverse == number)[:2]
-        splits = {str(split_of[member]) for member in members}
-        if len(splits) > 1:
-            across += 1
-            if len(pairs) < MOST_VALUES:
-                pairs.append([f"{data.source.name_of(int(m))} ({split_of[m]})" for m in members[:4]])
-    return {
-        "samples_with_a_copy": int(copied.sum()),
-        "across_splits": across,
-        "dropped": data.splits.dropped,
-        "kept": data.splits.kept,
-        "first": pairs,
-    }
-
-
-def _findings(data: Dataset, document: Mapping[str, Any]) -> Iterator[Finding]:
+def _findings(document: Mapping[str, Any], drift: Mapping[str, Distance]) -> Iterator[Finding]:
     yield from _about_classes(document)
     yield from _about_copies(document["copies"])
     if document["skipped"]:
@@ -218,15 +152,13 @@ def _findings(data: Dataset, document: Mapping[str, Any]) -> Iterator[Finding]:
             "warning", f"{len(document['skipped'])} files cannot be read and are left out: {named}", "mend them"
         )
     yield from _about_values(document)
-    sizes = [document["splits"][name]["samples"] for name in ("train", "test")]
-    # 1.63: one of a hundred samples of one distribution is further apart.
-    noise = 1.63 * float(np.sqrt(1 / sizes[0] + 1 / sizes[1]))
-    for name, distance in document["drift"].items():
-        if distance > max(DRIFT, noise):
-            message = f"{name!r} is distributed otherwise in test than in training (distance {distance:.2f} of 1)"
+    for name, distance in drift.items():
+        if distance.value > max(DRIFT, distance.noise):
+            message = f"{name!r} is distributed otherwise in test than in training (distance {distance.value:.2f} of 1)"
             yield Finding("warning", message, "is the test set of another time, place or device?")
-    if sizes[0] < 128:
-        yield Finding("note", f"training has {sizes[0]} samples: all of them calibrate an int8 file", "")
+    samples = document["splits"]["train"]["samples"]
+    if samples < 128:
+        yield Finding("note", f"training has {samples} samples: all of them calibrate an int8 file", "")
 
 
 def _about_classes(document: Mapping[str, Any]) -> Iterator[Finding]:
@@ -246,15 +178,15 @@ def _about_classes(document: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("warning", message, "train.class_weights: balanced, and a metric such as AUC beside accuracy")
 
 
-def _about_copies(copies: Mapping[str, Any]) -> Iterator[Finding]:
-    if not copies["across_splits"]:
+def _about_copies(found: Mapping[str, Any]) -> Iterator[Finding]:
+    if not found["across_splits"]:
         return
-    named = "; ".join(" = ".join(pair) for pair in copies["first"][:MOST_NAMED])
-    if copies["kept"]:
-        message = f"{copies['kept']} training samples are copies of test or validation samples: {named}"
+    named = "; ".join(" = ".join(pair) for pair in found["first"][:MOST_NAMED])
+    if found["kept"]:
+        message = f"{found['kept']} samples of training or validation have a copy in another split: {named}"
         yield Finding("error", message, "take them out, or data.split.duplicates: drop")
     else:
-        message = f"{copies['dropped']} copies of test or validation samples are left out of training: {named}"
+        message = f"{found['dropped']} copies of test or validation samples are left out of training: {named}"
         yield Finding("warning", message, "where do they come from?")
 
 
@@ -266,5 +198,5 @@ def _about_values(document: Mapping[str, Any]) -> Iterator[Finding]:
         elif train["missing"]:
             what = "values" if info["shape"] else "texts"
             yield Finding("note", f"{train['missing']} {what} of {name!r} are missing in training", "")
-        if info["dtype"] != "text" and train.get("deviation") == 0.0:
+        if info["dtype"] != "text" and "least" in train and train["least"] == train["most"]:
             yield Finding("warning", f"{name!r} has one value in all of training", "leave it out")

@@ -11,7 +11,7 @@ from mltool.errors import MltoolError
 from mltool.evaluation.evaluate import run_data
 from mltool.inference.answers import probabilities
 from mltool.report import plots
-from mltool.report.pictures import png_uri
+from mltool.report.pictures import as_bytes, png_uri
 from mltool.report.predictions import Predictions
 from mltool.runs.input_schema import InputSchema
 from mltool.runs.run import Run
@@ -81,20 +81,12 @@ def _picture(data: Dataset, samples: Samples, place: int) -> dict[str, Any]:
         value = array[place : place + 1][0]
         kind = data.source.kinds.get(name, "")
         if kind == "image" and value.shape[-1] in (1, 3):
-            return {**nothing, "image": png_uri(_as_bytes(value))}
+            return {**nothing, "image": png_uri(as_bytes(value))}
         if kind in ("series", "audio"):
             return {**nothing, "svg": markup(plots.line(value))}
     cells = [f"{name}: {_cell(array[place : place + 1][0])}" for name, array in samples.inputs.items()]
     text = cells[0].partition(": ")[2] if len(cells) == 1 else ", ".join(cells)
     return {**nothing, "text": text[:MOST_CHARACTERS] + ("…" if len(text) > MOST_CHARACTERS else "")}
-
-
-def _as_bytes(image: Any) -> Any:
-    """An image of any range as uint8: bytes as they are, all else stretched to 0 to 255."""
-    if image.dtype == np.uint8 and image.max() > 32:
-        return image
-    low, high = float(image.min()), float(image.max())
-    return ((image - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
 
 
 def _cell(value: Any) -> str:

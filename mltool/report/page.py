@@ -6,7 +6,7 @@ from typing import Any
 
 from mltool import extras
 from mltool.data.describe import shown_values
-from mltool.errors import ArtifactError
+from mltool.errors import ArtifactError, UsageError
 from mltool.report import plots
 from mltool.report.examples import worst_examples
 from mltool.report.predictions import Predictions, load_predictions
@@ -14,9 +14,13 @@ from mltool.report.tables import class_rows, confusion_matrix
 from mltool.runs.atomic import write_text
 from mltool.runs.lite import LiteFolder, LiteRecord
 from mltool.runs.run import Run
+from mltool.training.records import read_lines
 
 MOST_CLASSES = 100
 """Classes of which a matrix still says something."""
+
+_OURS = b'<meta name="generator" content="mltool">'
+"""What a page begins with: no other file is overwritten."""
 
 
 def report(run: Run, output: Path | None = None) -> Path:
@@ -30,10 +34,13 @@ def report(run: Run, output: Path | None = None) -> Path:
         The page.
 
     Raises:
+        UsageError: if the file is there and is no such page.
         ArtifactError: if a file of the run is damaged.
         MissingExtraError: if the plotting library is not installed.
     """
     page = output or run.report_page_file
+    if page.is_file() and _OURS not in page.read_bytes()[:1000]:
+        raise UsageError(f"{page} is there already and is no page of mltool", "name another file")
     jinja = extras.require("jinja2")
     environment = jinja.Environment(autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=True)
     environment.filters["share"] = lambda value: "-" if value is None else f"{value:.3f}"
@@ -52,7 +59,6 @@ def _content(run: Run) -> dict[str, Any]:
         "seed": manifest.get("seed"),
         "source": manifest.get("data", {}).get("source", ""),
         "cards": _cards(run, manifest),
-        "host": _host(manifest),
         "spec": run.spec_file.read_text(encoding="utf-8"),
         "environment": json.dumps(manifest.get("environment", {}), indent=2, ensure_ascii=False),
         **_artifacts(run),
@@ -62,8 +68,12 @@ def _content(run: Run) -> dict[str, Any]:
     }
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, **parts: type) -> dict[str, Any]:
     """A document of the run; empty where it has none.
+
+    Args:
+        path: of it.
+        parts: keys that it must have, and what they hold.
 
     Raises:
         ArtifactError: if it is damaged.
@@ -74,15 +84,16 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} is damaged: {error}", "make it again") from error
-    return document if isinstance(document, dict) else {}
-
-
-def _host(manifest: dict[str, Any]) -> str:
-    return str(manifest.get("environment", {}).get("host", ""))
+    lacking = [
+        key for key, kind in parts.items() if not isinstance(document, dict) or not isinstance(document.get(key), kind)
+    ]
+    if lacking or not isinstance(document, dict):
+        raise ArtifactError(f"{path} is damaged: it lacks {', '.join(lacking) or 'its keys'}", "make it again")
+    return document
 
 
 def _cards(run: Run, manifest: dict[str, Any]) -> list[dict[str, str]]:
-    evaluation = _read_json(run.evaluation_file)
+    evaluation = _read_json(run.evaluation_file, metrics=dict)
     cards = [
         {"what": f"{name}, test", "value": _shown_number(value)}
         for name, value in evaluation.get("metrics", {}).items()
@@ -127,8 +138,10 @@ def _artifacts(run: Run) -> dict[str, Any]:
     failure = failure or [record.error for record, kept in records if not kept and record.error]
     if run.manifest.get("error"):
         failure.append(str(run.manifest["error"]))
+    runtimes = sorted({str(record.runtime) for record, _ in records if record.latency_ms and record.runtime})
     heads = ["artifact", "scheme", "size", str(metric), "drop", "agreement", "p50 / p90 ms", ""]
-    return {"artifacts": rows, "checks": checks, "artifact_heads": heads, "failure": failure}
+    found = {"artifacts": rows, "checks": checks, "artifact_heads": heads, "failure": failure}
+    return {**found, "runtimes": ", ".join(runtimes)}
 
 
 def _cells(record: LiteRecord) -> list[str]:
@@ -146,12 +159,9 @@ def _cells(record: LiteRecord) -> list[str]:
 
 
 def _curves(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    if not run.metrics_file.is_file():
-        return []
-    try:
-        lines = [json.loads(line) for line in run.metrics_file.read_text(encoding="utf-8").splitlines() if line]
-    except ValueError as error:
-        raise ArtifactError(f"{run.metrics_file} is damaged: {error}") from error
+    lines = read_lines(run.metrics_file)
+    if not all(isinstance(line, dict) and "epoch" in line for line in lines):
+        raise ArtifactError(f"{run.metrics_file} is damaged: a line is no epoch", "train again")
     # A resumed run may tell an epoch twice: the last word counts.
     by_epoch = {line["epoch"]: line for line in lines}
     epochs = sorted(by_epoch)
@@ -196,7 +206,7 @@ def _answers(run: Run, predictions: Predictions | None) -> dict[str, Any]:
 
 
 def _scan(run: Run) -> dict[str, Any] | None:
-    document = _read_json(run.scan_file)
+    document = _read_json(run.scan_file, splits=dict, inputs=dict, drift=dict, findings=list)
     if not document:
         return None
     markup = extras.require("markupsafe").Markup

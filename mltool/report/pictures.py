@@ -10,6 +10,7 @@ import numpy as np
 from mltool import extras
 from mltool.data.dataset import Dataset
 from mltool.report import plots
+from mltool.runs.atomic import write_text, writing
 
 SHEET = (6, 10)
 """Rows and columns of a contact sheet."""
@@ -18,8 +19,21 @@ SHEET = (6, 10)
 def png_uri(image: Any) -> str:
     """uint8 [height, width, 1 or 3] as a picture inside of a page."""
     buffer = io.BytesIO()
-    extras.require("PIL.Image").fromarray(np.squeeze(image)).save(buffer, format="PNG")
+    _picture(image).save(buffer, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def as_bytes(image: Any) -> Any:
+    """An image of any range as uint8: bytes as they are, all else stretched to 0 to 255."""
+    if image.dtype == np.uint8 and image.max() > 32:
+        return image
+    low, high = float(image.min()), float(image.max())
+    return ((image - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
+
+
+def _picture(image: Any) -> Any:
+    """uint8 [height, width, 1 or 3] as Pillow has it."""
+    return extras.require("PIL.Image").fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def write_pictures(document: dict[str, Any], data: Dataset, folder: Path) -> list[Path]:
@@ -29,31 +43,35 @@ def write_pictures(document: dict[str, Any], data: Dataset, folder: Path) -> lis
         document: of `scan`.
         data: that was scanned.
         folder: to write to.
+
+    Raises:
+        MachineError: if it cannot be written.
     """
     written: list[Path] = []
     classes = {name: split["classes"] for name, split in document["splits"].items() if "classes" in split}
     if classes:
         written.append(folder / "classes.svg")
-        written[-1].write_text(_alone(plots.bars(classes)), encoding="utf-8")
+        write_text(written[-1], _alone(plots.bars(classes)))
     for name, array in data.source.inputs.items():
-        if data.source.kinds.get(name) == "image" and array.dtype == np.uint8:
+        if data.source.kinds.get(name) == "image" and array.shape[-1] in (1, 3):
             written.append(folder / f"{name}.png")
-            _contact_sheet(data, name).save(written[-1])
+            with writing(written[-1]) as temporary:
+                _contact_sheet(data, name).save(temporary, format="PNG")
     return written
 
 
 def _contact_sheet(data: Dataset, name: str) -> Any:
-    """Training images side by side, class after class in turn, each at most 96 pixels wide."""
+    """Training images side by side, evenly taken, class after class, each at most 96 pixels wide."""
     rows, columns = SHEET
     train = data.splits.train
-    order = np.argsort(data.targets[train].reshape(len(train), -1)[:, 0], kind="stable") if data.labels else train * 0
-    chosen = train[order][np.linspace(0, len(train) - 1, rows * columns).astype(int)] if data.labels else train[:60]
-    images = data.source.inputs[name][np.sort(chosen)]
-    pillow = extras.require("PIL.Image")
+    if data.labels:
+        train = train[np.argsort(data.targets[train], kind="stable")]
+    chosen = train[np.linspace(0, len(train) - 1, min(len(train), rows * columns)).astype(int)]
+    images = as_bytes(data.source.inputs[name][chosen])
     side = min(96, max(images.shape[1:3]))
-    sheet = pillow.new("RGB", (columns * (side + 4), rows * (side + 4)), "white")
+    sheet = extras.require("PIL.Image").new("RGB", (columns * (side + 4), rows * (side + 4)), "white")
     for place, image in enumerate(images):
-        picture = pillow.fromarray(np.squeeze(image)).convert("RGB")
+        picture = _picture(image).convert("RGB")
         picture.thumbnail((side, side))
         sheet.paste(picture, ((place % columns) * (side + 4), (place // columns) * (side + 4)))
     return sheet
@@ -63,17 +81,11 @@ _LIGHT = {
     **{"--text": "#1b1f24", "--faint": "#8a929b", "--first": "#1f6feb", "--second": "#d9730d", "--third": "#1a7f37"},
     "--font": "sans-serif",
 }
+"""What the variables of `plots` are outside of the page."""
 
 
 def _alone(svg: str) -> str:
     """A picture outside of the page, with colors of its own."""
-    colors = {
-        "--text": "#1b1f24",
-        "--faint": "#8a929b",
-        "--first": "#1f6feb",
-        "--second": "#d9730d",
-        "--third": "#1a7f37",
-    }
-    for variable, color in colors.items():
-        svg = svg.replace(f"var({variable})", color)
-    return svg.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1)
+    for variable, value in _LIGHT.items():
+        svg = svg.replace(f"var({variable})", value)
+    return svg

@@ -5,6 +5,7 @@ Drawn by matplotlib: the plotting library of the field, without a server or a sc
 
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ TEXT, FAINT, FIRST, SECOND, THIRD = _VARIABLES
 
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: it can be found, read aloud, and takes the page's font
+    "text.parse_math": False,  # a name of a class may hold dollars
     "svg.hashsalt": "mltool",  # the same picture is the same bytes
     "font.family": "sans-serif",
     "font.size": 10,
@@ -52,15 +54,21 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
 
 def _svg(figure: Any) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # Of matplotlib's own font, which is not the one that the text is shown in.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
+    # Who drew it, and addresses of vocabularies: nothing that a reader sees.
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     for color, variable in _VARIABLES.items():
         text = text.replace(color, f"var({variable})")
     # As wide as there is room for; and no name of a font, of which the page has its own.
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 role="img"', text, count=1)
-    return re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font)", text)
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font)", text)
+    return re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
 
 
 def _styled(draw: Any) -> str:

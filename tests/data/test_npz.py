@@ -83,6 +83,11 @@ def test_the_input_is_named_and_shaped_after_what_it_is(shape, dtype, name, expe
             {"x": np.where(X > 7, np.inf, X), "y": Y}, r"2 samples hold NaN or infinity \(first: 4\)", id="infinity"
         ),
         pytest.param(
+            {"x": np.where(X == 5, 1e200, X.astype(np.float64)), "y": Y},
+            r"input 'x': 1 samples hold numbers that float32 does not hold \(first: 2\)",
+            id="beyond float32",
+        ),
+        pytest.param(
             {"x": X, "y": np.where(Y == 1, np.nan, 0.5)}, "the targets: 3 samples hold NaN", id="NaN in targets"
         ),
         pytest.param(

@@ -3,9 +3,11 @@
 import json
 
 import artifacts
+import pytest
 import yaml
 
-from mltool.errors import VerificationError
+from mltool.errors import ArtifactError, Interrupted, VerificationError
+from mltool.pipeline import chain
 from mltool.pipeline.chain import run_chain
 from mltool.runs.run import Run
 from mltool.spec.load import load_spec
@@ -57,3 +59,36 @@ def test_a_limit_in_the_middle_ends_the_chain_and_the_report_tells_it(run):
     report = json.loads(run.report_file.read_text())
     assert [(item["name"], item["verified"]) for item in report["artifacts"]] == [("none", False), ("float16", True)]
     assert "max_size" in report["failure"][0]["message"]
+
+
+def test_a_chain_that_is_done_does_nothing_again(run):
+    before = run.manifest
+    models = {path: path.stat().st_mtime_ns for path in [run.keras_file, *run.lite_folder.glob("*.tflite")]}
+    assert len(models) == 8
+    result = run_chain(run)
+    assert result.failure is None
+    assert {path: path.stat().st_mtime_ns for path in models} == models
+    assert (run.manifest["stages"], run.manifest["artifacts"]) == (before["stages"], before["artifacts"])
+    assert [record.name for record in result.records] == [entry.name for entry in run.spec.convert]
+    assert json.loads(run.report_file.read_text())["training"]["epochs"] == 3
+
+
+def test_a_chain_that_was_interrupted_goes_on(run, monkeypatch):
+    def stops(run):
+        raise Interrupted("interrupted in the conversion", "mltool run --resume goes on")
+
+    trained = run.manifest["stages"]["train"]
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="interrupted in the conversion"):
+        patch.setattr(chain, "convert", stops)
+        run_chain(run)
+    assert not run.report_file.exists()
+    assert run_chain(run).failure is None
+    assert run.manifest["stages"]["train"] == trained
+    assert len(json.loads(run.report_file.read_text())["verified"]) == 7
+
+
+def test_a_file_that_was_changed_meanwhile_is_not_taken_for_done(run):
+    path = run.lite_folder / "int8.tflite"
+    path.write_bytes(path.read_bytes()[:-8] + b"changed!")
+    with pytest.raises(ArtifactError, match=r"int8\.tflite was changed since it was made"):
+        run_chain(run)

@@ -1,0 +1,72 @@
+"""Samples that are equal to another one: how many, and by name those that stand in two splits."""
+
+from typing import Any
+
+import numpy as np
+
+from mltool.data.dataset import SPLITS, Dataset
+from mltool.data.source import Array
+
+MOST_NAMED = 10
+"""Groups of equal samples that are named."""
+
+_LEFT_OUT = len(SPLITS)
+"""Added to the number of the split that the source put a sample into, where the sample is in none any more."""
+
+
+def copies(data: Dataset) -> dict[str, Any]:
+    """Counts copies, from the samples and splits alone: a resumed run, whose splits are recorded, counts the same.
+
+    Returns:
+        `samples_with_a_copy`; `across_splits`: groups of equal samples that stand in two splits, or stood in two until
+        one was left out; `dropped`: left out; `kept`: samples of training with a copy in validation or test, and of
+        validation with one in test; `first`: names of the first groups, a sample of each split.
+    """
+    places = _places(data)
+    _, inverse, counts = np.unique(data.hashes, return_inverse=True, return_counts=True)
+    copied = np.flatnonzero(counts[inverse] > 1)
+    order = copied[np.argsort(inverse[copied], kind="stable")]
+    starts = np.flatnonzero(np.diff(inverse[order], prepend=-1))
+    here = places[order]
+    sizes = np.diff(starts, append=len(order))
+    stands = [_group_has(here == place, starts, sizes) for place in range(2 * _LEFT_OUT + 1)]
+    crossing = np.sum(stands, axis=0) > 1
+    kept = ((here == 0) & (stands[1] | stands[2])) | ((here == 1) & stands[2])
+    across = starts[crossing[starts]]
+    first = sorted(zip(order[across], across, sizes[crossing[starts]], strict=True))[:MOST_NAMED]
+    return {
+        "samples_with_a_copy": len(order),
+        "across_splits": len(across),
+        "dropped": int((crossing & (here >= _LEFT_OUT)).sum()),
+        "kept": int(kept.sum()),
+        "first": [_named(data, order[start : start + size], places) for _, start, size in first],
+    }
+
+
+def _group_has(mark: Array, starts: Array, sizes: Array) -> Array:
+    """Of every sample whether one of its group is marked; groups lie one after the other."""
+    marked = np.logical_or.reduceat(mark, starts) if len(starts) else mark
+    found: Array = np.repeat(marked, sizes)
+    return found
+
+
+def _places(data: Dataset) -> Array:
+    """Of every sample the number of its split; of one that is left out, that of the split it was in, and more."""
+    places = np.full(len(data.hashes), 2 * _LEFT_OUT, np.int64)
+    for number, split in enumerate(SPLITS):
+        places[np.asarray(data.source.given.get(split, ()), np.int64)] = number + _LEFT_OUT
+    for number, positions in enumerate(data.splits.ids().values()):
+        places[positions] = number
+    return places
+
+
+def _named(data: Dataset, group: Array, places: Array) -> list[str]:
+    """The first sample of every place that the group stands in."""
+    first = np.sort(group[np.unique(places[group], return_index=True)[1]])
+    return [f"{data.source.name_of(int(position))} ({_place_name(int(places[position]))})" for position in first]
+
+
+def _place_name(place: int) -> str:
+    if place < _LEFT_OUT:
+        return SPLITS[place]
+    return "left out" if place == 2 * _LEFT_OUT else f"{SPLITS[place - _LEFT_OUT]}, left out"
