@@ -50,11 +50,14 @@ def infer_kind(name: str, cells: Array) -> ColumnKind:
     if len(there) == 0:
         logger.warning("column %r is empty in every row: left out", name)
         return "ignore"
-    distinct = np.unique(there)
-    if len(distinct) == 1 and len(there) == len(cells):
-        logger.warning("column %r is %r in every row: left out", name, distinct[0].item())
+    if len(there) == len(cells) and bool((there == there[0]).all()):
+        shown = f"{there[0]:g}" if cells.dtype.kind == "f" else repr(there[0].item())
+        logger.warning("column %r is %s in every row: left out", name, shown)
         return "ignore"
-    if cells.dtype.kind == "f" or _are_numbers(distinct):
+    if cells.dtype.kind == "f":
+        return "number"
+    distinct = np.unique(there)
+    if _are_numbers(distinct):
         return "number"
     return _kind_of_words(name, there, distinct)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mltool import extras
 from mltool.data.columns import ColumnKind, Read, infer_kind, read_column
 from mltool.data.rows import RowNames
 from mltool.data.source import Array, Source, checked_source, joined_sources
@@ -77,6 +78,9 @@ def load_table(
         split: _source(table, plan, special, is_regression=is_regression, first=tables[""])
         for split, table in tables.items()
     }
+    tables.clear()
+    # Arrow keeps the memory of what it read for the next time; there is none.
+    extras.require("pyarrow").default_memory_pool().release_unused()
     return sources[""] if len(sources) == 1 else joined_sources(sources)
 
 
@@ -88,20 +92,22 @@ def _plan(
     special: Mapping[str, str | None],
 ) -> Plan:
     for name in kinds:
-        table.column(name, "data.source.columns")
+        table.require(name, "data.source.columns")
     found = target if target is not None else _find_target(table)
-    table.column(found, "data.source.target")
+    table.require(found, "data.source.target")
     for key, named in special.items():
         if named is not None:
-            table.column(named, key)
+            table.require(named, key)
     taken = {found, *(name for name in special.values() if name is not None)}
     if inputs is not None:
         for input_name, column in inputs.items():
-            table.column(column, f"data.inputs.{input_name}")
+            table.require(column, f"data.inputs.{input_name}")
         chosen = dict(inputs)
     else:
         chosen = identifiers([name for name in table.columns if name not in taken])
-    decided = {column: kinds.get(column) or infer_kind(column, table.columns[column]) for column in chosen.values()}
+    decided = {
+        column: kinds.get(column) or infer_kind(column, table.columns.values_of(column)) for column in chosen.values()
+    }
     kept = {name: column for name, column in chosen.items() if decided[column] != "ignore"}
     if not kept:
         raise DataError(f"{table.path} has no column that is an input", "data.source.columns says what they are")
@@ -151,7 +157,7 @@ def _source(
     targets = _targets(table, plan.target, is_regression)
     read = _read_of(table, _WORDS_AS_NUMBERS)
     inputs = {
-        name: read_column(read, column, table.columns[column], plan.kinds[column])
+        name: read_column(read, column, _cells_of(table, column, plan.kinds[column]), plan.kinds[column])
         for name, column in plan.inputs.items()
     }
     weights = special["data.source.weight"]
@@ -169,6 +175,11 @@ def _source(
         names=RowNames(table.path.name, table.rows, table.num_rows),
         target_name=plan.target,
     )
+
+
+def _cells_of(table: Table, column: str, kind: ColumnKind) -> Array:
+    """Numbers where they are asked for; else every cell as it is written, because 007 is a word."""
+    return table.columns.values_of(column) if kind == "number" else table.columns[column]
 
 
 _WORDS_AS_NUMBERS = "data.source.missing takes markers; data.source.columns takes {{{name}: category}}"

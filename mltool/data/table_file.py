@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,62 @@ from mltool.errors import DataError
 logger = logging.getLogger("mltool")
 
 
+class Columns(Mapping[str, Array]):
+    """The columns of a file by name: text with "" where missing, or numbers with NaN.
+
+    They are made when they are asked for, and not kept: numpy holds a text in 4 bytes a character of the longest.
+
+    Args:
+        path: of the file, for messages.
+        arrow: Arrow's columns.
+        missing: markers of missing values.
+    """
+
+    def __init__(self, path: Path, arrow: Mapping[str, Any], missing: Sequence[str]) -> None:
+        self._path, self._arrow, self._missing = path, arrow, set(missing)
+
+    def __getitem__(self, name: str) -> Array:
+        """The cells of a column."""
+        return _cells(self._path, name, self._arrow[name], self._missing)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrow)
+
+    def __len__(self) -> int:
+        return len(self._arrow)
+
+    def values_of(self, name: str) -> Array:
+        """The cells of a column, as numbers where all of them are: float64 that float32 holds, with NaN."""
+        numbers = _numbers_of(self._arrow[name], self._missing)
+        return self[name] if numbers is None else numbers
+
+
 @dataclass(frozen=True)
 class Table:
     """The cells of a file.
 
     Attributes:
         path: of the file.
-        columns: by name: text with "" where missing, or numbers with NaN.
+        columns: by name.
         rows: where they stand in the file.
+        num_rows: without the header.
     """
 
     path: Path
-    columns: Mapping[str, Array]
+    columns: Columns
     rows: Rows = field(repr=False)
+    num_rows: int
 
-    @property
-    def num_rows(self) -> int:
-        """Rows, without the header."""
-        return len(next(iter(self.columns.values())))
+    def require(self, name: str, what: str) -> None:
+        """Proves that there is a column of this name.
+
+        Raises:
+            DataError: if there is none.
+        """
+        if name not in self.columns:
+            close = difflib.get_close_matches(name, list(self.columns), n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(self.columns)}"
+            raise DataError(f"{self.path} has no column {name!r}, which {what} names", hint)
 
     def column(self, name: str, what: str) -> Array:
         """The cells of a column.
@@ -43,10 +81,7 @@ class Table:
         Raises:
             DataError: if there is none of this name.
         """
-        if name not in self.columns:
-            close = difflib.get_close_matches(name, list(self.columns), n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(self.columns)}"
-            raise DataError(f"{self.path} has no column {name!r}, which {what} names", hint)
+        self.require(name, what)
         return self.columns[name]
 
 
@@ -75,10 +110,8 @@ def read_table(path: Path, missing: Sequence[str], separator: str | None) -> Tab
         raise DataError(f"{path}: column {names.index('') + 1} has no name", "name it")
     if arrow.num_rows == 0:
         raise DataError(f"{path} has a header and no rows", "it needs a row a sample")
-    marks = set(missing)
-    return Table(
-        path, {name: _cells(path, name, cells, marks) for name, cells in zip(names, arrow.columns, strict=True)}, rows
-    )
+    columns = Columns(path, dict(zip(names, arrow.columns, strict=True)), missing)
+    return Table(path, columns, rows, arrow.num_rows)
 
 
 def _read_parquet(path: Path) -> Any:
@@ -207,6 +240,24 @@ def _cells(path: Path, name: str, column: Any, missing: set[str]) -> Array:
         message = f"{path}: a text of {name!r} has {longest:,} characters: too long beside {len(text):,} rows"
         raise DataError(message, "cut long texts into several rows")
     return np.asarray(text.to_numpy(zero_copy_only=False), dtype=np.str_)
+
+
+def _numbers_of(column: Any, missing: set[str]) -> Array | None:
+    """A column of texts as float64 with NaN; None if one is no number, or none that float32 holds."""
+    pa, compute = extras.require("pyarrow"), extras.require("pyarrow.compute")
+    if not pa.types.is_string(column.type):
+        return None
+    text = compute.utf8_trim_whitespace(column)
+    there = compute.invert(compute.is_in(text, value_set=pa.array(sorted({"", *missing}), pa.string())))
+    try:
+        found = compute.if_else(there, text, None).cast(pa.float64())
+    except pa.ArrowInvalid:
+        return None
+    numbers: Array = found.to_numpy()
+    most = np.abs(numbers[~np.isnan(numbers)]).max(initial=0.0)
+    # A text may spell NaN without being a marker of missing values: the other way tells it.
+    strange = int(np.isnan(numbers).sum()) != found.null_count or most > np.finfo(np.float32).max
+    return None if strange or found.null_count == len(found) else numbers
 
 
 def _is_finite(mark: str) -> bool:
