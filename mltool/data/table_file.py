@@ -36,6 +36,9 @@ class Columns(Mapping[str, Array]):
         """The cells of a column."""
         return _cells(self._path, name, self._arrow[name], self._missing)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrow  # `Mapping` would make the cells to see that they are there
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrow)
 
