@@ -1,8 +1,6 @@
 """Samples without labels, as `predict` is given them: files and folders, a table, or arrays of numpy."""
 
 import logging
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from mltool.data.columns import Read, read_column
 from mltool.data.kinds import ENDINGS
 from mltool.data.source import Array
 from mltool.errors import DataError
+from mltool.runs.arrays import UNREADABLE_NPZ, load_arrays
 from mltool.runs.input_schema import InputSchema
 from mltool.spec.data import TABLE_ENDINGS, SourceSpec
 
@@ -92,14 +91,10 @@ def _read_table(file: Path, schema: InputSchema | None) -> Given:
 
 def _read_arrays(file: Path, schema: InputSchema | None) -> Given:
     try:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            batch = {schema.inputs[0].name if schema else "x": loaded}
-        else:
-            with loaded:
-                batch = dict(loaded)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        loaded = load_arrays(file)
+    except UNREADABLE_NPZ as error:
         raise DataError(f"{file} cannot be read: {error}", "give a table, or a .npz or .npy file of numpy") from error
+    batch = loaded if isinstance(loaded, dict) else {schema.inputs[0].name if schema else "x": loaded}
     if not batch or any(array.ndim == 0 for array in batch.values()):
         raise DataError(f"{file} holds no arrays of samples", "the first axis of every array counts the samples")
     # An image without its channel axis, as the sources take it.

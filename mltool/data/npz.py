@@ -7,7 +7,7 @@ import numpy as np
 
 from mltool.data.source import Array, Source, checked_source, inferred_input_name, inferred_kind, joined_sources
 from mltool.errors import DataError
-from mltool.runs.arrays import UNREADABLE_NPZ, read_npz
+from mltool.runs.arrays import UNREADABLE_NPZ, load_arrays, read_npz
 
 SPLITS = ("train", "validation", "test")
 """Endings of arrays that bring their own splits: NAME_train and NAME_test, and NAME_validation where it is there."""
@@ -32,24 +32,25 @@ def load_npz(
 
 
 def _load_file(path: Path, inputs: Mapping[str, str] | None, target: str, weight: str | None) -> Source:
+    return source_of_arrays(str(path), read_arrays(path), inputs, target, weight)
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz, in memory, or of a folder of .npy files, by their names, on the disk.
+
+    Raises:
+        DataError: if it is missing or damaged, or holds pickled objects.
+    """
     if path.suffix.lower() == ".npy":
         raise DataError(f"{path} is one array", "give the folder that holds x.npy and y.npy, or an .npz")
     try:
-        arrays = _read_folder(path) if path.is_dir() and path.suffix.lower() != ".npz" else read_npz(path)
-        return source_of_arrays(str(path), arrays, inputs, target, weight)
+        if path.is_dir() and path.suffix.lower() != ".npz":
+            return {file.stem: np.asanyarray(load_arrays(file, on_disk=True)) for file in sorted(path.glob("*.npy"))}
+        return read_npz(path)
     except FileNotFoundError as error:
         raise DataError(f"{path} is not there", "give a path that is, with --set data.source.path=FILE.npz") from error
     except UNREADABLE_NPZ as error:
         raise DataError(f"{path} cannot be read as .npz: {error}", "write it again with numpy.savez") from error
-
-
-def _read_folder(path: Path) -> dict[str, Array]:
-    """The arrays of a folder by the names of their files; read from the disk when samples are asked for."""
-    files = sorted(path.glob("*.npy"))
-    for file in files:
-        if not file.is_file():
-            raise ValueError(f"{file.name} is no plain file")  # a FIFO would be waited for without end
-    return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
 
 
 def source_of_arrays(

@@ -14,12 +14,12 @@ import numpy as np
 from mltool.data.files import open_tree
 from mltool.data.images import image_sizes
 from mltool.data.kinds import ENDINGS, kind_at
+from mltool.data.npz import read_arrays
 from mltool.data.open import build_source
 from mltool.data.source import Source
 from mltool.data.table import TARGET_NAMES
 from mltool.data.table_file import read_table
 from mltool.errors import DataError
-from mltool.runs.arrays import UNREADABLE_NPZ, read_npz
 from mltool.spec.data import DataSpec, Kind, SourceSpec
 
 logger = logging.getLogger("mltool")
@@ -122,10 +122,7 @@ def _is_regression(source: Source) -> bool:
 
 
 def _look_at_arrays(path: Path, target: str | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    try:
-        arrays = read_npz(path)
-    except UNREADABLE_NPZ as error:
-        raise DataError(f"{path} cannot be read as .npz: {error}", "write it again with numpy.savez") from error
+    arrays = read_arrays(path)
     stems = list(dict.fromkeys(re.sub(r"_(train|validation|test)$", "", name) for name in arrays))
     found = target or next(
         (s for wanted in (*TARGET_NAMES, "labels", "targets") for s in stems if s.lower() == wanted), ""

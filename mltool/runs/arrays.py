@@ -12,6 +12,27 @@ UNREADABLE_NPZ = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error,
 """What numpy and zipfile raise for a file that is missing, damaged, encrypted, or holds objects."""
 
 
+def load_arrays(path: Path, *, on_disk: bool = False) -> "np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]":
+    """The one array of an .npy file, or all arrays of an .npz.
+
+    Args:
+        path: of the file.
+        on_disk: leaves the array of an .npy file there, to be read when samples are asked for.
+
+    Raises:
+        OSError: and the others of `UNREADABLE_NPZ`, if it is missing or damaged.
+    """
+    import numpy as np
+
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError("it is no plain file")  # a FIFO would be waited for without end
+    loaded = np.load(path, mmap_mode="r" if on_disk else None, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded as arrays:
+        return dict(arrays)
+
+
 def read_npz(path: Path) -> "dict[str, np.ndarray[Any, Any]]":
     """All arrays of a file, in memory.
 
@@ -19,12 +40,7 @@ def read_npz(path: Path) -> "dict[str, np.ndarray[Any, Any]]":
         ValueError: if it holds a single array without a name.
         OSError: and the others of `UNREADABLE_NPZ`, if it is missing or damaged.
     """
-    import numpy as np
-
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise ValueError("it is no plain file")  # a FIFO would be waited for without end
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
+    loaded = load_arrays(path)
+    if not isinstance(loaded, dict):
         raise ValueError("it holds a single array without a name")
-    with loaded as arrays:
-        return dict(arrays)
+    return loaded

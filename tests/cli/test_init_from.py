@@ -93,6 +93,14 @@ def series(random):
     return "series.npz"
 
 
+def arrays_in_a_folder(random):
+    x = random.normal(0, 1, (80, 5)).astype(np.float32)
+    Path("arrays").mkdir()
+    np.save("arrays/x.npy", x)
+    np.save("arrays/y.npy", (x[:, 0] > 0).astype(int))
+    return "arrays"
+
+
 def vectors_under_other_names(random):
     x = random.normal(0, 1, (80, 5)).astype(np.float32)
     np.savez("vectors.npz", features=x, labels=(x[:, 0] > 0).astype(int))
@@ -109,6 +117,7 @@ KINDS = {
     "sounds in folders": (lambda random: sounds(random, flat=False), "accuracy"),
     "texts in folders": (texts, "accuracy"),
     "series in an npz": (series, "accuracy"),
+    "arrays in a folder": (arrays_in_a_folder, "accuracy"),
     "vectors under other names": (vectors_under_other_names, "accuracy"),
 }
 

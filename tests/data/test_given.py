@@ -1,6 +1,7 @@
 """Samples without labels: tables and arrays, as `predict` is given them."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,9 @@ def test_texts_are_read_from_files(tmp_path):
 def test_files_that_the_model_does_not_take_are_refused(info, name, message, tmp_path):
     with pytest.raises(DataError, match=message):
         read_given(tmp_path / name, schema_of(info))
+
+
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.npy")
+    with pytest.raises(DataError, match=r"x\.npy cannot be read: it is no plain file"):
+        read_given(tmp_path / "x.npy", SCHEMA)
