@@ -10,7 +10,7 @@ import numpy as np
 
 from mltool.data.identity import content_hashes, fingerprint, groups_of_equal_samples
 from mltool.data.open import build_source
-from mltool.data.source import Array, ArrayLike, Source, Subset, label_of
+from mltool.data.source import Array, ArrayLike, Source, Subset, batches_of, label_of
 from mltool.data.splits import Splits, make_splits, require_disjoint
 from mltool.errors import DataError, Message, SpecError
 from mltool.spec.spec import Spec, to_plain
@@ -44,9 +44,7 @@ class Samples:
 
     def batches(self, name: str, size: int = 1024) -> Iterator[Array]:
         """One input in batches, in the type of the source."""
-        array = self.inputs[name]
-        for start in range(0, len(self), size):
-            yield array[start : start + size]
+        return batches_of(self.inputs[name], size=size)
 
 
 def as_model_takes(array: Array) -> Array:

@@ -6,7 +6,7 @@ from math import log, sqrt
 
 import numpy as np
 
-from mltool.data.source import Array, ArrayLike, Source
+from mltool.data.source import Array, ArrayLike, Source, batches_of
 
 CHANCE = 0.01
 """Share of scans in which chance alone makes a distance larger than its noise, over all that a scan looks at."""
@@ -57,8 +57,7 @@ def distances(source: Source, ids: Mapping[str, Array]) -> dict[str, Distance]:
 def _columns(array: ArrayLike, positions: Array) -> list[Array]:
     """Numbers to compare: each of a few a sample; the mean of an image, a sound, a series; the length of a text."""
     parts = []
-    for start in range(0, len(positions), 1024):
-        batch = array[positions[start : start + 1024]]
+    for batch in batches_of(array, positions):
         values = np.char.str_len(batch) if batch.dtype.kind == "U" else batch
         rows = values.astype(np.float64).reshape(len(batch), -1)
         few = len(array.shape) <= 2 and rows.shape[1] <= MOST_COLUMNS

@@ -9,7 +9,7 @@ import numpy as np
 from mltool.data.copies import copies
 from mltool.data.dataset import SPLITS, Dataset
 from mltool.data.distances import Distance, distances
-from mltool.data.source import Array, ArrayLike
+from mltool.data.source import Array, ArrayLike, batches_of
 
 SCHEMA_VERSION = 1
 
@@ -110,11 +110,6 @@ def _texts(values: Array, kind: str) -> dict[str, Any]:
     return found
 
 
-def _batches(array: ArrayLike, positions: Array) -> Iterator[Array]:
-    for start in range(0, len(positions), 1024):
-        yield array[positions[start : start + 1024]]
-
-
 def _streamed(array: ArrayLike, positions: Array) -> dict[str, Any]:
     """Range, mean and deviation, a batch after the other: images are never copied whole.
 
@@ -123,7 +118,7 @@ def _streamed(array: ArrayLike, positions: Array) -> dict[str, Any]:
     variance", The American Statistician 37, 1983, formula 2.1.
     """
     least, most, mean, squares, count, missing = np.inf, -np.inf, 0.0, 0.0, 0, 0
-    for batch in _batches(array, positions):
+    for batch in batches_of(array, positions):
         values = batch.astype(np.float64)
         holes = np.isnan(values)
         missing += int(holes.sum())

@@ -1,6 +1,6 @@
 """What a source yields: named inputs and targets, in one order, with the splits that it brings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, Self
 
@@ -37,6 +37,19 @@ class ArrayLike(Protocol):
     def __getitem__(self, positions: Any) -> Array:
         """Samples: of one position, a slice, or an array of positions."""
         ...
+
+
+def batches_of(array: ArrayLike, positions: Array | None = None, size: int = 1024) -> Iterator[Array]:
+    """An input in batches, in the type of the source: what is not in memory is never copied whole.
+
+    Args:
+        array: all samples.
+        positions: of those that are wanted, in their order; all when None.
+        size: samples of a batch; the last may have fewer.
+    """
+    for start in range(0, len(array) if positions is None else len(positions), size):
+        place = slice(start, start + size)
+        yield array[place if positions is None else positions[place]]
 
 
 class Subset:

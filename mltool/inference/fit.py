@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mltool.data.source import Array, ArrayLike
+from mltool.data.source import Array, ArrayLike, batches_of
 from mltool.errors import DataError
 from mltool.runs.input_schema import InputInfo, InputSchema
 
@@ -21,7 +21,8 @@ MOST_NAMED = 3
 """Values or samples that a message names."""
 
 
-def _sample(position: int) -> str:
+def sample_name(position: int) -> str:
+    """What a sample is called that has no name of its own."""
     return f"sample {position}"
 
 
@@ -30,7 +31,7 @@ def require_fit(
     schema: InputSchema,
     *,
     allow_unseen: bool = False,
-    name_of: Callable[[int], str] = _sample,
+    name_of: Callable[[int], str] = sample_name,
 ) -> None:
     """Holds samples against names, missing values, categories and ranges of the training data.
 
@@ -76,42 +77,49 @@ def _require_known(info: InputInfo, values: Array, name_of: Callable[[int], str]
 
 
 def _require_in_range(info: InputInfo, array: ArrayLike, name_of: Callable[[int], str]) -> None:
+    start, outside, least, most = 0, 0, np.inf, -np.inf
+    for batch in batches_of(array):
+        values = batch.reshape(len(batch), -1).astype(np.float64)
+        _require_there(info, values, lambda row, start=start: name_of(start + row))  # type: ignore[misc]
+        # `fmin` and `fmax` pass over NaN.
+        least = min(least, float(np.fmin.reduce(values, axis=None, initial=np.inf)))
+        most = max(most, float(np.fmax.reduce(values, axis=None, initial=-np.inf)))
+        outside += _num_outside(info, values)
+        start += len(batch)
+    if info.minimum is not None and info.maximum is not None and least <= most:
+        _tell_range(info, least, most, f"{outside} of {len(array)} samples" if outside else "")
+
+
+def _require_there(info: InputInfo, values: Array, name_of: Callable[[int], str]) -> None:
     what = info.original or info.name
-    least, most, outside = np.inf, -np.inf, 0
-    for start in range(0, len(array), 1024):
-        part = array[start : start + 1024]
-        flat = part.reshape(len(part), -1)
-        if part.dtype.kind == "f":
-            infinite = np.flatnonzero(np.isinf(flat).any(axis=1))
-            if len(infinite):
-                raise DataError(f"{what!r} is infinite in {_named(infinite + start, name_of)}", "clean the samples")
-            holes = np.flatnonzero(np.isnan(flat).any(axis=1))
-            if len(holes) and not info.missing:
-                message = (
-                    f"{what!r} is missing (NaN) in {_named(holes + start, name_of)}; training had a value everywhere"
-                )
-                raise DataError(message, "fill it in")
-        there = flat[~np.isnan(flat)] if part.dtype.kind == "f" else flat
-        if there.size == 0:
-            continue
-        least, most = min(least, float(there.min())), max(most, float(there.max()))
-        if info.minimum is not None and info.maximum is not None:
-            slack = SLACK * (info.maximum - info.minimum)
-            with np.errstate(invalid="ignore"):
-                beyond = (flat < info.minimum - slack) | (flat > info.maximum + slack)
-            outside += int(beyond.any(axis=1).sum())
-    if info.minimum is None or info.maximum is None or least > most:
-        return
-    trained = f"{info.minimum:.6g} to {info.maximum:.6g}"
-    span = info.maximum - info.minimum
+    infinite = np.flatnonzero(np.isinf(values).any(axis=1))
+    if len(infinite):
+        raise DataError(f"{what!r} is infinite in {_named(infinite, name_of)}", "clean the samples")
+    holes = np.flatnonzero(np.isnan(values).any(axis=1))
+    if len(holes) and not info.missing:
+        message = f"{what!r} is missing (NaN) in {_named(holes, name_of)}; training had a value everywhere"
+        raise DataError(message, "fill it in")
+
+
+def _num_outside(info: InputInfo, values: Array) -> int:
+    """Samples with a number that is visibly outside of the range of training; NaN is in no range and out of none."""
+    if info.minimum is None or info.maximum is None:
+        return 0
+    slack = SLACK * (info.maximum - info.minimum)
+    beyond = (values < info.minimum - slack) | (values > info.maximum + slack)
+    return int(beyond.any(axis=1).sum())
+
+
+def _tell_range(info: InputInfo, least: float, most: float, outside: str) -> None:
+    what, trained = info.original or info.name, f"{info.minimum:.6g} to {info.maximum:.6g}"
+    span = (info.maximum or 0.0) - (info.minimum or 0.0)
     if info.kind in ("image", "audio", "series") and span > 0 and 0 < most - least <= SMALL_SHARE * span:
         logger.warning(
             "%r lies in %.6g to %.6g, training in %s: scaled before? The model does that", what, least, most, trained
         )
     elif outside:
-        found = f"{outside} of {len(array)} samples"
         logger.warning(
-            "%r is outside of the range of training (%s) in %s: %.6g to %.6g", what, trained, found, least, most
+            "%r is outside of the range of training (%s) in %s: %.6g to %.6g", what, trained, outside, least, most
         )
 
 
