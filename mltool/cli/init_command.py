@@ -61,7 +61,7 @@ def command(
     Without options every key of it is explained, and it trains as it is on data that are in the package. With --from it
     is for your data: kinds of columns, sizes, rates and classes as they are found, and a small model for them.
     """
-    from mltool.pipeline.starting_spec import write_spec_for, write_template
+    from mltool.pipeline.starting_spec import STARTER, write_spec_for, write_template
 
     if data is not None and template is not None:
         raise UsageError("--from and --template are two ways to a spec", "take one of them")
@@ -81,10 +81,8 @@ def command(
     if data is not None:
         started = write_spec_for(data, file, name=name, target=target)
         found = {"kind": started.kind, "samples": started.samples, "classes": list(started.classes)}
-    elif template is not None:
-        write_template(file, name, template)
     else:
-        write_template(file, name)
+        write_template(file, name, template or STARTER)
     console.result({"spec": str(file), "name": name, **found}, f"wrote {file}; train it: mltool run {file}")
 
 

@@ -57,7 +57,7 @@ def infer_kind(name: str, cells: Array) -> ColumnKind:
     if cells.dtype.kind == "f":
         return "number"
     distinct = np.unique(there)
-    if _are_numbers(distinct):
+    if are_numbers(distinct):
         return "number"
     return _kind_of_words(name, there, distinct)
 
@@ -76,7 +76,8 @@ def _kind_of_words(name: str, there: Array, distinct: Array) -> ColumnKind:
     return "category"
 
 
-def _are_numbers(values: Array) -> bool:
+def are_numbers(values: Array) -> bool:
+    """Whether every text is a number."""
     try:
         values.astype(np.float64)
     except ValueError:

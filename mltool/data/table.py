@@ -93,7 +93,7 @@ def _plan(
 ) -> Plan:
     for name in kinds:
         table.require(name, "data.source.columns")
-    found = target if target is not None else _find_target(table)
+    found = target if target is not None else find_target(table)
     table.require(found, "data.source.target")
     for key, named in special.items():
         if named is not None:
@@ -119,7 +119,8 @@ def _plan(
     return Plan(found, kept, decided)
 
 
-def _find_target(table: Table) -> str:
+def find_target(table: Table) -> str:
+    """The column of the targets: known by its name, else the last one, with a remark."""
     names = list(table.columns)
     for wanted in TARGET_NAMES:
         for name in names:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mltool.data.source import Source
 from mltool.models.auto import auto_preprocess
 from mltool.models.preprocess import ModelInput
@@ -77,7 +79,7 @@ def _preprocess(source: Source) -> dict[str, list[Layer]]:
             dtype="string" if array.dtype.kind == "U" else "float32",
             kind=source.kinds.get(name, ""),
             batches=lambda: iter(()),
-            missing=_is_missing(array),
+            missing=source.kinds.get(name) == "number" and bool(np.isnan(array[:]).any()),
             sample_rate=source.sample_rate,
         )
         for name, array in source.inputs.items()
@@ -90,11 +92,6 @@ def _preprocess(source: Source) -> dict[str, list[Layer]]:
         ]
         for key, layers in chains.items()
     }
-
-
-def _is_missing(array: Any) -> bool:
-    """Whether numbers are missing: only a table's may be, and it lies in memory."""
-    return array.dtype.kind == "f" and len(array.shape) == 2 and bool((array[:] != array[:]).any())
 
 
 def _is_rescaling(layer: Any) -> bool:

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from mltool.data.columns import are_numbers
 from mltool.data.files import open_tree
 from mltool.data.images import image_sizes
 from mltool.data.kinds import ENDINGS, kind_at
 from mltool.data.npz import read_arrays
 from mltool.data.open import build_source
-from mltool.data.source import Source
-from mltool.data.table import TARGET_NAMES
+from mltool.data.source import Array, Source
+from mltool.data.table import TARGET_NAMES, find_target
 from mltool.data.table_file import read_table
 from mltool.errors import DataError
 from mltool.spec.data import DataSpec, Kind, SourceSpec
@@ -70,26 +71,35 @@ def look(path: Path, target: str | None, spec_folder: Path) -> StartingSource:
     if not path.exists():
         raise DataError(f"{path} is not there", "name a folder, a .zip, or a .csv, .tsv, .parquet or .npz file")
     kind = kind_at(path)
-    keys: dict[str, Any] = {"path": _shown_path(path, spec_folder)}
-    inputs: dict[str, Any] | None = None
     if target is not None and kind not in ("table", "npz"):
         raise DataError(f"--target names a column or an array, and {path} holds {kind}", "leave it out")
     match kind:
         case "npz":
-            found, inputs = _look_at_arrays(path, target)
+            found = _look_at_arrays(path, target)
         case "table":
             found = _look_at_table(path, target)
         case _:
-            found = dict(_look_at_files(path, kind))
-    keys |= found
-    absolute = {**keys, "path": str(path.absolute())}
-    source = _read(absolute, inputs, is_regression=False)
-    is_regression = _is_regression(source)
-    if is_regression:
-        source = _read(absolute, inputs, is_regression=True)
-    if kind == "table":
-        keys |= _columns_of(source, path, keys)
-    return StartingSource(kind, keys, inputs, source, is_regression)
+            # A folder a class: what it is called is no value, 0 to 99 neither.
+            found = _Found(dict(_look_at_files(path, kind)))
+    section: dict[str, Any] = {"source": {**found.keys, "path": str(path.absolute())}}
+    if found.inputs:
+        section["inputs"] = found.inputs
+    source = build_source(DataSpec.model_validate(section), seed=42, is_regression=found.is_regression)
+    keys = {"path": _shown_path(path, spec_folder), **found.keys}
+    if found.columns and len(found.columns) <= MOST_COLUMNS:
+        kind_of = {source.originals.get(name, name): kind for name, kind in source.kinds.items()}
+        keys["columns"] = {name: kind_of.get(name, "ignore") for name in found.columns}
+    return StartingSource(kind, keys, found.inputs, source, found.is_regression)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the first look tells: keys of `data.source`, `data.inputs`, and the columns beside the target."""
+
+    keys: dict[str, Any]
+    inputs: dict[str, Any] | None = None
+    is_regression: bool = False
+    columns: tuple[str, ...] = ()
 
 
 def _shown_path(path: Path, folder: Path) -> str:
@@ -100,18 +110,12 @@ def _shown_path(path: Path, folder: Path) -> str:
         return path.absolute().as_posix()
 
 
-def _read(keys: dict[str, Any], inputs: dict[str, Any] | None, *, is_regression: bool) -> Source:
-    section: dict[str, Any] = {"source": keys} | ({"inputs": inputs} if inputs else {})
-    return build_source(DataSpec.model_validate(section), seed=42, is_regression=is_regression)
-
-
-def _is_regression(source: Source) -> bool:
-    targets = source.targets
+def _are_values(targets: Array) -> bool:
+    """Whether targets are values and no classes."""
     if targets.dtype.kind == "U":
-        try:
-            targets = targets.astype(np.float64)
-        except ValueError:
+        if not are_numbers(targets):
             return False
+        targets = targets.astype(np.float64)
     if targets.dtype.kind not in "uif" or (targets.ndim == 2 and targets.shape[1] > 1):
         return False
     has_fractions = targets.dtype.kind == "f" and bool((targets != np.round(targets)).any())
@@ -121,7 +125,7 @@ def _is_regression(source: Source) -> bool:
 # Arrays
 
 
-def _look_at_arrays(path: Path, target: str | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _look_at_arrays(path: Path, target: str | None) -> _Found:
     arrays = read_arrays(path)
     stems = list(dict.fromkeys(re.sub(r"_(train|validation|test)$", "", name) for name in arrays))
     found = target or next(
@@ -137,8 +141,12 @@ def _look_at_arrays(path: Path, target: str | None) -> tuple[dict[str, Any], dic
     others = [stem for stem in stems if stem != found and length[stem] == length[found]]
     if not others:
         raise DataError(f"{path} has no array beside {found!r} with a value for every sample", "name one x")
-    keys = {} if found == "y" else {"target": found}
-    return keys, None if others == ["x"] else {_input_name(stem): {"array": stem} for stem in others}
+    parts = [arrays[name] for name in (found, f"{found}_train") if name in arrays]
+    return _Found(
+        keys={} if found == "y" else {"target": found},
+        inputs=None if others == ["x"] else {_input_name(stem): {"array": stem} for stem in others},
+        is_regression=bool(parts) and _are_values(parts[0]),
+    )
 
 
 def _input_name(stem: str) -> str:
@@ -149,41 +157,29 @@ def _input_name(stem: str) -> str:
 # Tables
 
 
-def _look_at_table(path: Path, target: str | None) -> dict[str, Any]:
+def _look_at_table(path: Path, target: str | None) -> _Found:
     known = SourceSpec.model_fields["missing"].default
     table = read_table(path, known, None)
-    used = [mark for mark in MISSING_MARKS if any(_is_mark(cells, mark) for cells in table.columns.values())]
-    keys: dict[str, Any] = {} if target is None else {"target": target}
-    if used:
+    found = target or find_target(table)
+    marks = {mark for cells in table.columns.values() for mark in _marks_of(cells)}
+    keys: dict[str, Any] = {"target": found}
+    if marks:
+        used = [mark for mark in MISSING_MARKS if mark in marks]
         logger.warning(
             "%s: %s is taken for a missing value (data.source.missing)", path.name, " and ".join(map(repr, used))
         )
         keys["missing"] = [*known, *used]
-    return keys
+    others = tuple(name for name in table.columns if name != found)
+    return _Found(keys, is_regression=_are_values(table.column(found, "--target")), columns=others)
 
 
-def _is_mark(cells: Any, mark: str) -> bool:
-    """Whether a text stands for a missing value: `?` always, others where all else in the column is a number."""
-    if cells.dtype.kind == "f" or not (cells == mark).any():
-        return False
-    if mark == "?":
-        return True
+def _marks_of(cells: Array) -> set[str]:
+    """What stands for a missing value: `?` always, others where all else in the column is a number."""
+    if cells.dtype.kind == "f":
+        return set()
+    there = set(np.unique(cells[np.isin(cells, MISSING_MARKS)]).tolist())
     rest = cells[(cells != "") & ~np.isin(cells, MISSING_MARKS)]
-    try:
-        rest.astype(np.float64)
-    except ValueError:
-        return False
-    return len(rest) > 0
-
-
-def _columns_of(source: Source, path: Path, keys: dict[str, Any]) -> dict[str, Any]:
-    """The target by name, and the kind of every column, so that they are shown and can be changed."""
-    found: dict[str, Any] = {"target": source.target_name}
-    names = list(read_table(path, keys.get("missing", ()), None).columns)
-    if len(names) <= MOST_COLUMNS:
-        kind_of = {source.originals.get(name, name): kind for name, kind in source.kinds.items()}
-        found["columns"] = {name: kind_of.get(name, "ignore") for name in names if name != source.target_name}
-    return found
+    return there if len(rest) and are_numbers(rest) else there & {"?"}
 
 
 # Folders

@@ -26,7 +26,7 @@ def templates() -> dict[str, Path]:
     return {file.stem: file for file in sorted(files)}
 
 
-def write_template(file: Path, name: str, template: str = STARTER) -> None:
+def write_template(file: Path, name: str, template: str) -> None:
     """Writes a template with another name.
 
     Args:
@@ -99,8 +99,8 @@ def _lines(found: StartingSource, classes: tuple[str, ...], data: Path, file: Pa
     binary = len(classes) == 2
     units = 1 if found.is_regression or binary else len(classes)
     model = starting_model(source, units)
-    train = source.num_samples - len(source.given.get("test", ())) or source.num_samples
-    train = round(train * (0.9 if "test" in source.given else 0.72))
+    rest = source.num_samples - len(source.given.get("test", ()))
+    train = round(rest * (0.9 if "test" in source.given else 0.72))  # as `_split_lines` shares them out
     batch_size = 16 if train < 400 else 64 if train < 10_000 else 128
     yield "# yaml-language-server: $schema=mltool.schema.json"
     yield f"# For {data.name}: {source.num_samples:,} samples, {_answers(found, classes)}. By mltool init."
@@ -164,13 +164,11 @@ def _augment_lines(model: StartingModel, found: StartingSource) -> Iterator[str]
 
 
 def _model_lines(model: StartingModel, found: StartingSource) -> Iterator[str]:
-    comment = "                          # part of the model, so it is inside every file that comes out"
+    yield "  preprocess:                          # part of the model, so it is inside every file that comes out"
     if len(model.preprocess) == 1 and len(found.source.inputs) == 1:
         ((_, layers),) = model.preprocess.items()
-        yield f"  preprocess:{comment}"
         yield from (f"    - {_layer(layer)}" for layer in layers)
     else:
-        yield f"  preprocess:{comment}"
         yield from (f"    {key}: {flow_yaml(layers)}" for key, layers in model.preprocess.items())
     yield "  layers:"
     yield from (f"    - {_layer(layer)}" for layer in model.layers)

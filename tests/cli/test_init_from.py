@@ -179,6 +179,23 @@ def test_what_is_predicted_decides_the_loss(values, loss, mltool):
     assert load_spec("my.yaml").train.loss.name == loss
 
 
+def test_folders_that_are_called_by_numbers_are_classes(mltool):
+    for number in range(25):
+        folder = Path("plates", str(number))
+        folder.mkdir(parents=True)
+        for copy in range(4):
+            (folder / f"{copy}.txt").write_text(f"plate {number} copy {copy}")
+    assert mltool("init", "my.yaml", "--from", "plates").code == 0
+    assert load_spec("my.yaml").train.loss.name == "SparseCategoricalCrossentropy"
+
+
+def test_the_remarks_of_a_table_are_made_once(random, mltool):
+    houses(random)
+    err = mltool("init", "my.yaml", "--from", "houses.csv").err
+    assert err.count("the target is the last column, 'price'") == 1
+    assert err.count("houses.csv: target price; number: rooms, area m2; category: town, id") == 1
+
+
 def test_paths_are_relative_to_the_spec(random, mltool):
     pictures(random)
     Path("specs").mkdir()
