@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mltool.data.columns import Read, read_column
+from mltool.data.columns import ColumnKind, Read, read_column
 from mltool.data.kinds import ENDINGS
 from mltool.data.source import Array
 from mltool.errors import DataError
@@ -78,9 +78,9 @@ def _read_table(file: Path, schema: InputSchema | None) -> Given:
     inputs: dict[str, Array] = {}
     for info in schema.inputs:
         column = info.original or info.name
-        cells = table.column(column, f"the model takes for {info.name!r}")
-        kind = info.kind if info.kind in ("number", "category", "text") else "number"
-        values = read_column(read, column, cells, kind)  # type: ignore[arg-type]  # mypy widens the expression to str
+        table.require(column, f"the model takes for {info.name!r}")
+        kind: ColumnKind = "category" if info.kind == "category" else "text" if info.kind == "text" else "number"
+        values = read_column(read, column, table.columns.values_of(column, kind), kind)
         inputs[info.name] = values.reshape(len(values), *info.shape)
     used = {info.original or info.name for info in schema.inputs}
     ignored = [name for name in table.columns if name not in used]

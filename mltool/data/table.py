@@ -158,7 +158,7 @@ def _source(
     targets = _targets(table, plan.target, is_regression)
     read = _read_of(table, _WORDS_AS_NUMBERS)
     inputs = {
-        name: read_column(read, column, _cells_of(table, column, plan.kinds[column]), plan.kinds[column])
+        name: read_column(read, column, table.columns.values_of(column, plan.kinds[column]), plan.kinds[column])
         for name, column in plan.inputs.items()
     }
     weights = special["data.source.weight"]
@@ -176,11 +176,6 @@ def _source(
         names=RowNames(table.path.name, table.rows, table.num_rows),
         target_name=plan.target,
     )
-
-
-def _cells_of(table: Table, column: str, kind: ColumnKind) -> Array:
-    """Numbers where they are asked for; else every cell as it is written, because 007 is a word."""
-    return table.columns.values_of(column) if kind == "number" else table.columns[column]
 
 
 _WORDS_AS_NUMBERS = "data.source.missing takes markers; data.source.columns takes {{{name}: category}}"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
+from mltool.data.columns import ColumnKind
 from mltool.data.rows import Rows, is_text
 from mltool.data.source import Array
 from mltool.data.text import MAX_TEXT_BYTES
@@ -45,9 +46,14 @@ class Columns(Mapping[str, Array]):
     def __len__(self) -> int:
         return len(self._arrow)
 
-    def values_of(self, name: str) -> Array:
-        """The cells of a column, as numbers where all of them are: float64 that float32 holds, with NaN."""
-        numbers = _numbers_of(self._arrow[name], self._missing)
+    def values_of(self, name: str, kind: ColumnKind | None = None) -> Array:
+        """The cells of a column, as numbers where all of them are: float64 that float32 holds, with NaN.
+
+        Args:
+            name: of the column.
+            kind: where it is known: words are left as they are written, because 007 is none but 7 a number.
+        """
+        numbers = _numbers_of(self._arrow[name], self._missing) if kind in (None, "number") else None
         return self[name] if numbers is None else numbers
 
 
@@ -234,10 +240,7 @@ def _cells(path: Path, name: str, column: Any, missing: set[str]) -> Array:
         text = column.cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise DataError(f"{path}: {name!r} holds {kind}", "numbers or text are expected: take it out") from error
-    text = compute.utf8_trim_whitespace(compute.fill_null(text, ""))
-    words = pa.array(sorted(missing - {""}), pa.string())
-    if len(words):
-        text = compute.if_else(compute.is_in(text, value_set=words), "", text)
+    text = compute.fill_null(_marked(text, missing), "")
     longest = compute.max(compute.utf8_length(text)).as_py() or 0
     if 4 * longest * len(text) > MAX_TEXT_BYTES:
         message = f"{path}: a text of {name!r} has {longest:,} characters: too long beside {len(text):,} rows"
@@ -245,15 +248,21 @@ def _cells(path: Path, name: str, column: Any, missing: set[str]) -> Array:
     return np.asarray(text.to_numpy(zero_copy_only=False), dtype=np.str_)
 
 
+def _marked(text: Any, missing: set[str]) -> Any:
+    """Texts without white space around them; null where empty or a marker of missing values."""
+    pa, compute = extras.require("pyarrow"), extras.require("pyarrow.compute")
+    trimmed = compute.utf8_trim_whitespace(text)
+    marks = pa.array(sorted({"", *missing}), pa.string())
+    return compute.if_else(compute.is_in(trimmed, value_set=marks), None, trimmed)
+
+
 def _numbers_of(column: Any, missing: set[str]) -> Array | None:
     """A column of texts as float64 with NaN; None if one is no number, or none that float32 holds."""
-    pa, compute = extras.require("pyarrow"), extras.require("pyarrow.compute")
+    pa = extras.require("pyarrow")
     if not pa.types.is_string(column.type):
         return None
-    text = compute.utf8_trim_whitespace(column)
-    there = compute.invert(compute.is_in(text, value_set=pa.array(sorted({"", *missing}), pa.string())))
     try:
-        found = compute.if_else(there, text, None).cast(pa.float64())
+        found = _marked(column, missing).cast(pa.float64())
     except pa.ArrowInvalid:
         return None
     numbers: Array = found.to_numpy()
