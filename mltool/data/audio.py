@@ -39,8 +39,14 @@ _DATA_SIZE = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class _Header:
-    """What a file says of itself before it is decoded."""
+class SoundHeader:
+    """What a file says of itself before it is decoded.
+
+    Attributes:
+        sample_rate: per second.
+        frames: samples of a channel.
+        channels: of the sound.
+    """
 
     sample_rate: int
     frames: int
@@ -48,6 +54,7 @@ class _Header:
 
     @property
     def seconds(self) -> float:
+        """How long it is."""
         return self.frames / self.sample_rate
 
 
@@ -76,11 +83,7 @@ def load_audio(
         DataError: if the files differ in rate and `sample_rate` is None, or there are none.
     """
     files = labelled_files(paths, ENDINGS["audio"], "sound files", label=label, group=group)
-    headers = {position: header for position, header in enumerate(_headers(files)) if header is not None}
-    if not headers:
-        raise DataError(
-            f"none of the {len(files.files)} files can be read (first: {files.names[0]})", "are they sounds?"
-        )
+    headers = _headers(files)
     rate = sample_rate or _common_rate(files, headers)
     longest = max(headers, key=lambda position: headers[position].seconds)
     asked, seconds = seconds, seconds or _in_hundredths(headers[longest].seconds)
@@ -119,14 +122,32 @@ def read_sounds(path: Path, length: int, sample_rate: int) -> tuple[Array, list[
     return FileArray(len(files.files), decode, (length,), np.float32, files.names)[:], list(files.names)
 
 
-def sound_headers(path: Path, *, label: str | None = None) -> list["_Header"]:
+def sound_headers(path: Path) -> list[SoundHeader]:
     """What the files of a folder or .zip say of themselves, as far as they can be read.
 
     Raises:
         DataError: if there are none.
     """
-    files = labelled_files({"": path}, ENDINGS["audio"], "sound files", label=label, group=None)
-    found = [header for header in _headers(files) if header is not None]
+    return list(_headers(files_without_labels(path, ENDINGS["audio"], "sound files")).values())
+
+
+def _headers(files: LabelledFiles) -> dict[int, SoundHeader]:
+    """The headers of all files that can be read, by position.
+
+    Raises:
+        DataError: if there are none.
+    """
+
+    def header(position: int) -> SoundHeader | None:
+        try:
+            with _open(files.read(position)) as sound:
+                return SoundHeader(sound.samplerate, sound.frames, sound.channels)
+        except (UnreadableError, OSError):
+            return None  # told when it is decoded
+
+    with ThreadPoolExecutor() as pool:
+        read = pool.map(header, range(len(files.files)))
+        found = {position: header for position, header in enumerate(read) if header is not None}
     if not found:
         raise DataError(
             f"none of the {len(files.files)} files can be read (first: {files.names[0]})", "are they sounds?"
@@ -134,21 +155,7 @@ def sound_headers(path: Path, *, label: str | None = None) -> list["_Header"]:
     return found
 
 
-def _headers(files: LabelledFiles) -> list[_Header | None]:
-    """The headers of all files; None where one cannot be read."""
-
-    def header(position: int) -> _Header | None:
-        try:
-            with _open(files.read(position)) as sound:
-                return _Header(sound.samplerate, sound.frames, sound.channels)
-        except (UnreadableError, OSError):
-            return None  # told when it is decoded
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(header, range(len(files.files)), chunksize=64))
-
-
-def _common_rate(files: LabelledFiles, headers: Mapping[int, _Header]) -> int:
+def _common_rate(files: LabelledFiles, headers: Mapping[int, SoundHeader]) -> int:
     rates = Counter(header.sample_rate for header in headers.values())
     if len(rates) > 1:
         shown = ", ".join(f"{count} of {rate} Hz" for rate, count in rates.most_common(3))
@@ -164,7 +171,7 @@ def _in_hundredths(seconds: float) -> float:
     return math.ceil(seconds * 100 - 1e-6) / 100
 
 
-def _tell(headers: Mapping[int, _Header], rate: int, seconds: float, longest: str) -> None:
+def _tell(headers: Mapping[int, SoundHeader], rate: int, seconds: float, longest: str) -> None:
     """Remarks on what is done to the files: none of it is seen in the samples."""
     found, total = list(headers.values()), len(headers)
     if longest:

@@ -129,7 +129,7 @@ def keep_decoded(source: Source, cache: Literal["auto", "memory", "disk", "none"
     source = replace(source, inputs=inputs)
     if not skipped:
         return source
-    logger.warning("%d files could not be read and are left out: %s", len(skipped), _listed(skipped))
+    logger.warning("%d files could not be read and are left out: %s", len(skipped), listed(skipped))
     whole = np.setdiff1d(np.arange(source.num_samples), list(bad))
     return replace(taken(source, whole), skipped=skipped)
 
@@ -138,13 +138,14 @@ def _unreadable(skipped: Sequence[Skipped], max_skipped: int) -> DataError:
     what = "file cannot" if len(skipped) == 1 else "files cannot"
     allowed = f", {max_skipped} may be skipped" if max_skipped else ""
     return DataError(
-        f"{len(skipped)} {what} be read{allowed}: {_listed(skipped)}",
+        f"{len(skipped)} {what} be read{allowed}: {listed(skipped)}",
         "mend them, take them away, or "
         + ("raise data.source.max_skipped" if allowed else "set data.source.on_error: skip"),
     )
 
 
-def _listed(skipped: Sequence[Skipped]) -> str:
+def listed(skipped: Sequence[Skipped]) -> str:
+    """The first files with their reasons, and how many more there are."""
     shown = "; ".join(f"{item.name}: {item.reason}" for item in skipped[:SHOWN])
     return shown if len(skipped) <= SHOWN else f"{shown}; and {len(skipped) - SHOWN} more"
 

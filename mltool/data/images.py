@@ -3,8 +3,9 @@
 import io
 import logging
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,17 +102,21 @@ def read_images(path: Path, shape: tuple[int, ...], resize: Resize | None) -> tu
     return FileArray(len(files.files), decode, shape, np.uint8, files.names)[:], list(files.names)
 
 
-def image_sizes(path: Path, *, label: str | None = None) -> list[tuple[int, int]]:
+def image_sizes(path: Path) -> list[tuple[int, int]]:
     """Height and width of every image of a folder or .zip that can be read, without decoding it."""
-    files = labelled_files({"": path}, ENDINGS["images"], "images", label=label, group=None)
-    sizes = []
+    files = files_without_labels(path, ENDINGS["images"], "images")
+    return [_upright_size(image) for _, image in _readable(files)]
+
+
+def _readable(files: LabelledFiles) -> Iterator[tuple[str, Any]]:
+    """Name and image, whose pixels are not decoded yet, of every file that can be opened."""
     for position in range(len(files.files)):
         try:
-            with _open(files.read(position)) as image:
-                sizes.append(_upright_size(image))
+            image = _open(files.read(position))
         except (UnreadableError, OSError):
             continue  # told when it is decoded
-    return sizes
+        with image:
+            yield files.names[position], image
 
 
 @dataclass(frozen=True)
@@ -138,22 +143,13 @@ def _first_look(files: LabelledFiles) -> _Look:
     Raises:
         DataError: if none can be read.
     """
-    name, size, modes = "", (0, 0), list[str]()
-    for position in range(len(files.files)):
-        try:
-            with _open(files.read(position)) as image:
-                if not modes:
-                    name, size = files.names[position], _upright_size(image)
-                modes.append(image.mode)
-        except (UnreadableError, OSError):
-            continue  # told when it is decoded
-        if len(modes) == LOOKED_AT:
-            break
-    if not modes:
+    found = [(name, _upright_size(image), image.mode) for name, image in islice(_readable(files), LOOKED_AT)]
+    if not found:
         raise DataError(
             f"none of the {len(files.files)} images can be read (first: {files.names[0]})", "are they images?"
         )
-    return _Look(name, size, len(modes), sum(mode in _GRAY_MODES for mode in modes))
+    name, size, _ = found[0]
+    return _Look(name, size, len(found), sum(mode in _GRAY_MODES for _, _, mode in found))
 
 
 def _upright_size(image: Any) -> tuple[int, int]:

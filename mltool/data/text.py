@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mltool.data.cache import SHOWN
+from mltool.data.cache import listed
 from mltool.data.files import LabelledFiles, files_without_labels, labelled_files
 from mltool.data.kinds import ENDINGS
 from mltool.data.source import Array, Skipped, Source, checked_source
@@ -29,9 +29,7 @@ def load_text(paths: Mapping[str, Path], *, label: str | None = None, group: str
     files = labelled_files(paths, ENDINGS["text"], "text files", label=label, group=group)
     texts, bad = _read_all(files)
     if bad:
-        shown = "; ".join(f"{item.name}: {item.reason}" for item in bad[:SHOWN])
-        more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        raise DataError(f"{len(bad)} files cannot be read: {shown}{more}", "save them as UTF-8, or take them away")
+        raise DataError(f"{len(bad)} files cannot be read: {listed(bad)}", "save them as UTF-8, or take them away")
     longest = max(range(len(texts)), key=lambda index: len(texts[index]))
     if 4 * len(texts[longest]) * len(texts) > MAX_TEXT_BYTES:
         message = (

@@ -188,17 +188,15 @@ def _marks_of(cells: Array) -> set[str]:
 def _look_at_files(path: Path, kind: Kind) -> Iterator[tuple[str, Any]]:
     what = {"images": "images", "audio": "sound files", "text": "text files"}[kind]
     names = open_tree(path, ENDINGS[kind], what).names
-    pattern = None
     if not all("/" in name for name in names):
-        pattern = _label_pattern(path, names)
-        yield "label", pattern
+        yield "label", _label_pattern(path, names)
     if kind == "images":
-        sizes = Counter(image_sizes(path, label=pattern))
+        sizes = Counter(image_sizes(path))
         if len(sizes) > 1:
             yield "image_size", list(_common_size(path, sizes))
             yield "resize", "pad"
     if kind == "audio":
-        yield from _look_at_sounds(path, pattern)
+        yield from _look_at_sounds(path)
 
 
 def _label_pattern(path: Path, names: Any) -> str:
@@ -225,10 +223,10 @@ def _common_size(path: Path, sizes: Counter[tuple[int, int]]) -> tuple[int, int]
     return side, side
 
 
-def _look_at_sounds(path: Path, pattern: str | None) -> Iterator[tuple[str, Any]]:
+def _look_at_sounds(path: Path) -> Iterator[tuple[str, Any]]:
     from mltool.data.audio import sound_headers
 
-    headers = sound_headers(path, label=pattern)
+    headers = sound_headers(path)
     rates = Counter(header.sample_rate for header in headers)
     rate = rates.most_common(1)[0][0]
     yield "sample_rate", rate
