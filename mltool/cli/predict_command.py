@@ -64,10 +64,11 @@ def command(
         from mltool.data.given import read_given
 
         given = read_given(input_file, schema)
-        batch, ids, truth = given.inputs, given.numbers, None
+        ids, truth = given.numbers, None
+        result = predict(path, given.inputs, schema, allow_unseen=allow_unseen, name_of=given.name_of)
     else:
         batch, ids, truth = _test_samples(run, path, schema, samples)
-    result = predict(path, batch, schema, allow_unseen=allow_unseen)
+        result = predict(path, batch, schema, allow_unseen=allow_unseen)
     key = "outputs" if schema is None or schema.task == "regression" else "probabilities"
     predictions = [
         {"id": number, "answer": answer, key: values.tolist()} | ({"truth": truth[index]} if truth else {})

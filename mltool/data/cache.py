@@ -200,9 +200,12 @@ def _temporary(shape: tuple[int, ...], dtype: np.dtype[Any], folder: Path) -> Ar
         MachineError: if the disk is full.
     """
     with tempfile.TemporaryFile(dir=folder, prefix="mltool-", suffix=".cache") as file:
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         try:
-            # Now, not when a sample is written: that would be a SIGBUS.
-            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+            file.truncate(size)
+            # Now, not when a sample is written: that would be a SIGBUS. Linux has it, macOS and Windows have not.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             message = f"decoded samples cannot be kept in {folder}: {error.strerror}"
             raise MachineError(message, "set TMPDIR to a larger disk, or data.cache: none") from error

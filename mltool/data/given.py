@@ -24,10 +24,16 @@ class Given:
     Attributes:
         inputs: by name, each [samples, ...].
         numbers: what the samples are called: files, rows of a table as an editor counts them, else from 0.
+        what: the numbers count, for messages.
     """
 
     inputs: dict[str, Array]
     numbers: list[int] | list[str]
+    what: str = "sample "
+
+    def name_of(self, position: int) -> str:
+        """What a sample is called in messages: `new.csv row 2`."""
+        return f"{self.what}{self.numbers[position]}"
 
 
 def read_given(file: Path, schema: InputSchema | None) -> Given:
@@ -64,7 +70,7 @@ def _read_files(path: Path, schema: InputSchema | None) -> Given:
             values, names = read_texts(path)
         case _:
             raise DataError(f"{path} holds files, and the model takes {info.kind or 'arrays'}", "give a .npz file")
-    return Given({info.name: values}, names)
+    return Given({info.name: values}, names, what="")
 
 
 def _read_table(file: Path, schema: InputSchema | None) -> Given:
@@ -86,7 +92,7 @@ def _read_table(file: Path, schema: InputSchema | None) -> Given:
     ignored = [name for name in table.columns if name not in used]
     if ignored:
         logger.info("%s: the model takes no %s", file.name, ", ".join(ignored))
-    return Given(inputs, [table.rows.line(position) for position in range(table.num_rows)])
+    return Given(inputs, [table.rows.line(position) for position in range(table.num_rows)], what=f"{file.name} row ")
 
 
 def _read_arrays(file: Path, schema: InputSchema | None) -> Given:

@@ -76,6 +76,7 @@ def evaluate(run: Run, artifact: Path | None = None) -> Evaluation:
     artifact = artifact or run.keras_file
     require_sound(run, artifact)
     samples = run_data(run).split("test")
+    require_fit(samples.inputs, run.input_schema, allow_unseen=True)
     with open_predictor(artifact) as predictor:
         result = evaluate_predictor(run, predictor, samples, artifact)
     if artifact.resolve() == run.keras_file.resolve():
@@ -100,7 +101,6 @@ def evaluate_predictor(run: Run, predictor: Predictor, samples: Samples, artifac
     """Measures an open predictor on samples of the test split."""
     spec: Spec = run.spec
     schema = run.input_schema
-    require_fit(samples.inputs, schema, allow_unseen=True)
     outputs = output_of(predictor, samples.inputs, schema, artifact)
     metrics = measure(spec.train.metrics, outputs, samples.targets, schema)
     return Evaluation(

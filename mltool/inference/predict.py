@@ -1,5 +1,6 @@
 """Answers samples with an artifact."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from mltool.errors import ArtifactError, DataError
 from mltool.inference.answers import decide, probabilities
-from mltool.inference.fit import require_fit
+from mltool.inference.fit import require_fit, sample_name
 from mltool.inference.open import open_predictor
 from mltool.inference.predictor import Array, Batch
 from mltool.runs.input_schema import InputSchema
@@ -31,7 +32,14 @@ class Prediction:
     answers: list[Any]
 
 
-def predict(artifact: Path, batch: Batch, schema: InputSchema | None, *, allow_unseen: bool = False) -> Prediction:
+def predict(
+    artifact: Path,
+    batch: Batch,
+    schema: InputSchema | None,
+    *,
+    allow_unseen: bool = False,
+    name_of: Callable[[int], str] = sample_name,
+) -> Prediction:
     """Runs an artifact on samples.
 
     Args:
@@ -39,6 +47,7 @@ def predict(artifact: Path, batch: Batch, schema: InputSchema | None, *, allow_u
         batch: every input by name, [samples, ...], as the user has them: preprocessing is inside of the artifact.
         schema: what the artifact takes and answers; without it the answers are the outputs themselves.
         allow_unseen: categories that training had not are told, not refused.
+        name_of: what a sample is called in messages.
 
     Raises:
         ArtifactError: if the artifact is missing or damaged, or does not answer with numbers.
@@ -46,7 +55,7 @@ def predict(artifact: Path, batch: Batch, schema: InputSchema | None, *, allow_u
     """
     arrays = {name: np.asarray(array) for name, array in batch.items()}
     if schema is not None:
-        require_fit(arrays, schema, allow_unseen=allow_unseen)
+        require_fit(arrays, schema, allow_unseen=allow_unseen, name_of=name_of)
     for name, array in arrays.items() if schema is None else ():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError(f"input {name!r} holds NaN or infinity", "clean the samples")

@@ -129,8 +129,9 @@ def record_setup(run: Run, setup: Setup) -> None:
             "splits": {
                 name: {"samples": len(ids), "hash": fingerprint(hashes[name])} for name, ids in splits.ids().items()
             },
-            "dropped_copies": splits.dropped,
-            "kept_copies": splits.kept,
+            # Not of the splits: those that a resumed run recorded count none.
+            "dropped_copies": document["copies"]["dropped"],
+            "kept_copies": document["copies"]["kept"],
         },
         environment=describe_environment(setup.loop.strategy),
     )
@@ -268,7 +269,6 @@ def _class_weights(spec: Spec, data: Dataset, train: Samples) -> Array | None:
 def _input_schema(spec: Spec, setup: Setup) -> InputSchema:
     data = setup.data
     train = data.split("train")
-    kinds = set(data.source.kinds.values())
     scaled = any(layer.name == ORIGINAL_UNITS for layer in setup.loop.model.layers)
     return InputSchema(
         inputs=tuple(describe_input(name, train, data.source) for name in train.inputs),
@@ -278,6 +278,6 @@ def _input_schema(spec: Spec, setup: Setup) -> InputSchema:
         activation=output_kind(spec.train.loss),
         labels=data.labels,
         scaled_output=scaled,
-        missing_markers=tuple(spec.data.source.missing) if "number" in kinds or "category" in kinds else (),
+        missing_markers=tuple(spec.data.source.missing) if spec.data.source.known_kind == "table" else (),
         preprocessing=steps_of(setup.loop.model, [ORIGINAL_UNITS, *(layer.name for layer in spec.model.layers)]),
     )

@@ -114,8 +114,12 @@ def test_a_copied_lite_folder_answers_a_table_as_the_keras_model_does(people, tm
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        pytest.param("30,10,Rome,is sad,h,1,yes", "'town' has values that training had not: 'Rome'", id="a new town"),
-        pytest.param(",10,Ulm,is sad,h,1,yes", "'age' is missing (NaN) in sample 0", id="a missing number"),
+        pytest.param(
+            "30,10,Rome,is sad,h,1,yes",
+            "'town' has values that training had not: 'Rome', in new.csv row 2",
+            id="a new town",
+        ),
+        pytest.param(",10,Ulm,is sad,h,1,yes", "'age' is missing (NaN) in new.csv row 2", id="a missing number"),
         pytest.param("old,10,Ulm,is sad,h,1,yes", "row 2: 'age' is 'old', a number is expected", id="a word"),
     ],
 )

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from mltool.errors import SpecError, TrainingError
+from mltool.runs.run import Run
+from mltool.spec.load import load_spec
 from mltool.training.records import append_line, keep_lines, read_lines
 from mltool.training.train import train
 
@@ -193,3 +195,32 @@ def test_half_a_line_and_later_epochs_are_taken_out(tmp_path):
     keep_lines(file, 1)
     assert file.read_text() == '{"epoch": 1}\n'
     assert read_lines(tmp_path / "none.jsonl") == []
+
+
+def test_a_resumed_run_counts_the_copies_that_were_left_out_before(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    x[50:53] = x[:3]
+    y = np.arange(60) % 2
+    np.savez(tmp_path / "data.npz", x_train=x[:50], y_train=y[:50], x_test=x[50:], y_test=y[50:])
+    run = trained(tmp_path, "{path: data.npz}")
+    assert run.manifest["data"]["dropped_copies"] == 3
+    run.update(status="training")
+    train(run)
+    assert run.manifest["data"]["dropped_copies"] == 3
+
+
+def test_a_table_of_texts_records_its_markers_too(tmp_path):
+    rows = "".join(f"{'ab'[i % 2]},the word {i} is number {i}\n" for i in range(60))
+    (tmp_path / "data.csv").write_text(f"label,text\n{rows}", encoding="utf-8")
+    assert trained(tmp_path, "{path: data.csv, missing: ['-']}").input_schema.missing_markers == ("-",)
+
+
+def trained(folder, source):
+    """A run of one epoch of a small model."""
+    (folder / "my.yaml").write_text(
+        f"name: small\ndata: {{source: {source}}}\nmodel: {{preprocess: auto, layers: [{{Dense: {{units: 2}}}}]}}\n"
+        "train: {epochs: 1, loss: {SparseCategoricalCrossentropy: {from_logits: true}}, metrics: [accuracy]}\n"
+    )
+    run = Run.create(load_spec(folder / "my.yaml"), folder / "run")
+    train(run)
+    return run
