@@ -356,25 +356,26 @@ def test_few_training_samples_are_a_note(scanned):
 # Leaks: a test sample that was copied into training, in every kind of source
 
 
-def image_folder(tmp_path):
-    random = np.random.default_rng(0)
+def class_folders(tmp_path, classes, ending):
+    """Files to write, 12 a class for training and 4 for test."""
     for split, count in (("train", 12), ("test", 4)):
-        for name in ("cat", "dog"):
+        for name in classes:
             folder = tmp_path / "data" / split / name
             folder.mkdir(parents=True)
-            for index in range(count):
-                Image.fromarray(random.integers(0, 255, (6, 6, 3), np.uint8)).save(folder / f"{index}.png")
+            yield from (folder / f"{index}{ending}" for index in range(count))
+
+
+def image_folder(tmp_path):
+    random = np.random.default_rng(0)
+    for file in class_folders(tmp_path, ("cat", "dog"), ".png"):
+        Image.fromarray(random.integers(0, 255, (6, 6, 3), np.uint8)).save(file)
     shutil.copy(tmp_path / "data/test/dog/3.png", tmp_path / "data/train/cat/stray.png")
     return {"path": "data"}, ["data/test/dog/3.png (test)", "data/train/cat/stray.png ("]
 
 
 def text_folder(tmp_path):
-    for split, count in (("train", 12), ("test", 4)):
-        for name in ("ham", "spam"):
-            folder = tmp_path / "data" / split / name
-            folder.mkdir(parents=True)
-            for index in range(count):
-                (folder / f"{index}.txt").write_text(f"{split} {name} {index}", encoding="utf-8")
+    for file in class_folders(tmp_path, ("ham", "spam"), ".txt"):
+        file.write_text(" ".join(file.parts[-3:]), encoding="utf-8")
     shutil.copy(tmp_path / "data/test/ham/1.txt", tmp_path / "data/train/spam/stray.txt")
     return {"path": "data"}, ["data/test/ham/1.txt (test)", "data/train/spam/stray.txt ("]
 
@@ -382,12 +383,8 @@ def text_folder(tmp_path):
 def sound_folder(tmp_path):
     soundfile = pytest.importorskip("soundfile")
     random = np.random.default_rng(0)
-    for split, count in (("train", 12), ("test", 4)):
-        for name in ("no", "yes"):
-            folder = tmp_path / "data" / split / name
-            folder.mkdir(parents=True)
-            for index in range(count):
-                soundfile.write(folder / f"{index}.wav", random.uniform(-0.5, 0.5, 80), 8000)
+    for file in class_folders(tmp_path, ("no", "yes"), ".wav"):
+        soundfile.write(file, random.uniform(-0.5, 0.5, 80), 8000)
     shutil.copy(tmp_path / "data/test/no/2.wav", tmp_path / "data/train/no/stray.wav")
     return {"path": "data"}, ["data/test/no/2.wav (test)", "data/train/no/stray.wav ("]
 
