@@ -34,7 +34,7 @@ def require(module: str) -> Any:
         MissingExtraError: if it is not installed, with the line that installs it.
     """
     if module in ("tensorflow", "keras"):
-        _prepare_tensorflow()
+        prepare_tensorflow()
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -65,7 +65,7 @@ def has(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _prepare_tensorflow() -> None:
+def prepare_tensorflow() -> None:
     """Sets what TensorFlow and Keras read when they are first imported; what the user set stays."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # 1.15 to 1.3 times faster CNN steps; off by default on some processors. It changes the last digits: recorded.

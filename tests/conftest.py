@@ -5,8 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mltool import extras
+
 if TYPE_CHECKING:
     from mltool.runs.run import Run
+
+# Before a test file imports Keras at its top: a process and its children must compute by the same kernels.
+extras.prepare_tensorflow()
 
 DIGITS = """\
 name: tiny
