@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mltool.data.cache import keep_decoded
+from mltool.data.encoded import Reading
 from mltool.data.keras_datasets import load_keras_dataset
 from mltool.data.kinds import kind_at
 from mltool.data.npz import load_npz
@@ -62,6 +63,8 @@ def _read(spec: DataSpec, is_regression: bool) -> Source:
         raise SpecError(Message(problem.message, problem.hint, key=key))
     if kind == "npz":
         return load_npz(paths, inputs=arrays, target=source.target or "y", weight=source.weight)
+    if kind == "tfrecord":
+        return _load_tfrecord(paths, source, arrays)
     if kind == "table":
         columns = {name: declared.column or name for name, declared in spec.inputs.items()} if spec.inputs else None
         return _load_table(paths, spec, columns, is_regression)
@@ -98,6 +101,21 @@ def _load_table(
         group=source.group,
         split_column=spec.split.column,
         is_regression=is_regression,
+    )
+
+
+def _load_tfrecord(paths: Mapping[str, Path], source: SourceSpec, inputs: Mapping[str, str] | None) -> Source:
+    from mltool.data.tfrecord import Feature, load_tfrecord
+
+    features = source.features or {}
+    return load_tfrecord(
+        paths,
+        {name: Feature(found.dtype, found.shape, found.decode) for name, found in features.items()},
+        target=str(source.target),
+        inputs=inputs,
+        weight=source.weight,
+        group=source.group,
+        images=Reading(source.image_size, source.resize, source.color),
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, Strict, model_validator
 from mltool.spec.argument_check import shown
 from mltool.spec.blocks import AUGMENTATIONS
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
+from mltool.spec.features import RECORD_NAME, FeatureSpec, misfit_of_features
 from mltool.spec.keras_object import parse_objects, reference
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.user_code import check_reference
@@ -27,7 +28,7 @@ BRING_THEIR_OWN_TEST = KERAS_DATASETS
 _INPUT_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 
 
-Kind = Literal["npz", "images", "audio", "text", "table"]
+Kind = Literal["npz", "images", "audio", "text", "table", "tfrecord"]
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
 FOLDER_KINDS = ("images", "audio", "text")
@@ -39,6 +40,9 @@ _KEYS_OF_KIND: dict[str, frozenset[str]] = {
     "images": frozenset({"image_size", "resize", "color", "label", "group", "on_error", "max_skipped"}),
     "audio": frozenset({"sample_rate", "seconds", "label", "group", "on_error", "max_skipped"}),
     "text": frozenset({"label", "group", "on_error", "max_skipped"}),
+    "tfrecord": frozenset(
+        {"features", "target", "weight", "group", "image_size", "resize", "color", "on_error", "max_skipped"}
+    ),
 }
 """Keys that only some kinds have."""
 
@@ -50,6 +54,8 @@ def kind_of_path(path: str) -> Kind | None:
     ending = Path(path).suffix.lower()
     if ending in (".npz", ".npy"):
         return "npz"
+    if RECORD_NAME.search(Path(path).name):
+        return "tfrecord"
     return "table" if ending in TABLE_ENDINGS else None
 
 
@@ -123,18 +129,22 @@ class SourceSpec(Section):
     ] = None
     """`digits` (in the package) or a name of keras.datasets (downloaded on first use)."""
     path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
-    """A file (.npz, .csv, .tsv, .parquet), a folder of images, audio or text, or a .zip of one; relative to the spec;
-    beats `dataset`."""
-    kind: Literal["npz", "images", "audio", "text", "table"] | None = None
+    """A file (.npz, .csv, .tsv, .parquet, .tfrecord), a folder of images, audio, text or .tfrecord files, or a .zip of
+    the first three; relative to the spec; beats `dataset`."""
+    kind: Literal["npz", "images", "audio", "text", "table", "tfrecord"] | None = None
     """What `path` holds; inferred when left out."""
     validation_path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
     """Validation samples, of the kind of `path`."""
     test_path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
     """Test samples, of the kind of `path`."""
     target: str | None = None
-    """The column of a table, or the array of an .npz, that holds the labels or values (.npz: `y` when left out)."""
+    """The column of a table, the array of an .npz, or the feature of a TFRecord, that holds the labels or values (.npz:
+    `y` when left out)."""
     weight: str | None = None
-    """The column, or the array of an .npz, that holds a weight for every sample."""
+    """The column, the array of an .npz, or the feature, that holds a weight for every sample."""
+    features: dict[str, FeatureSpec] | None = None
+    """What every record of a TFRecord holds, by name: `{x: {dtype: float32, shape: [4]}, photo: {decode: image}}`.
+    Those that are neither target, weight nor group are inputs, unless data.inputs says which."""
     columns: dict[str, Literal["number", "category", "text", "ignore"]] | None = None
     """Kinds of columns of a table where the inferred one is not right."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
@@ -157,8 +167,8 @@ class SourceSpec(Section):
     label: Annotated[str | None, _PATTERN] = None
     """Pattern whose first group is the label in a file's name; its folder when left out."""
     group: Annotated[str | None, _PATTERN] = None
-    """Pattern whose first group is the group in a file's name, or the column of a table; a group is never torn apart by
-    a split."""
+    """Pattern whose first group is the group in a file's name, or the column of a table, or a feature; a group is never
+    torn apart by a split."""
     labels: Annotated[
         dict[str, str] | None,
         Checked(_check_labels, lambda: {"type": ["object", "null"]}),
@@ -202,6 +212,8 @@ class SourceSpec(Section):
             yield Problem(("kind",), True, "needs a path", "write path: FILE or path: FOLDER")
         if kind is None:
             return
+        if kind == "tfrecord":
+            yield from self._misfits_of_records()
         if self.path is not None and self.kind is not None:
             by_ending = kind_of_path(self.path)
             if by_ending is not None and by_ending != self.kind:
@@ -215,6 +227,17 @@ class SourceSpec(Section):
             if getattr(self, key) != type(self).model_fields[key].default:
                 kinds = ", ".join(name for name, keys in _KEYS_OF_KIND.items() if key in keys)
                 yield Problem((key,), True, f"is a key of {kinds}, and the source is {kind}", "leave it out")
+
+    def _misfits_of_records(self) -> Iterable[Problem]:
+        features = self.features or {}
+        used = {"target": self.target, "weight": self.weight, "group": self.group}
+        found = misfit_of_features(features, used)
+        if found is not None:
+            yield Problem((found[0],), True, *found[1:])
+        elif not any(feature.is_image for feature in features.values()):
+            for key in ("image_size", "color", "resize", "on_error", "max_skipped"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    yield Problem((key,), True, "is for images, and no feature is decoded to one", "leave it out")
 
     @property
     def known_kind(self) -> Kind | None:
@@ -235,7 +258,7 @@ class InputSpec(Section):
     """One input of the model."""
 
     array: str | None = None
-    """Its array in the .npz: NAME, or NAME_train and NAME_test."""
+    """Its array in the .npz: NAME, or NAME_train and NAME_test; or its feature of a TFRecord."""
     column: str | None = None
     """Its column in a table."""
 
