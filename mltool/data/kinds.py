@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from mltool.data.files import FolderTree, ZipTree
 from mltool.errors import DataError
-from mltool.spec.data import Kind, kind_of_path
+from mltool.spec.data import SAVED_SET, SAVED_SETS, Kind, kind_of_path
 from mltool.spec.features import RECORD_NAME
 
 ENDINGS: dict[Kind, tuple[str, ...]] = {
@@ -33,6 +33,8 @@ def kind_at(path: Path) -> Kind:
         )
     if path.is_dir() and any(path.glob("*.npy")):
         return "npz"
+    if path.is_dir() and any((path / name).is_file() for name in (SAVED_SET, SAVED_SETS)):
+        return "huggingface"
     if path.is_dir() and any(RECORD_NAME.search(file.name) for file in path.iterdir()):
         return "tfrecord"
     every = tuple(ending for endings in ENDINGS.values() for ending in endings)

@@ -14,7 +14,7 @@ from mltool.data.select import select
 from mltool.data.source import Source
 from mltool.data.user_function import load_arrays
 from mltool.errors import DataError, Message, SpecError
-from mltool.spec.data import EMBEDDED, DataSpec, SourceSpec
+from mltool.spec.data import EMBEDDED, DataSpec, Kind, SourceSpec
 
 
 def build_source(spec: DataSpec, *, seed: int, is_regression: bool) -> Source:
@@ -61,12 +61,20 @@ def _read(spec: DataSpec, is_regression: bool) -> Source:
     for problem in source.misfits(kind):
         key = ".".join(["data", "source", *map(str, problem.path)])
         raise SpecError(Message(problem.message, problem.hint, key=key))
+    return _read_kind(kind, paths, spec, is_regression)
+
+
+def _read_kind(kind: Kind, paths: Mapping[str, Path], spec: DataSpec, is_regression: bool) -> Source:
+    source = spec.source
+    arrays = {name: declared.array or name for name, declared in spec.inputs.items()} if spec.inputs else None
     if kind == "npz":
         return load_npz(paths, inputs=arrays, target=source.target or "y", weight=source.weight)
     if kind == "tfrecord":
         return _load_tfrecord(paths, source, arrays)
+    columns = {name: declared.column or name for name, declared in spec.inputs.items()} if spec.inputs else None
+    if kind == "huggingface":
+        return _load_huggingface(paths, source, columns)
     if kind == "table":
-        columns = {name: declared.column or name for name, declared in spec.inputs.items()} if spec.inputs else None
         return _load_table(paths, spec, columns, is_regression)
     if spec.inputs is not None and len(spec.inputs) != 1:
         raise DataError(f"{paths['']} has one input, data.inputs declares {len(spec.inputs)}", "declare one")
@@ -117,6 +125,15 @@ def _load_tfrecord(paths: Mapping[str, Path], source: SourceSpec, inputs: Mappin
         group=source.group,
         images=Reading(source.image_size, source.resize, source.color),
     )
+
+
+def _load_huggingface(paths: Mapping[str, Path], source: SourceSpec, inputs: Mapping[str, str] | None) -> Source:
+    from mltool.data.described import Asked
+    from mltool.data.huggingface import load_huggingface
+
+    images = Reading(source.image_size, source.resize, source.color)
+    asked = Asked(source.target, inputs, source.weight, source.group, source.columns, images)
+    return load_huggingface(paths, asked)
 
 
 def _load_images(paths: Mapping[str, Path], source: SourceSpec) -> Source:

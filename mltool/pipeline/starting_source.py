@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from mltool.data.columns import are_numbers
+from mltool.data.described import find_target as find_class_column
 from mltool.data.encoded import as_files
 from mltool.data.files import open_tree
+from mltool.data.huggingface import read_saved
 from mltool.data.images import image_sizes, sizes_of
 from mltool.data.kinds import ENDINGS, kind_at
 from mltool.data.npz import read_arrays
@@ -74,7 +76,7 @@ def look(path: Path, target: str | None, spec_folder: Path) -> StartingSource:
     if not path.exists():
         raise DataError(f"{path} is not there", "name a folder, a .zip, or a .csv, .tsv, .parquet or .npz file")
     kind = kind_at(path)
-    if target is not None and kind not in ("table", "npz", "tfrecord"):
+    if target is not None and kind not in ("table", "npz", "tfrecord", "huggingface"):
         raise DataError(f"--target names a column, an array or a feature, and {path} holds {kind}", "leave it out")
     match kind:
         case "npz":
@@ -83,6 +85,8 @@ def look(path: Path, target: str | None, spec_folder: Path) -> StartingSource:
             found = _look_at_table(path, target)
         case "tfrecord":
             found = _look_at_records(path, target)
+        case "huggingface":
+            found = _look_at_saved(path, target)
         case _:
             # A folder a class: what it is called is no value, 0 to 99 neither.
             found = _Found(dict(_look_at_files(path, kind)))
@@ -217,6 +221,28 @@ def _look_at_records(path: Path, target: str | None) -> _Found:
         if len(sizes) > 1:
             keys |= {"image_size": list(_common_size(path, sizes)), "resize": "pad"}
     return _Found(keys, is_regression=_are_values(values))
+
+
+# Data sets of Hugging Face
+
+
+def _look_at_saved(path: Path, target: str | None) -> _Found:
+    columns, _, names = read_saved({"": path}, {})
+    found = target or find_class_column(columns)
+    values = columns[found].values if found in columns else None
+    if values is None:
+        raise DataError(f"{path} has no column {found!r} of numbers or text", f"it has: {', '.join(columns)}")
+    keys: dict[str, Any] = {"target": found}
+    images = [(name, column.read_image) for name, column in columns.items() if column.read_image is not None]
+    for image, read in images[:1]:
+        others = [name for name in columns if name not in (image, found)]
+        if others:
+            logger.warning("%s: the input is the image %r; left out: %s", path, image, ", ".join(others))
+            keys["columns"] = dict.fromkeys(others, "ignore")
+        sizes = Counter(sizes_of(as_files(read, names)))
+        if len(sizes) > 1:
+            keys |= {"image_size": list(_common_size(path, sizes)), "resize": "pad"}
+    return _Found(keys, is_regression=not columns[found].classes and _are_values(values))
 
 
 # Folders

@@ -28,9 +28,12 @@ BRING_THEIR_OWN_TEST = KERAS_DATASETS
 _INPUT_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 
 
-Kind = Literal["npz", "images", "audio", "text", "table", "tfrecord"]
+Kind = Literal["npz", "images", "audio", "text", "table", "tfrecord", "huggingface"]
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
+SAVED_SET, SAVED_SETS = "state.json", "dataset_dict.json"
+"""The files that tell a Dataset and a DatasetDict that Hugging Face's `save_to_disk` wrote."""
+
 FOLDER_KINDS = ("images", "audio", "text")
 """Kinds that are a folder of files, or a .zip of one."""
 
@@ -42,6 +45,9 @@ _KEYS_OF_KIND: dict[str, frozenset[str]] = {
     "text": frozenset({"label", "group", "on_error", "max_skipped"}),
     "tfrecord": frozenset(
         {"features", "target", "weight", "group", "image_size", "resize", "color", "on_error", "max_skipped"}
+    ),
+    "huggingface": frozenset(
+        {"target", "weight", "group", "columns", "image_size", "resize", "color", "on_error", "max_skipped"}
     ),
 }
 """Keys that only some kinds have."""
@@ -130,8 +136,8 @@ class SourceSpec(Section):
     """`digits` (in the package) or a name of keras.datasets (downloaded on first use)."""
     path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
     """A file (.npz, .csv, .tsv, .parquet, .tfrecord), a folder of images, audio, text or .tfrecord files, or a .zip of
-    the first three; relative to the spec; beats `dataset`."""
-    kind: Literal["npz", "images", "audio", "text", "table", "tfrecord"] | None = None
+    the first three, or what Hugging Face's `save_to_disk` wrote; relative to the spec; beats `dataset`."""
+    kind: Literal["npz", "images", "audio", "text", "table", "tfrecord", "huggingface"] | None = None
     """What `path` holds; inferred when left out."""
     validation_path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
     """Validation samples, of the kind of `path`."""
@@ -146,7 +152,7 @@ class SourceSpec(Section):
     """What every record of a TFRecord holds, by name: `{x: {dtype: float32, shape: [4]}, photo: {decode: image}}`.
     Those that are neither target, weight nor group are inputs, unless data.inputs says which."""
     columns: dict[str, Literal["number", "category", "text", "ignore"]] | None = None
-    """Kinds of columns of a table where the inferred one is not right."""
+    """Kinds of columns of a table, or of a data set of Hugging Face, where the inferred one is not right."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """Between the fields of a table; found when left out."""
     missing: Annotated[tuple[str, ...], Strict(False)] = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
@@ -260,7 +266,7 @@ class InputSpec(Section):
     array: str | None = None
     """Its array in the .npz: NAME, or NAME_train and NAME_test; or its feature of a TFRecord."""
     column: str | None = None
-    """Its column in a table."""
+    """Its column in a table, or in a data set of Hugging Face."""
 
 
 class SplitSpec(Section):

@@ -116,7 +116,7 @@ def test_keys_are_known_in_every_section():
         pytest.param({"data": []}, "must be a map of keys (got [])", id="a list for a section"),
         pytest.param(
             {"data.source": {"path": "a.csv", "color": "gray"}},
-            "color: is a key of images, tfrecord, and the source is table; leave it out",
+            "color: is a key of images, tfrecord, huggingface, and the source is table; leave it out",
             id="a key of another kind",
         ),
         pytest.param(
