@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mltool.data.cache import keep_decoded
+from mltool.data.described import Asked
 from mltool.data.encoded import Reading
 from mltool.data.keras_datasets import load_keras_dataset
 from mltool.data.kinds import kind_at
@@ -14,7 +15,7 @@ from mltool.data.select import select
 from mltool.data.source import Source
 from mltool.data.user_function import load_arrays
 from mltool.errors import DataError, Message, SpecError
-from mltool.spec.data import EMBEDDED, DataSpec, Kind, SourceSpec
+from mltool.spec.data import EMBEDDED, TFDS, DataSpec, Kind, SourceSpec
 
 
 def build_source(spec: DataSpec, *, seed: int, is_regression: bool) -> Source:
@@ -51,6 +52,8 @@ def _read(spec: DataSpec, is_regression: bool) -> Source:
             source.python, source.arguments or {}, inputs=arrays, target=source.target or "y", weight=source.weight
         )
     if source.path is None:
+        if source.known_kind == "tfds":
+            return _load_tfds(spec)
         if source.dataset in EMBEDDED:
             found = load_npz({"": Path(__file__).with_name(f"{source.dataset}.npz")})
         else:
@@ -128,12 +131,22 @@ def _load_tfrecord(paths: Mapping[str, Path], source: SourceSpec, inputs: Mappin
 
 
 def _load_huggingface(paths: Mapping[str, Path], source: SourceSpec, inputs: Mapping[str, str] | None) -> Source:
-    from mltool.data.described import Asked
     from mltool.data.huggingface import load_huggingface
 
+    return load_huggingface(paths, _asked(source, inputs))
+
+
+def _load_tfds(spec: DataSpec) -> Source:
+    from mltool.data.tfds import load_tfds
+
+    source = spec.source
+    inputs = {name: found.column or found.array or name for name, found in spec.inputs.items()} if spec.inputs else None
+    return load_tfds(str(source.dataset).removeprefix(TFDS), source.data_dir, _asked(source, inputs))
+
+
+def _asked(source: SourceSpec, inputs: Mapping[str, str] | None) -> Asked:
     images = Reading(source.image_size, source.resize, source.color)
-    asked = Asked(source.target, inputs, source.weight, source.group, source.columns, images)
-    return load_huggingface(paths, asked)
+    return Asked(source.target, inputs, source.weight, source.group, source.columns, images)
 
 
 def _load_images(paths: Mapping[str, Path], source: SourceSpec) -> Source:

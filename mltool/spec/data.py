@@ -23,12 +23,17 @@ EMBEDDED = ("digits",)
 KERAS_DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "boston_housing", "california_housing")
 """Names of `keras.datasets` that give arrays; they are downloaded on first use."""
 
+TFDS = "tfds:"
+"""What names of tensorflow_datasets begin with."""
+
+_TFDS_NAME = re.compile(r"tfds:[a-z]\w*(/[\w.+-]+)?(:\d+\.\d+\.\d+)?")
+
 BRING_THEIR_OWN_TEST = KERAS_DATASETS
 
 _INPUT_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 
 
-Kind = Literal["npz", "images", "audio", "text", "table", "tfrecord", "huggingface"]
+Kind = Literal["npz", "images", "audio", "text", "table", "tfrecord", "huggingface", "tfds"]
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
 SAVED_SET, SAVED_SETS = "state.json", "dataset_dict.json"
@@ -49,6 +54,10 @@ _KEYS_OF_KIND: dict[str, frozenset[str]] = {
     "huggingface": frozenset(
         {"target", "weight", "group", "columns", "image_size", "resize", "color", "on_error", "max_skipped"}
     ),
+    "tfds": frozenset(
+        {"target", "weight", "group", "columns", "data_dir"}
+        | {"image_size", "resize", "color", "on_error", "max_skipped"}
+    ),
 }
 """Keys that only some kinds have."""
 
@@ -67,7 +76,11 @@ def kind_of_path(path: str) -> Kind | None:
 
 def _check_dataset(value: Any) -> Any:
     known = (*EMBEDDED, *KERAS_DATASETS)
-    if isinstance(value, str) and (value in ("imdb", "reuters") or value.startswith(("tfds:", "hf:"))):
+    if isinstance(value, str) and value.startswith(TFDS):
+        if not _TFDS_NAME.fullmatch(value):
+            raise_problem(f"is no name of TFDS (got {shown(value)})", "write tfds:NAME, or tfds:NAME/CONFIG:1.0.0")
+        return value
+    if isinstance(value, str) and (value in ("imdb", "reuters") or value.startswith("hf:")):
         raise_problem(f"not in this version (got {shown(value)})", f"known: {', '.join(known)}; or path: FILE.npz")
     if value is not None and value not in known:
         close = difflib.get_close_matches(str(value), known, n=1)
@@ -131,9 +144,14 @@ class SourceSpec(Section):
 
     dataset: Annotated[
         str | None,
-        Checked(_check_dataset, lambda: {"enum": [*EMBEDDED, *KERAS_DATASETS, None]}),
+        Checked(
+            _check_dataset,
+            lambda: {"anyOf": [{"enum": [*EMBEDDED, *KERAS_DATASETS, None]}, {"pattern": f"^{_TFDS_NAME.pattern}$"}]},
+        ),
     ] = None
-    """`digits` (in the package) or a name of keras.datasets (downloaded on first use)."""
+    """`digits` (in the package), a name of keras.datasets, or tfds:NAME (both downloaded on first use)."""
+    data_dir: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
+    """Where tensorflow_datasets keeps its data sets; TFDS_DATA_DIR, or ~/tensorflow_datasets, when left out."""
     path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
     """A file (.npz, .csv, .tsv, .parquet, .tfrecord), a folder of images, audio, text or .tfrecord files, or a .zip of
     the first three, or what Hugging Face's `save_to_disk` wrote; relative to the spec; beats `dataset`."""
@@ -248,6 +266,8 @@ class SourceSpec(Section):
     @property
     def known_kind(self) -> Kind | None:
         """The kind, as far as the spec alone tells; a data set by name is arrays."""
+        if self.path is None and self.python is None and str(self.dataset).startswith(TFDS):
+            return "tfds"
         if self.path is None or self.python is not None:
             return "npz"
         return self.kind or kind_of_path(self.path)
@@ -257,7 +277,9 @@ class SourceSpec(Section):
         """Whether the source has a test set of its own; None where only the file can tell."""
         if self.test_path is not None:
             return True
-        return None if self.path is not None or self.python is not None else self.dataset in BRING_THEIR_OWN_TEST
+        if self.path is not None or self.python is not None or self.known_kind == "tfds":
+            return None
+        return self.dataset in BRING_THEIR_OWN_TEST
 
 
 class InputSpec(Section):
