@@ -21,6 +21,7 @@ _EXTRA_OF = {
     "matplotlib": "train",
     "jinja2": "train",
     "markupsafe": "train",
+    "tensorflow_datasets": "tfds",
 }
 
 

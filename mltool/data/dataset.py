@@ -233,7 +233,11 @@ def _encode(source: Source, task: Task, classes: Sequence[str] | None) -> tuple[
             f"(first: {source.name_of(int(np.flatnonzero(unknown)[0]))})",
             "fix the labels",
         )
-    return tuple(label_of(name) for name in names), numbers.astype(np.int64)
+    labels = tuple(label_of(name) for name in names)
+    if not source.classes:
+        return labels, numbers.astype(np.int64)
+    order = sorted(range(len(labels)), key=lambda number: source.classes.index(labels[number]))
+    return tuple(labels[number] for number in order), np.argsort(order)[numbers].astype(np.int64)
 
 
 def _from_one_hot(source: Source, targets: Array, task: Task) -> Array:

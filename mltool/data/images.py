@@ -57,16 +57,7 @@ def load_images(
             they are decoded.
     """
     files = labelled_files(paths, ENDINGS["images"], "images", label=label, group=group)
-    look = _first_look(files)
-    mode = "L" if color == "gray" or (color is None and look.num_gray == look.num_files) else "RGB"
-    if color is None and 0 < look.num_gray < look.num_files:
-        logger.info(
-            "%d of the first %d images are gray, others in color: all are taken as rgb (data.source.color)",
-            look.num_gray,
-            look.num_files,
-        )
-    decode = _decoder(files, size, resize, mode, look, may_be_colored=color is not None or mode == "RGB")
-    images = FileArray(len(files.files), decode, (*(size or look.size), len(mode)), np.uint8, files.names)
+    images = image_array(files, size, resize, color)
     return checked_source(
         str(paths[""]),
         {"image": images},
@@ -78,6 +69,24 @@ def load_images(
         target_name="folder" if label is None else "label",
         resize=resize if size else None,
     )
+
+
+def image_array(files: LabelledFiles, size: tuple[int, int] | None, resize: Resize, color: Color | None) -> FileArray:
+    """Images that are decoded when they are asked for; see `load_images`.
+
+    Raises:
+        DataError: if none of the first can be read.
+    """
+    look = _first_look(files)
+    mode = "L" if color == "gray" or (color is None and look.num_gray == look.num_files) else "RGB"
+    if color is None and 0 < look.num_gray < look.num_files:
+        logger.info(
+            "%d of the first %d images are gray, others in color: all are taken as rgb (data.source.color)",
+            look.num_gray,
+            look.num_files,
+        )
+    decode = _decoder(files, size, resize, mode, look, may_be_colored=color is not None or mode == "RGB")
+    return FileArray(len(files.files), decode, (*(size or look.size), len(mode)), np.uint8, files.names)
 
 
 def read_images(path: Path, shape: tuple[int, ...], resize: Resize | None) -> tuple[Array, list[str]]:
@@ -104,7 +113,11 @@ def read_images(path: Path, shape: tuple[int, ...], resize: Resize | None) -> tu
 
 def image_sizes(path: Path) -> list[tuple[int, int]]:
     """Height and width of every image of a folder or .zip that can be read, without decoding it."""
-    files = files_without_labels(path, ENDINGS["images"], "images")
+    return sizes_of(files_without_labels(path, ENDINGS["images"], "images"))
+
+
+def sizes_of(files: LabelledFiles) -> list[tuple[int, int]]:
+    """See `image_sizes`."""
     return [_upright_size(image) for _, image in _readable(files)]
 
 

@@ -5,7 +5,8 @@ from pathlib import Path, PurePosixPath
 
 from mltool.data.files import FolderTree, ZipTree
 from mltool.errors import DataError
-from mltool.spec.data import Kind, kind_of_path
+from mltool.spec.data import SAVED_SET, SAVED_SETS, Kind, kind_of_path
+from mltool.spec.features import RECORD_NAME
 
 ENDINGS: dict[Kind, tuple[str, ...]] = {
     "images": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"),
@@ -27,10 +28,15 @@ def kind_at(path: Path) -> Kind:
     if not path.is_dir() and path.suffix.lower() != ".zip":
         raise DataError(
             f"{path} is of no kind that mltool reads",
-            "give a .npz, .csv, .tsv or .parquet file, or a folder (or .zip) of images, .wav or .txt files, or .npy",
+            "give a .npz, .csv, .tsv, .parquet or .tfrecord file, or a folder (or .zip) of images, .wav or .txt files, "
+            "or of .npy or .tfrecord files",
         )
     if path.is_dir() and any(path.glob("*.npy")):
         return "npz"
+    if path.is_dir() and any((path / name).is_file() for name in (SAVED_SET, SAVED_SETS)):
+        return "huggingface"
+    if path.is_dir() and any(RECORD_NAME.search(file.name) for file in path.iterdir()):
+        return "tfrecord"
     every = tuple(ending for endings in ENDINGS.values() for ending in endings)
     tree = FolderTree(path, every) if path.is_dir() else ZipTree(path, every)
     endings = Counter(PurePosixPath(name).suffix.lower() for name in tree.names)

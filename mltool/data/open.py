@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mltool.data.cache import keep_decoded
+from mltool.data.described import Asked
+from mltool.data.encoded import Reading
 from mltool.data.keras_datasets import load_keras_dataset
 from mltool.data.kinds import kind_at
 from mltool.data.npz import load_npz
@@ -13,7 +15,7 @@ from mltool.data.select import select
 from mltool.data.source import Source
 from mltool.data.user_function import load_arrays
 from mltool.errors import DataError, Message, SpecError
-from mltool.spec.data import EMBEDDED, DataSpec, SourceSpec
+from mltool.spec.data import EMBEDDED, TFDS, DataSpec, Kind, SourceSpec
 
 
 def build_source(spec: DataSpec, *, seed: int, is_regression: bool) -> Source:
@@ -50,6 +52,8 @@ def _read(spec: DataSpec, is_regression: bool) -> Source:
             source.python, source.arguments or {}, inputs=arrays, target=source.target or "y", weight=source.weight
         )
     if source.path is None:
+        if source.known_kind == "tfds":
+            return _load_tfds(spec)
         if source.dataset in EMBEDDED:
             found = load_npz({"": Path(__file__).with_name(f"{source.dataset}.npz")})
         else:
@@ -60,10 +64,20 @@ def _read(spec: DataSpec, is_regression: bool) -> Source:
     for problem in source.misfits(kind):
         key = ".".join(["data", "source", *map(str, problem.path)])
         raise SpecError(Message(problem.message, problem.hint, key=key))
+    return _read_kind(kind, paths, spec, is_regression)
+
+
+def _read_kind(kind: Kind, paths: Mapping[str, Path], spec: DataSpec, is_regression: bool) -> Source:
+    source = spec.source
+    arrays = {name: declared.array or name for name, declared in spec.inputs.items()} if spec.inputs else None
     if kind == "npz":
         return load_npz(paths, inputs=arrays, target=source.target or "y", weight=source.weight)
+    if kind == "tfrecord":
+        return _load_tfrecord(paths, source, arrays)
+    columns = {name: declared.column or name for name, declared in spec.inputs.items()} if spec.inputs else None
+    if kind == "huggingface":
+        return _load_huggingface(paths, source, columns)
     if kind == "table":
-        columns = {name: declared.column or name for name, declared in spec.inputs.items()} if spec.inputs else None
         return _load_table(paths, spec, columns, is_regression)
     if spec.inputs is not None and len(spec.inputs) != 1:
         raise DataError(f"{paths['']} has one input, data.inputs declares {len(spec.inputs)}", "declare one")
@@ -99,6 +113,40 @@ def _load_table(
         split_column=spec.split.column,
         is_regression=is_regression,
     )
+
+
+def _load_tfrecord(paths: Mapping[str, Path], source: SourceSpec, inputs: Mapping[str, str] | None) -> Source:
+    from mltool.data.tfrecord import Feature, load_tfrecord
+
+    features = source.features or {}
+    return load_tfrecord(
+        paths,
+        {name: Feature(found.dtype, found.shape, found.decode) for name, found in features.items()},
+        target=str(source.target),
+        inputs=inputs,
+        weight=source.weight,
+        group=source.group,
+        images=Reading(source.image_size, source.resize, source.color),
+    )
+
+
+def _load_huggingface(paths: Mapping[str, Path], source: SourceSpec, inputs: Mapping[str, str] | None) -> Source:
+    from mltool.data.huggingface import load_huggingface
+
+    return load_huggingface(paths, _asked(source, inputs))
+
+
+def _load_tfds(spec: DataSpec) -> Source:
+    from mltool.data.tfds import load_tfds
+
+    source = spec.source
+    inputs = {name: found.column or found.array or name for name, found in spec.inputs.items()} if spec.inputs else None
+    return load_tfds(str(source.dataset).removeprefix(TFDS), source.data_dir, _asked(source, inputs))
+
+
+def _asked(source: SourceSpec, inputs: Mapping[str, str] | None) -> Asked:
+    images = Reading(source.image_size, source.resize, source.color)
+    return Asked(source.target, inputs, source.weight, source.group, source.columns, images)
 
 
 def _load_images(paths: Mapping[str, Path], source: SourceSpec) -> Source:

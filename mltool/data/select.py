@@ -81,7 +81,8 @@ def _renamed(source: Source, labels: Mapping[str, str]) -> Source:
     if unknown:
         known = ", ".join(sorted(set(names))[:20])
         raise DataError(f"{source.origin} has no label {unknown[0]!r}, which labels renames", f"it has: {known}")
-    return replace(source, targets=np.asarray([labels.get(name, name) for name in names]))
+    classes = tuple(dict.fromkeys(labels.get(name, name) for name in source.classes))
+    return replace(source, targets=np.asarray([labels.get(name, name) for name in names]), classes=classes)
 
 
 def _drawn(source: Source, keep: Array, most: int | None, most_of_class: int | None, seed: int) -> Array:

@@ -109,6 +109,7 @@ class Source:
         names: what each sample is called in messages: a file, a row.
         skipped: files that were left out.
         target_name: what the source calls the targets.
+        classes: names of the classes in their order, where the source has one; else they are sorted.
         sample_rate: of audio, per second.
         resize: how images were brought to one size; None where the files have it.
     """
@@ -124,6 +125,7 @@ class Source:
     names: Sequence[str] = ()
     skipped: Sequence[Skipped] = ()
     target_name: str = "y"
+    classes: tuple[str, ...] = ()
     sample_rate: int | None = None
     resize: Literal["stretch", "crop", "pad"] | None = None
 

@@ -12,14 +12,19 @@ from typing import Any
 import numpy as np
 
 from mltool.data.columns import are_numbers
+from mltool.data.described import find_target as find_class_column
+from mltool.data.encoded import as_files
 from mltool.data.files import open_tree
-from mltool.data.images import image_sizes
+from mltool.data.huggingface import read_saved
+from mltool.data.images import image_sizes, sizes_of
 from mltool.data.kinds import ENDINGS, kind_at
 from mltool.data.npz import read_arrays
 from mltool.data.open import build_source
+from mltool.data.records import find_records
 from mltool.data.source import Array, Source
 from mltool.data.table import TARGET_NAMES, find_target
 from mltool.data.table_file import read_table
+from mltool.data.tfrecord import Feature, image_reader, infer_features, read_feature
 from mltool.errors import DataError
 from mltool.spec.data import DataSpec, Kind, SourceSpec
 
@@ -71,13 +76,17 @@ def look(path: Path, target: str | None, spec_folder: Path) -> StartingSource:
     if not path.exists():
         raise DataError(f"{path} is not there", "name a folder, a .zip, or a .csv, .tsv, .parquet or .npz file")
     kind = kind_at(path)
-    if target is not None and kind not in ("table", "npz"):
-        raise DataError(f"--target names a column or an array, and {path} holds {kind}", "leave it out")
+    if target is not None and kind not in ("table", "npz", "tfrecord", "huggingface"):
+        raise DataError(f"--target names a column, an array or a feature, and {path} holds {kind}", "leave it out")
     match kind:
         case "npz":
             found = _look_at_arrays(path, target)
         case "table":
             found = _look_at_table(path, target)
+        case "tfrecord":
+            found = _look_at_records(path, target)
+        case "huggingface":
+            found = _look_at_saved(path, target)
         case _:
             # A folder a class: what it is called is no value, 0 to 99 neither.
             found = _Found(dict(_look_at_files(path, kind)))
@@ -180,6 +189,60 @@ def _marks_of(cells: Array) -> set[str]:
     there = set(np.unique(cells[np.isin(cells, MISSING_MARKS)]).tolist())
     rest = cells[(cells != "") & ~np.isin(cells, MISSING_MARKS)]
     return there if len(rest) and are_numbers(rest) else there & {"?"}
+
+
+# Records
+
+
+def _look_at_records(path: Path, target: str | None) -> _Found:
+    features = infer_features(path)
+    numbers = [name for name, feature in features.items() if feature.get("decode") != "image"]
+    if len(features) < 2 or not numbers:
+        raise DataError(f"{path}: the first records hold no input and no label of one shape", "write the spec by hand")
+    named = (name for wanted in TARGET_NAMES for name in numbers if name.lower().rpartition("/")[2] == wanted)
+    found = target or next(named, numbers[-1])
+    if found not in numbers:
+        raise DataError(f"{path} has no feature {found!r} of numbers or text", f"it has: {', '.join(numbers)}")
+    logger.info("%s: the target is the feature %r (--target names another)", path, found)
+    images = [name for name in features if name not in numbers]
+    if images:
+        # What stands beside a photo is its size and its label once more, as text: a model would learn to read that.
+        logger.warning("%s: the input is the image %r (data.source.features)", path, images[0])
+        features = {name: features[name] for name in (images[0], found)}
+    records = find_records({"": path})
+    values = read_feature(records, found, Feature(**{"shape": (), **features[found]}))
+    keys: dict[str, Any] = {"features": features, "target": found}
+    for name, feature in features.items():
+        sizes = (
+            Counter(sizes_of(as_files(image_reader(records, name), records.names)))
+            if feature.get("decode") == "image"
+            else Counter()
+        )
+        if len(sizes) > 1:
+            keys |= {"image_size": list(_common_size(path, sizes)), "resize": "pad"}
+    return _Found(keys, is_regression=_are_values(values))
+
+
+# Data sets of Hugging Face
+
+
+def _look_at_saved(path: Path, target: str | None) -> _Found:
+    columns, _, names = read_saved({"": path}, {})
+    found = target or find_class_column(columns)
+    values = columns[found].values if found in columns else None
+    if values is None:
+        raise DataError(f"{path} has no column {found!r} of numbers or text", f"it has: {', '.join(columns)}")
+    keys: dict[str, Any] = {"target": found}
+    images = [(name, column.read_image) for name, column in columns.items() if column.read_image is not None]
+    for image, read in images[:1]:
+        others = [name for name in columns if name not in (image, found)]
+        if others:
+            logger.warning("%s: the input is the image %r; left out: %s", path, image, ", ".join(others))
+            keys["columns"] = dict.fromkeys(others, "ignore")
+        sizes = Counter(sizes_of(as_files(read, names)))
+        if len(sizes) > 1:
+            keys |= {"image_size": list(_common_size(path, sizes)), "resize": "pad"}
+    return _Found(keys, is_regression=not columns[found].classes and _are_values(values))
 
 
 # Folders

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, Strict, model_validator
 from mltool.spec.argument_check import shown
 from mltool.spec.blocks import AUGMENTATIONS
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
+from mltool.spec.features import RECORD_NAME, FeatureSpec, misfit_of_features
 from mltool.spec.keras_object import parse_objects, reference
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.user_code import check_reference
@@ -22,14 +23,22 @@ EMBEDDED = ("digits",)
 KERAS_DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "boston_housing", "california_housing")
 """Names of `keras.datasets` that give arrays; they are downloaded on first use."""
 
+TFDS = "tfds:"
+"""What names of tensorflow_datasets begin with."""
+
+_TFDS_NAME = re.compile(r"tfds:[a-z]\w*(/[\w.+-]+)?(:\d+\.\d+\.\d+)?")
+
 BRING_THEIR_OWN_TEST = KERAS_DATASETS
 
 _INPUT_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 
 
-Kind = Literal["npz", "images", "audio", "text", "table"]
+Kind = Literal["npz", "images", "audio", "text", "table", "tfrecord", "huggingface", "tfds"]
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
+SAVED_SET, SAVED_SETS = "state.json", "dataset_dict.json"
+"""The files that tell a Dataset and a DatasetDict that Hugging Face's `save_to_disk` wrote."""
+
 FOLDER_KINDS = ("images", "audio", "text")
 """Kinds that are a folder of files, or a .zip of one."""
 
@@ -39,6 +48,16 @@ _KEYS_OF_KIND: dict[str, frozenset[str]] = {
     "images": frozenset({"image_size", "resize", "color", "label", "group", "on_error", "max_skipped"}),
     "audio": frozenset({"sample_rate", "seconds", "label", "group", "on_error", "max_skipped"}),
     "text": frozenset({"label", "group", "on_error", "max_skipped"}),
+    "tfrecord": frozenset(
+        {"features", "target", "weight", "group", "image_size", "resize", "color", "on_error", "max_skipped"}
+    ),
+    "huggingface": frozenset(
+        {"target", "weight", "group", "columns", "image_size", "resize", "color", "on_error", "max_skipped"}
+    ),
+    "tfds": frozenset(
+        {"target", "weight", "group", "columns", "data_dir"}
+        | {"image_size", "resize", "color", "on_error", "max_skipped"}
+    ),
 }
 """Keys that only some kinds have."""
 
@@ -50,12 +69,18 @@ def kind_of_path(path: str) -> Kind | None:
     ending = Path(path).suffix.lower()
     if ending in (".npz", ".npy"):
         return "npz"
+    if RECORD_NAME.search(Path(path).name):
+        return "tfrecord"
     return "table" if ending in TABLE_ENDINGS else None
 
 
 def _check_dataset(value: Any) -> Any:
     known = (*EMBEDDED, *KERAS_DATASETS)
-    if isinstance(value, str) and (value in ("imdb", "reuters") or value.startswith(("tfds:", "hf:"))):
+    if isinstance(value, str) and value.startswith(TFDS):
+        if not _TFDS_NAME.fullmatch(value):
+            raise_problem(f"is no name of TFDS (got {shown(value)})", "write tfds:NAME, or tfds:NAME/CONFIG:1.0.0")
+        return value
+    if isinstance(value, str) and (value in ("imdb", "reuters") or value.startswith("hf:")):
         raise_problem(f"not in this version (got {shown(value)})", f"known: {', '.join(known)}; or path: FILE.npz")
     if value is not None and value not in known:
         close = difflib.get_close_matches(str(value), known, n=1)
@@ -119,24 +144,33 @@ class SourceSpec(Section):
 
     dataset: Annotated[
         str | None,
-        Checked(_check_dataset, lambda: {"enum": [*EMBEDDED, *KERAS_DATASETS, None]}),
+        Checked(
+            _check_dataset,
+            lambda: {"anyOf": [{"enum": [*EMBEDDED, *KERAS_DATASETS, None]}, {"pattern": f"^{_TFDS_NAME.pattern}$"}]},
+        ),
     ] = None
-    """`digits` (in the package) or a name of keras.datasets (downloaded on first use)."""
+    """`digits` (in the package), a name of keras.datasets, or tfds:NAME (both downloaded on first use)."""
+    data_dir: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
+    """Where tensorflow_datasets keeps its data sets; TFDS_DATA_DIR, or ~/tensorflow_datasets, when left out."""
     path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
-    """A file (.npz, .csv, .tsv, .parquet), a folder of images, audio or text, or a .zip of one; relative to the spec;
-    beats `dataset`."""
-    kind: Literal["npz", "images", "audio", "text", "table"] | None = None
+    """A file (.npz, .csv, .tsv, .parquet, .tfrecord), a folder of images, audio, text or .tfrecord files, or a .zip of
+    the first three, or what Hugging Face's `save_to_disk` wrote; relative to the spec; beats `dataset`."""
+    kind: Literal["npz", "images", "audio", "text", "table", "tfrecord", "huggingface"] | None = None
     """What `path` holds; inferred when left out."""
     validation_path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
     """Validation samples, of the kind of `path`."""
     test_path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
     """Test samples, of the kind of `path`."""
     target: str | None = None
-    """The column of a table, or the array of an .npz, that holds the labels or values (.npz: `y` when left out)."""
+    """The column of a table, the array of an .npz, or the feature of a TFRecord, that holds the labels or values (.npz:
+    `y` when left out)."""
     weight: str | None = None
-    """The column, or the array of an .npz, that holds a weight for every sample."""
+    """The column, the array of an .npz, or the feature, that holds a weight for every sample."""
+    features: dict[str, FeatureSpec] | None = None
+    """What every record of a TFRecord holds, by name: `{x: {dtype: float32, shape: [4]}, photo: {decode: image}}`.
+    Those that are neither target, weight nor group are inputs, unless data.inputs says which."""
     columns: dict[str, Literal["number", "category", "text", "ignore"]] | None = None
-    """Kinds of columns of a table where the inferred one is not right."""
+    """Kinds of columns of a table, or of a data set of Hugging Face, where the inferred one is not right."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """Between the fields of a table; found when left out."""
     missing: Annotated[tuple[str, ...], Strict(False)] = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
@@ -157,8 +191,8 @@ class SourceSpec(Section):
     label: Annotated[str | None, _PATTERN] = None
     """Pattern whose first group is the label in a file's name; its folder when left out."""
     group: Annotated[str | None, _PATTERN] = None
-    """Pattern whose first group is the group in a file's name, or the column of a table; a group is never torn apart by
-    a split."""
+    """Pattern whose first group is the group in a file's name, or the column of a table, or a feature; a group is never
+    torn apart by a split."""
     labels: Annotated[
         dict[str, str] | None,
         Checked(_check_labels, lambda: {"type": ["object", "null"]}),
@@ -202,6 +236,8 @@ class SourceSpec(Section):
             yield Problem(("kind",), True, "needs a path", "write path: FILE or path: FOLDER")
         if kind is None:
             return
+        if kind == "tfrecord":
+            yield from self._misfits_of_records()
         if self.path is not None and self.kind is not None:
             by_ending = kind_of_path(self.path)
             if by_ending is not None and by_ending != self.kind:
@@ -216,9 +252,22 @@ class SourceSpec(Section):
                 kinds = ", ".join(name for name, keys in _KEYS_OF_KIND.items() if key in keys)
                 yield Problem((key,), True, f"is a key of {kinds}, and the source is {kind}", "leave it out")
 
+    def _misfits_of_records(self) -> Iterable[Problem]:
+        features = self.features or {}
+        used = {"target": self.target, "weight": self.weight, "group": self.group}
+        found = misfit_of_features(features, used)
+        if found is not None:
+            yield Problem((found[0],), True, *found[1:])
+        elif not any(feature.is_image for feature in features.values()):
+            for key in ("image_size", "color", "resize", "on_error", "max_skipped"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    yield Problem((key,), True, "is for images, and no feature is decoded to one", "leave it out")
+
     @property
     def known_kind(self) -> Kind | None:
         """The kind, as far as the spec alone tells; a data set by name is arrays."""
+        if self.path is None and self.python is None and str(self.dataset).startswith(TFDS):
+            return "tfds"
         if self.path is None or self.python is not None:
             return "npz"
         return self.kind or kind_of_path(self.path)
@@ -228,16 +277,18 @@ class SourceSpec(Section):
         """Whether the source has a test set of its own; None where only the file can tell."""
         if self.test_path is not None:
             return True
-        return None if self.path is not None or self.python is not None else self.dataset in BRING_THEIR_OWN_TEST
+        if self.path is not None or self.python is not None or self.known_kind == "tfds":
+            return None
+        return self.dataset in BRING_THEIR_OWN_TEST
 
 
 class InputSpec(Section):
     """One input of the model."""
 
     array: str | None = None
-    """Its array in the .npz: NAME, or NAME_train and NAME_test."""
+    """Its array in the .npz: NAME, or NAME_train and NAME_test; or its feature of a TFRecord."""
     column: str | None = None
-    """Its column in a table."""
+    """Its column in a table, or in a data set of Hugging Face."""
 
 
 class SplitSpec(Section):

@@ -20,7 +20,7 @@ LOGITS = {"SparseCategoricalCrossentropy": {"from_logits": True}}
         pytest.param("train.jit_compile", True, "the only value here is 'auto'", id="jit_compile"),
         pytest.param("train.backend", "jax", "the only value here is 'tensorflow'", id="backend"),
         pytest.param("train.optimizer", {"Adam": {"use_ema": True}}, "leave it out", id="an average of weights"),
-        pytest.param("data.source.dataset", "tfds:mnist", "known: digits", id="tfds"),
+        pytest.param("data.source.dataset", "hf:mnist", "known: digits", id="hf"),
         pytest.param("data.source.dataset", "imdb", "known: digits", id="texts of keras.datasets"),
         pytest.param("model.python", "a:b", "leave this key out", id="python model"),
         pytest.param("export.signatures", ["a"], "the only value here is ['serving_default']", id="signatures"),
@@ -116,7 +116,7 @@ def test_keys_are_known_in_every_section():
         pytest.param({"data": []}, "must be a map of keys (got [])", id="a list for a section"),
         pytest.param(
             {"data.source": {"path": "a.csv", "color": "gray"}},
-            "color: is a key of images, and the source is table; leave it out",
+            "color: is a key of images, tfrecord, huggingface, tfds, and the source is table; leave it out",
             id="a key of another kind",
         ),
         pytest.param(
