@@ -96,14 +96,11 @@ def _mix_up(layer: Any, inputs: Mapping[str, Any]) -> _Mixture:
     # Keras' layer takes images only; what has another shape is a picture of one row to it.
     flat = {name: tf.reshape(value, (tf.shape(value)[0], -1, 1, 1)) for name, value in inputs.items()}
     drawn = layer.get_random_transformation(next(iter(flat.values())), training=True)
-    # Both gammas behind a beta are 0 in float32 now and then where alpha is small: a share of 0 or 1 is meant.
-    shares = tf.where(tf.math.is_nan(drawn["mix_weight"]), 1.0, drawn["mix_weight"])
-    drawn = {**drawn, "mix_weight": shares}
     mixed = {
         name: tf.reshape(layer.transform_images(value, drawn, training=True), tf.shape(inputs[name]))
         for name, value in flat.items()
     }
-    return _Mixture(mixed, drawn["permutation_order"], shares)
+    return _Mixture(mixed, drawn["permutation_order"], drawn["mix_weight"])
 
 
 def _cut_mix(layer: Any, inputs: Mapping[str, Any]) -> _Mixture:

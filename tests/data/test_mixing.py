@@ -71,13 +71,6 @@ def test_the_shares_of_mixup_have_the_variance_of_their_beta(alpha):
     assert weights.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
 
 
-def test_mixup_of_a_tiny_alpha_takes_samples_whole():
-    many = Samples({"x": np.ones((500, 1), np.float32)}, np.arange(500), np.arange(500))
-    ((inputs, _, weights, mixed),) = batches([layer_of("MixUp", alpha=1e-3)], many, batch_size=500)
-    np.testing.assert_allclose(inputs["x"], 1)
-    np.testing.assert_allclose(weights + mixed["weights"], 1, atol=1e-6)
-
-
 def test_cutmix_puts_a_box_of_the_partner_on_the_image_and_shares_by_its_pixels():
     boxes = 0
     for inputs, targets, weights, mixed in batches([layer_of("CutMix", factor=[1.0, 1.0])]):
@@ -107,7 +100,8 @@ def test_a_later_first_step_mixes_the_batches_that_are_left_alike(words):
 @pytest.mark.parametrize("words", MIXERS)
 def test_every_epoch_seed_and_batch_draws_its_own(words):
     def drawn(**changes):
-        return np.concatenate([batch[2] / WEIGHTS[batch[1]] for batch in batches(mixers(words), **changes)])
+        shares = [batch[2] / WEIGHTS[batch[1]] for batch in batches(mixers(words), **changes)]
+        return np.concatenate(shares).round(5)  # without what the division left
 
     first = drawn()
     assert not np.array_equal(first[:8], first[8:16])
