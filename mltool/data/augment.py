@@ -24,32 +24,50 @@ def build_augmentation(layers: Sequence[Any], seed: int, *, sample_shape: tuple[
     Raises:
         SpecError: if a layer cannot be made repeatable, does not take the samples, or changes their shape.
     """
-    tf, keras = extras.tensorflow(), extras.keras()
-
-    class SampleSeeds(keras.random.SeedGenerator):  # type: ignore[misc, name-defined]
-        """Gives seeds that are functions of the sample; Keras' own counts calls, and its layers take no seed tensor."""
-
-        def __init__(self) -> None:
-            super().__init__(seed=0)
-            self.sample_seed: Any = None
-            self.draws = 0
-
-        def next(self, ordered: bool = True) -> Any:
-            self.draws += 1
-            return tf.random.fold_in(self.sample_seed, self.draws)
-
-    generators = [_replace_generators(layer, SampleSeeds(), index) for index, layer in enumerate(layers)]
+    tf = extras.tensorflow()
+    generators = take_over(layers)
 
     def augment(sample: Any, epoch: Any, sample_id: Any) -> Any:
         sample_seed = tf.random.fold_in(tf.stack([tf.cast(seed, tf.int64), epoch]), sample_id)
         for index, (layer, generator) in enumerate(zip(layers, generators, strict=True)):
-            generator.sample_seed = tf.random.fold_in(sample_seed, index)
-            generator.draws = 0
+            generator.begin(tf.random.fold_in(sample_seed, index))
             sample = layer(sample[tf.newaxis], training=True)[0]
         return sample
 
     _require_same_shape(augment, sample_shape)
     return augment
+
+
+def take_over(layers: Sequence[Any], *, first: int = 0) -> list[Any]:
+    """Puts a generator of ours into every layer; `begin(seed)` makes what the layer draws next a function of the seed.
+
+    Args:
+        layers: Keras' random layers, or those of `random_layers.py`.
+        first: place of the first of them in `data.augment`, for messages.
+
+    Returns:
+        One generator a layer.
+
+    Raises:
+        SpecError: if a layer draws from elsewhere.
+    """
+    tf, keras = extras.tensorflow(), extras.keras()
+
+    class FoldedSeeds(keras.random.SeedGenerator):  # type: ignore[misc, name-defined]
+        """Gives seeds that are functions of one; Keras' own counts calls, and its layers take no seed tensor."""
+
+        def __init__(self) -> None:
+            super().__init__(seed=0)
+            self.begin(None)
+
+        def begin(self, seed: Any) -> None:
+            self.first_seed, self.draws = seed, 0
+
+        def next(self, ordered: bool = True) -> Any:
+            self.draws += 1
+            return tf.random.fold_in(self.first_seed, self.draws)
+
+    return [_replace_generators(layer, FoldedSeeds(), first + index) for index, layer in enumerate(layers)]
 
 
 def _replace_generators(layer: Any, generator: Any, index: int) -> Any:

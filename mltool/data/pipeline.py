@@ -13,6 +13,7 @@ import numpy as np
 from mltool import extras
 from mltool.data.augment import Augmentation
 from mltool.data.dataset import Samples
+from mltool.data.mixing import Mixing
 from mltool.data.order import epoch_order
 from mltool.data.source import Array, ArrayLike
 
@@ -20,11 +21,14 @@ from mltool.data.source import Array, ArrayLike
 class Pipeline:
     """Batches of (inputs, targets, weights), where inputs is a map of float32 tensors, or of text.
 
+    Mixed batches of classes have a fourth part, see `mixing.py`.
+
     Args:
         samples: to draw from.
         batch_size: global; the last batch may be smaller.
         seed: of the order; None keeps the order of the samples.
         augment: a function (sample, epoch, id) of the first input, see `augment.py`.
+        mix: a function (batch, epoch, position) of whole batches, see `mixing.py`; the global ones.
         distribute: the strategy's `experimental_distribute_dataset`, or None on one device.
         class_weights: float32 [classes], multiplied into the samples' weights; None where all count alike.
     """
@@ -36,6 +40,7 @@ class Pipeline:
         *,
         seed: int | None = None,
         augment: Augmentation | None = None,
+        mix: Mixing | None = None,
         distribute: Callable[[Any], Any] | None = None,
         class_weights: Array | None = None,
     ) -> None:
@@ -52,7 +57,7 @@ class Pipeline:
             self._targets = tf.constant(samples.targets)
             self._weights = tf.constant(_weights_of(samples, class_weights))
             self._ids = tf.constant(samples.ids)
-        self._batches = self._build(augment)
+        self._batches = self._build(augment, mix)
         self._datasets: dict[int, Any] = {}
 
     @property
@@ -70,7 +75,7 @@ class Pipeline:
             self._datasets[first_step] = self._distribute(dataset) if self._distribute else dataset
         return iter(self._datasets[first_step])
 
-    def _build(self, augment: Augmentation | None) -> Callable[[int], Any]:
+    def _build(self, augment: Augmentation | None, mix: Mixing | None) -> Callable[[int], Any]:
         tf = extras.tensorflow()
 
         def gather(positions: Any) -> Any:
@@ -90,7 +95,8 @@ class Pipeline:
             positions = tf.data.Dataset.range(first_step * self.batch_size, self.num_samples)
 
             def build(rows: Any) -> Any:
-                return gather(rows) if augment is None else augmented(gather(rows), rows)
+                batch = gather(rows) if augment is None else augmented(gather(rows), rows)
+                return batch if mix is None else mix(batch, self._epoch, rows[0])
 
             dataset = positions.batch(self.batch_size).map(build, num_parallel_calls=tf.data.AUTOTUNE)
             return dataset.prefetch(tf.data.AUTOTUNE)

@@ -78,7 +78,18 @@ def preprocess(spec: ModelSpec, inputs: Mapping[str, ModelInput], tensors: Mappi
             info = inputs[members[0]]
             told = _with_sample_rate(layers, info.sample_rate, place)
             results[name] = _chain(told, tensors[members[0]], info.batches, place)
+    if isinstance(spec.preprocess, str):
+        _join_numbers(results, inputs)
     return results | {name: tensors[name] for name in inputs if name not in taken}
+
+
+def _join_numbers(results: dict[str, Any], inputs: Mapping[str, ModelInput]) -> None:
+    """Puts the numbers that `auto` gave layers of their own with the others: the model takes `numbers` in any case."""
+    apart = [name for name, info in inputs.items() if info.kind == "number" and name in results]
+    if apart and len(inputs) > 1 and "numbers" not in inputs:
+        parts = [results.pop(name) for name in (*(["numbers"] if "numbers" in results else []), *apart)]
+        joined = extras.keras().layers.Concatenate(name="numbers_with_bins")
+        results["numbers"] = joined(parts) if len(parts) > 1 else parts[0]
 
 
 def _require_filled(inputs: Mapping[str, ModelInput], chains: Mapping[str, Sequence[LayerSpec]]) -> None:

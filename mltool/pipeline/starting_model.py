@@ -1,5 +1,6 @@
 """A model to start from, for what the data hold: lines of YAML, small enough for a laptop and for int8."""
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mltool.data.source import Source
+from mltool.data.source import Source, batches_of
 from mltool.models.auto import auto_preprocess
 from mltool.models.preprocess import ModelInput
 
@@ -78,7 +79,7 @@ def _preprocess(source: Source) -> dict[str, list[Layer]]:
             shape=tuple(array.shape[1:]),
             dtype="string" if array.dtype.kind == "U" else "float32",
             kind=source.kinds.get(name, ""),
-            batches=lambda: iter(()),
+            batches=functools.partial(batches_of, array),
             missing=source.kinds.get(name) == "number" and bool(np.isnan(array[:]).any()),
             sample_rate=source.sample_rate,
         )

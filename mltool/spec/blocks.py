@@ -45,8 +45,23 @@ AUGMENTATIONS: Final[dict[str, dict[str, Any]]] = {
         "arguments": {"factor": ["number>0<=1"], "fill_mode": ["'constant'|'nearest'|'wrap'", "constant"]},
         "call": ["inputs"],
     },
+    "SpecAugment": {
+        "arguments": {
+            "num_time_masks": ["int>=0", 2],
+            "time_factor": ["number>0<=1", 0.1],
+            "num_frequency_masks": ["int>=0", 2],
+            "frequency_factor": ["number>0<=1", 0.1],
+        },
+        "call": ["inputs"],
+    },
 }
 """Augmentations of ours beside Keras' random layers, in the same form; `data/random_layers.py` builds them."""
+
+KERAS_AUGMENTATIONS: Final = ("RandAugment", "Solarization")
+"""Those of Keras that are not called Random..., and draw for every sample."""
+
+MIXERS: Final = ("CutMix", "MixUp")
+"""Those of Keras that see batches, and mix the targets too; `data/mixing.py` runs them."""
 
 BLOCK_DOCS: Final[dict[str, dict[str, str]]] = {
     "FillMissing": {
@@ -67,6 +82,14 @@ BLOCK_DOCS: Final[dict[str, dict[str, str]]] = {
         "": "Augmentation of sound and series: moves them in time. Under data.augment only.",
         "factor": "The farthest, as a share of the length.",
         "fill_mode": "What comes in where it moved away: zeros (constant), the last value, or the other end.",
+    },
+    "SpecAugment": {
+        "": "Augmentation of sound and series: silences stretches of time and bands of frequencies. Under data.augment"
+        " only.",
+        "num_time_masks": "Stretches of time.",
+        "time_factor": "The longest, as a share of the length; drawn anew for every mask.",
+        "num_frequency_masks": "Bands of frequencies.",
+        "frequency_factor": "The widest, as a share of all frequencies; drawn anew for every mask.",
     },
 }
 """By name and argument ("" is the block itself): the description in the JSON Schema."""

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, Strict, model_validator
 
 from mltool.spec.argument_check import shown
-from mltool.spec.blocks import AUGMENTATIONS
-from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
+from mltool.spec.augment import misfits_of_augment
+from mltool.spec.blocks import AUGMENTATIONS, KERAS_AUGMENTATIONS, MIXERS
+from mltool.spec.catalogue import KerasObject, Problem
 from mltool.spec.features import RECORD_NAME, FeatureSpec, misfit_of_features
 from mltool.spec.keras_object import parse_objects, reference
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
@@ -311,16 +312,14 @@ class SplitSpec(Section):
 def _check_augment(value: Any) -> tuple[KerasObject, ...]:
     layers, problems = parse_objects(value, "layer")
     raise_problems(problems, value)
-    wrong = [index for index, layer in enumerate(layers) if layer != UNREADABLE and not layer.name.startswith("Random")]
-    hint = f"use Keras' Random... layers, or {' and '.join(AUGMENTATIONS)}"
-    raise_problems((Problem((i,), False, f"{layers[i].name!r} is not an augmentation", hint) for i in wrong), value)
+    raise_problems(misfits_of_augment(layers), value)
     return tuple(layers)
 
 
-_RANDOM = {"pattern": "^Random"}
+_AUGMENT_NAME = {"pattern": f"^(Random.*|{'|'.join((*AUGMENTATIONS, *KERAS_AUGMENTATIONS, *MIXERS))})$"}
 _AUGMENTATION = {
     **reference("layer"),
-    "anyOf": [{"type": "string", **_RANDOM}, {"type": "object", "propertyNames": _RANDOM}],
+    "anyOf": [{"type": "string", **_AUGMENT_NAME}, {"type": "object", "propertyNames": _AUGMENT_NAME}],
 }
 
 
@@ -338,7 +337,9 @@ class DataSpec(Section):
     augment: Annotated[
         tuple[KerasObject, ...], Checked(_check_augment, lambda: {"type": "array", "items": _AUGMENTATION})
     ] = ()
-    """Keras' random layers, RandomNoise, RandomShift; on training data only, repeatable per (seed, epoch, sample)."""
+    """Keras' random layers, RandomNoise, RandomShift, SpecAugment, then MixUp and CutMix, of which every batch takes
+    one; on training data only, repeatable per (seed, epoch, sample). Of mixed classes both targets count in the loss,
+    by their shares; training metrics see the one with the greater share, and validation is never mixed."""
     cache: Literal["auto", "memory", "disk", "none"] = "auto"
     """Where decoded files are kept: in memory, in a temporary file, or nowhere; `auto` takes memory where they fit."""
 

@@ -86,12 +86,18 @@ class Loop:
         for _ in tf.range(steps):
             self.strategy.run(self._evaluate_step, args=next(iterator))
 
-    def _train_step(self, inputs: Mapping[str, Any], targets: Any, weights: Any) -> None:
+    def _train_step(self, inputs: Mapping[str, Any], targets: Any, weights: Any, mixed: Any = None) -> None:
+        """One step; `mixed` are the partners of a mixed batch of classes (`data/mixing.py`).
+
+        For a cross-entropy, which is linear in its targets, the shares of two losses are the loss of the mixed targets.
+        """
         tf = extras.tensorflow()
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             outputs = call_model(self.model, inputs, training=True)
             losses = self._sample_losses(targets, outputs) * weights
+            if mixed is not None:
+                losses += self._sample_losses(mixed["targets"], outputs) * mixed["weights"]
             # Regularization is a property of the weights, not of the samples: a replica's share of it.
             penalty = tf.add_n(self.model.losses) if self.model.losses else tf.constant(0.0)
             count = self._global_count(tf.shape(losses)[0])
@@ -100,6 +106,8 @@ class Loop:
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, variables)
         self.optimizer.apply(gradients, variables)
+        if mixed is not None:
+            targets = tf.where(mixed["leads"], mixed["targets"], targets)
         self._update(targets, outputs, losses, penalty)
 
     def _evaluate_step(self, inputs: Mapping[str, Any], targets: Any, weights: Any) -> None:

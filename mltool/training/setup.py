@@ -13,6 +13,7 @@ from mltool.data.augment import Augmentation, build_augmentation
 from mltool.data.dataset import Dataset, Samples, open_dataset
 from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
+from mltool.data.mixing import Mixing, build_mixing
 from mltool.data.pipeline import Pipeline
 from mltool.data.random_layers import RANDOM_LAYERS
 from mltool.data.scan import scan
@@ -26,6 +27,7 @@ from mltool.models.steps import steps_of
 from mltool.runs.atomic import hash_of, write_json
 from mltool.runs.input_schema import InputInfo, InputSchema
 from mltool.runs.run import Run
+from mltool.spec.blocks import MIXERS
 from mltool.spec.spec import Spec, to_plain
 from mltool.spec.task import output_kind
 from mltool.training.callbacks import Callback, EarlyStopping, build_callback
@@ -97,6 +99,7 @@ def build_setup(run: Run) -> Setup:
             spec.data.batch_size,
             seed=spec.seed,
             augment=_build_augment(spec, data),
+            mix=_build_mixing(spec, train),
             distribute=distribute,
             class_weights=_class_weights(spec, data, train),
         ),
@@ -174,15 +177,33 @@ def _require_output(model: Any, spec: Spec, data: Dataset) -> None:
 
 
 def _build_augment(spec: Spec, data: Dataset) -> Augmentation | None:
-    if not spec.data.augment:
-        return None
     layers = [
         RANDOM_LAYERS[thing.name](**thing.arguments)
         if thing.name in RANDOM_LAYERS
         else build_keras(thing, "layers", at=f"data.augment.{index}.{thing.name}")
         for index, thing in enumerate(spec.data.augment)
+        if thing.name not in MIXERS
     ]
+    if not layers:
+        return None
     return build_augmentation(layers, spec.seed, sample_shape=next(iter(data.input_shapes.values())))
+
+
+_TAKE_NUMBERS_FOR_NAMES = ("CategoryEncoding", "Embedding", "IntegerLookup")
+"""Layers to which a number between two others means a third thing."""
+
+
+def _build_mixing(spec: Spec, train: Samples) -> Mixing | None:
+    things = {i: thing for i, thing in enumerate(spec.data.augment) if thing.name in MIXERS}
+    if not things:
+        return None
+    for layer in (*spec.model.preprocess_layers, *spec.model.layers):
+        if layer.layer.name in _TAKE_NUMBERS_FOR_NAMES:
+            message = f"what {layer.name!r} ({layer.layer.name}) takes are no amounts, and cannot be mixed"
+            index, thing = next(iter(things.items()))
+            raise SpecError(Message(message, f"leave {thing.name} out", key=f"data.augment.{index}.{thing.name}"))
+    layers = [build_keras(thing, "layers", at=f"data.augment.{i}.{thing.name}") for i, thing in things.items()]
+    return build_mixing(layers, spec.seed, train.inputs, first=min(things))
 
 
 def _build_callbacks(spec: Spec, loop: Loop) -> dict[str, Callback]:

@@ -21,6 +21,8 @@ from mltool.inference.litert import LiteRtPredictor
 from mltool.runs.lite import LiteFolder
 from mltool.runs.run import Run
 from mltool.spec.convert import ConvertSpec
+from mltool.spec.load import load_spec
+from mltool.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +316,33 @@ def test_raw_features_keep_their_normalization_in_float_and_list_it(tmp_path_fac
     assert caught.value.exit_code == 8
     (hidden,) = convert(run, [entry(quantize="int8", keep_float=["hidden"], name="hidden")], limits={"max_drop": "5%"})
     assert {island["layers"][0] for island in hidden.record.read_back["float_islands"]} == {"normal", "hidden"}
+
+
+def test_the_bins_of_a_number_with_a_heavy_tail_stay_right_in_int8(tmp_path):
+    random = np.random.default_rng(4)
+    gains = np.where(random.random(900) < 0.7, 0, random.lognormal(7, 3, 900)).round(1)
+    ages = random.uniform(20, 80, 900).round(1)
+    rows = [f"{gain},{age},{'yes' if 300 < gain < 3000 else 'no'}" for gain, age in zip(gains, ages, strict=True)]
+    (tmp_path / "gains.csv").write_text("\n".join(["gain,age,rich", *rows]), encoding="utf-8")
+    spec = {
+        "name": "gains",
+        "data": {"source": {"path": "gains.csv", "target": "rich"}},
+        "model": {"preprocess": "auto", "layers": [{"Dense": {"units": 2, "name": "out"}}]},
+        "train": {
+            "epochs": 30,
+            "optimizer": {"Adam": {"learning_rate": 0.05}},
+            "loss": artifacts.LOGITS,
+            "metrics": ["accuracy"],
+        },
+    }
+    (tmp_path / "gains.yaml").write_text(json.dumps(spec), encoding="utf-8")
+    run = Run.create(load_spec(tmp_path / "gains.yaml"), tmp_path / "run")
+    train(run)
+    (auto,) = convert(run, [entry(quantize="int8")])
+    kept = {(island["op"], *island["layers"]) for island in auto.record.read_back["float_islands"]}
+    assert ("BUCKETIZE", "discretization_of_gain") in kept
+    assert auto.record.metric["drop"] <= 0.01
+    assert auto.record.agreement["max_error"] < 0.05
 
 
 def test_a_batch_is_fixed_or_free(made):

@@ -7,13 +7,14 @@ from mltool.data.augment import build_augmentation
 from mltool.data.dataset import Samples
 from mltool.data.order import epoch_order
 from mltool.data.pipeline import Pipeline
-from mltool.data.random_layers import RandomNoise, RandomShift
+from mltool.data.random_layers import RandomNoise, RandomShift, SpecAugment
 from mltool.errors import SpecError
-from mltool.spec.blocks import AUGMENTATIONS
+from mltool.spec.blocks import AUGMENTATIONS, KERAS_AUGMENTATIONS
 from mltool.spec.catalogue import names
 
 SHAPE = (8, 8, 3)
 LAYERS = {
+    "RandAugment": {},
     "RandomBrightness": {"factor": 0.3},
     "RandomColorDegeneration": {"factor": 0.5},
     "RandomColorJitter": {"brightness_factor": 0.3, "contrast_factor": 0.3, "saturation_factor": 0.3},
@@ -34,6 +35,7 @@ LAYERS = {
     "RandomShear": {"x_factor": 0.3, "y_factor": 0.3},
     "RandomTranslation": {"height_factor": 0.3, "width_factor": 0.3},
     "RandomZoom": {"height_factor": 0.3},
+    "Solarization": {"threshold_factor": 0.5},
 }
 IMAGES = np.random.default_rng(0).uniform(0, 255, (12, *SHAPE)).astype(np.float32)
 SAMPLES = Samples({"image": IMAGES}, np.arange(12), np.arange(12) + 30)
@@ -62,9 +64,8 @@ def by_target(augment, *, epoch, batch_size=5, seed=1, first_step=0):
 
 
 def test_the_list_is_that_of_the_catalogue():
-    assert sorted(LAYERS) == sorted(
-        name for name in names("layer") if name.startswith("Random") and name not in AUGMENTATIONS
-    )
+    named = [name for name in names("layer") if name.startswith("Random") and name not in AUGMENTATIONS]
+    assert sorted(LAYERS) == sorted([*named, *KERAS_AUGMENTATIONS])
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -187,7 +188,53 @@ def test_noise_is_white_and_of_another_strength_for_every_sample():
     assert abs(np.corrcoef(loudest[1:], loudest[:-1])[0, 1]) < 0.06
 
 
-@pytest.mark.parametrize("layer", [RandomShift(0.3), RandomNoise(0.1)], ids=["shift", "noise"])
+NOISE = np.random.default_rng(3).normal(size=400).astype(np.float32)
+
+
+def runs_of(masked):
+    """Lengths of the stretches of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], masked, [False]]).astype(int)))
+    return edges[1::2] - edges[::2]
+
+
+def test_a_time_mask_silences_one_stretch_of_every_width_up_to_its_factor():
+    noise = NOISE - NOISE.mean()
+    draws = [(0, sample_id) for sample_id in range(400)]
+    found = drawn_of(SpecAugment(num_time_masks=1, time_factor=0.02, num_frequency_masks=0), noise, draws=draws)
+    masked = np.abs(np.stack(found)) < 1e-6
+    widths = masked.sum(axis=1)
+    assert all(len(runs_of(row)) <= 1 for row in masked)
+    np.testing.assert_allclose(np.stack(found)[~masked], np.broadcast_to(noise, masked.shape)[~masked], atol=1e-6)
+    counts = np.bincount(widths, minlength=9)
+    assert len(counts) == 9  # 0 to 8 of 400, each as likely
+    assert counts.min() > 25
+    starts = masked.argmax(axis=1)[widths > 0]
+    assert np.quantile(starts, [0.1, 0.5, 0.9]) == pytest.approx([40, 200, 360], abs=30)
+
+
+def test_a_frequency_mask_silences_one_band_and_leaves_the_others_as_they_were():
+    found = np.stack(drawn_of(SpecAugment(num_time_masks=0, num_frequency_masks=1, frequency_factor=0.1), NOISE))
+    spectra, whole = np.fft.rfft(found), np.fft.rfft(NOISE)
+    masked = np.abs(spectra) < 1e-3
+    assert all(len(runs_of(row)) <= 1 for row in masked)
+    np.testing.assert_allclose(spectra[~masked], np.broadcast_to(whole, masked.shape)[~masked], atol=1e-3)
+    widths = masked.sum(axis=1)
+    assert widths.max() <= 20  # a tenth of 201 frequencies
+    assert len(set(widths)) > 8
+
+
+@pytest.mark.parametrize("steps", [1, 2, 33], ids=["one step", "two steps", "an odd number"])
+def test_masks_of_a_series_leave_its_mean_and_cover_all_channels(steps):
+    series = NOISE[: 2 * steps].reshape(steps, 2) + np.float32([300, -5])
+    for sample in drawn_of(SpecAugment(num_time_masks=1, time_factor=1.0, frequency_factor=1.0), series):
+        assert sample.shape == series.shape
+        mean = series.mean(axis=0)
+        silent = np.abs(sample - mean) < 1e-3
+        assert (silent[:, 0] == silent[:, 1]).all()
+        assert np.abs(sample - mean).max() < 20
+
+
+@pytest.mark.parametrize("layer", [RandomShift(0.3), RandomNoise(0.1), SpecAugment()], ids=["shift", "noise", "masks"])
 def test_layers_of_ours_draw_by_seed_epoch_and_sample_alone(layer):
     here, backwards, other = drawn_of(layer), drawn_of(layer, draws=ZERO_TO[::-1])[::-1], drawn_of(layer, seed=8)
     np.testing.assert_array_equal(here, backwards)

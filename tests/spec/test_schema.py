@@ -121,6 +121,7 @@ BAD = {
     "a share above one": {"data.split.validation": 1.5},
     "a split by nothing": {"data.split.by": "luck"},
     "an augmentation that is none": {"data.augment": ["Flatten"]},
+    "an augmentation that cannot be repeated": {"data.augment": ["AugMix"]},
     "an unknown layer": {"model.layers.0": "Flaten"},
     "no layers": {"model.layers": []},
     "an unknown argument": {"model.layers.1": {"Dense": {"unit": 10}}},
@@ -169,7 +170,7 @@ GOOD = {
         }
     },
     "a map of preprocessing": {"data.inputs": {"a": {}}, "model.preprocess": {"a": ["Normalization"]}},
-    "augmentation": {"data.augment": [{"RandomFlip": {"mode": "horizontal"}}]},
+    "augmentation": {"data.augment": [{"RandomFlip": {"mode": "horizontal"}}, "RandAugment", "SpecAugment", "MixUp"]},
 }
 
 

@@ -143,8 +143,39 @@ def test_keys_are_known_in_every_section():
         ),
         pytest.param(
             {"data.augment": ["Flatten"]},
-            "'Flatten' is not an augmentation; use Keras' Random... layers, or RandomNoise and RandomShift",
+            "'Flatten' is not an augmentation; use Keras' Random... layers, RandAugment, Solarization, RandomNoise, "
+            "RandomShift, SpecAugment, CutMix or MixUp",
             id="augment",
+        ),
+        pytest.param(
+            {"data.augment": ["Equalization"]},
+            "'Equalization' is not an augmentation; write it under model.preprocess",
+            id="an augmentation that draws nothing",
+        ),
+        pytest.param(
+            {"data.augment": [{"Dropout": {"rate": 0.1}}]},
+            "'Dropout' is not an augmentation; write it under model.layers",
+            id="an augmentation of the model",
+        ),
+        pytest.param(
+            {"data.augment": ["AugMix"]},
+            "AugMix cannot be made repeatable: Keras draws its chains from Python's own generator; use RandAugment",
+            id="an augmentation that cannot be repeated",
+        ),
+        pytest.param(
+            {"data.augment": ["MixUp", "CutMix", "RandomFlip"]},
+            "data.augment.2: RandomFlip sees samples, and CutMix before it has mixed them; write CutMix after it",
+            id="a flip after a mixture",
+        ),
+        pytest.param(
+            {"data.augment": [{"MixUp": {"alpha": 0}}]},
+            "data.augment.0.MixUp.alpha: must be greater than 0 (got 0); write 0.2",
+            id="a mixture of nothing",
+        ),
+        pytest.param(
+            {"data.augment": [{"SpecAugment": {"time_factor": 1.5}}]},
+            "time_factor: must be a number greater than 0 and of at most 1",
+            id="a mask beyond the end",
         ),
         pytest.param(
             {"data.augment": ["RandomNois"]}, "unknown layer 'RandomNois'; did you mean 'RandomNoise'?", id="a noise"

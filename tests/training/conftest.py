@@ -43,7 +43,11 @@ def hard(arrays: Path) -> dict[str, Any]:
         "data": {
             "source": {"path": str(arrays)},
             "batch_size": 32,
-            "augment": [{"RandomTranslation": {"height_factor": 0.2, "width_factor": 0.2}}],
+            "augment": [
+                {"RandomTranslation": {"height_factor": 0.2, "width_factor": 0.2}},
+                {"MixUp": {"alpha": 0.4}},
+                "CutMix",
+            ],
         },
         "model": {
             "layers": [

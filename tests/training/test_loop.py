@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mltool.data.dataset import Samples
+from mltool.data.mixing import build_mixing
 from mltool.data.order import epoch_order
 from mltool.data.pipeline import Pipeline
 from mltool.errors import SpecError
@@ -305,6 +306,37 @@ def test_directions_come_from_keras_and_not_from_names():
     }
 
 
+def test_a_mixed_batch_of_classes_is_learned_as_from_soft_labels_with_weights_that_stay_with_their_targets():
+    import keras
+    import tensorflow as tf
+
+    x, y = NUMBERS.random((22, 3)).astype(np.float32), NUMBERS.integers(0, 4, 22)
+    class_weights = np.asarray([0.5, 1, 2, 4], np.float32)
+    mix = build_mixing([keras.layers.MixUp(alpha=1.0)], 5, {"x": x})
+    ours, theirs = linear(4), linear(4)
+    theirs.set_weights(ours.get_weights())
+    loop = loop_of(ours, KerasObject("SGD", {"learning_rate": 0.1}), CROSSENTROPY, (KerasObject("accuracy"),))
+    results = run_epochs(loop, Pipeline(samples_of(x, y), 8, seed=9, mix=mix, class_weights=class_weights), 1)
+    optimizer, right, losses = keras.optimizers.SGD(0.1), 0, []
+    for inputs, own, weights, mixed in Pipeline(
+        samples_of(x, y), 8, seed=9, mix=mix, class_weights=class_weights
+    ).epoch(0):
+        share = weights / class_weights[own.numpy()]
+        np.testing.assert_allclose(mixed["weights"], (1 - share) * class_weights[mixed["targets"].numpy()], atol=1e-5)
+        soft = tf.one_hot(own, 4) * weights[:, None] + tf.one_hot(mixed["targets"], 4) * mixed["weights"][:, None]
+        with tf.GradientTape() as tape:
+            outputs = theirs(inputs["x"])
+            loss = -tf.reduce_sum(soft * tf.nn.log_softmax(outputs), axis=1)
+            mean = tf.reduce_mean(loss)
+        optimizer.apply(tape.gradient(mean, theirs.trainable_variables), theirs.trainable_variables)
+        losses += loss.numpy().tolist()
+        # Of the greater share, whatever the weights say.
+        right += int(np.sum(np.argmax(outputs, axis=1) == np.where(share >= 0.5, own, mixed["targets"])))
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert results == {"loss": pytest.approx(np.mean(losses), rel=1e-5), "accuracy": pytest.approx(right / 22)}
+
+
 MIRRORED = """
 import numpy as np
 from mltool import extras
@@ -314,6 +346,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 keras = extras.keras()
 from pathlib import Path
 from mltool.data.dataset import Samples
+from mltool.data.mixing import build_mixing
 from mltool.data.pipeline import Pipeline
 from mltool.models.keras_objects import build_keras
 from mltool.spec.catalogue import KerasObject
@@ -335,7 +368,8 @@ def train(strategy, folder):
     metrics = [KerasObject("accuracy"), KerasObject("F1Score", {"average": "macro"})]
     loop = Loop(model, optimizer, loss=loss, metrics=metrics, strategy=strategy)
     distribute = strategy.experimental_distribute_dataset if strategy.num_replicas_in_sync > 1 else None
-    pipeline = Pipeline(samples, 16, seed=2, distribute=distribute)
+    mix = build_mixing([keras.layers.MixUp(alpha=1.0)], 4, samples.inputs)
+    pipeline = Pipeline(samples, 16, seed=2, mix=mix, distribute=distribute)
     validation = Pipeline(samples, 10, distribute=distribute)
     results = []
     for epoch in range(3):

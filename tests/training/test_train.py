@@ -178,6 +178,27 @@ def test_an_augmentation_that_does_not_fit_fails_before_training(hard, make_run,
         train(make_run(hard))
 
 
+def test_numbers_that_stand_for_names_are_not_mixed(features, make_run):
+    features["data"]["augment"] = ["MixUp"]
+    embedding = {"Embedding": {"input_dim": 9, "output_dim": 2}}
+    features["model"] = {"layers": [embedding, "Flatten", {"Dense": {"units": 3}}]}
+    message = r"data\.augment\.0\.MixUp: what 'embedding' \(Embedding\) takes are no amounts, and cannot be mixed"
+    with pytest.raises(SpecError, match=message):
+        train(make_run(features))
+
+
+def test_a_regression_learns_from_mixed_values(features, make_run):
+    features["data"]["augment"] = ["MixUp"]
+    features["data"]["source"]["target"] = "value"
+    features["model"] = {"layers": [{"Dense": {"units": 2}}]}
+    features["train"] |= {"loss": "MeanSquaredError", "metrics": ["MeanAbsoluteError"], "epochs": 24}
+    features["train"]["optimizer"] = {"Adam": {"learning_rate": 0.1}}
+    run = make_run(features)
+    train(run)
+    errors = [json.loads(line)["val_mean_absolute_error"] for line in run.metrics_file.read_text().splitlines()]
+    assert errors[-1] < errors[0] / 3
+
+
 def test_lines_of_epochs_are_json_also_when_a_metric_is_none(tmp_path):
     file = tmp_path / "metrics.jsonl"
     append_line(file, {"epoch": 1, "auc": float("nan")})
