@@ -116,7 +116,7 @@ def _test_samples(
 
         data = run_data(run)
         samples = data.take(data.splits.test[:count])
-        return samples.first(count), samples.ids.tolist(), _truth(samples.targets, run.input_schema)
+        return samples.first(count), samples.ids.tolist(), _truth(samples.targets[:], run.input_schema)
     lite = LiteFolder(path.parent)
     if schema is None or not lite.vectors_file.is_file():
         raise UsageError(

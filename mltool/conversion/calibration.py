@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from mltool.data.dataset import Dataset, Samples
+from mltool.data.scratch import AT_ONCE, spread
+from mltool.data.source import Array, batches_of
 from mltool.errors import DataError
 
-Array = np.ndarray[Any, Any]
+MOST_LOOKED_AT = 200_000
+"""Training samples among which those that calibrate are drawn, evenly over all."""
 
 LEAST_SAMPLES = 8
 """Fewer leave the ranges of activations to chance."""
@@ -51,8 +54,8 @@ def draw_representative(data: Dataset, count: int, seed: int) -> Calibration:
     Raises:
         DataError: if the training split has fewer than 8 samples.
     """
-    held_out = data.hashes[np.concatenate([data.splits.validation, data.splits.test])]
-    train = data.splits.train[~np.isin(data.hashes[data.splits.train], held_out)]
+    train = spread(data.splits.train, max(MOST_LOOKED_AT, count))
+    train = train[~_held_out(data, train)]
     train = train[_complete(data, train)]
     if len(train) < LEAST_SAMPLES:
         raise DataError(
@@ -64,13 +67,22 @@ def draw_representative(data: Dataset, count: int, seed: int) -> Calibration:
     shuffled = random.permutation(train)
     if data.task != "regression":
         # Ranks within the class, scaled by its size: taking the smallest takes every class in proportion.
-        ranks = np.empty(len(shuffled))
-        for number in np.unique(data.targets[shuffled]):
-            members = np.flatnonzero(data.targets[shuffled] == number)
+        ranks, classes = np.empty(len(shuffled)), data.targets[shuffled]
+        for number in np.unique(classes):
+            members = np.flatnonzero(classes == number)
             ranks[members] = (np.arange(len(members)) + 0.5) / len(members)
         shuffled = shuffled[np.argsort(ranks, kind="stable")]
     chosen = shuffled[:count]
     return Calibration(data.take(chosen), data.hashes[chosen])
+
+
+def _held_out(data: Dataset, ids: Array) -> Array:
+    """Which samples are copies of validation or test samples."""
+    found = np.zeros(len(ids), bool)
+    for held_out in (data.splits.validation, data.splits.test):
+        for part in batches_of(data.hashes, held_out, AT_ONCE):
+            found |= np.isin(data.hashes[ids], part)
+    return found
 
 
 def _complete(data: Dataset, ids: Array) -> Array:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mltool import extras
+from mltool.data.scratch import temporary_array
 from mltool.data.select import taken
 from mltool.data.source import Array, ArrayLike, Skipped, Source, Subset
 from mltool.errors import DataError, MachineError
@@ -190,26 +191,7 @@ def _storage(files: FileArray, count: int, cache: str) -> Array | None:
         return None
     if cache == "auto":
         logger.warning("decoded samples take %s bytes, more than memory has room for: kept in %s", f"{size:,}", folder)
-    return _temporary(shape, files.dtype, folder)
-
-
-def _temporary(shape: tuple[int, ...], dtype: np.dtype[Any], folder: Path) -> Array:
-    """An array in a file without a name: its room is given back with the array, even when the process is killed.
-
-    Raises:
-        MachineError: if the disk is full.
-    """
-    with tempfile.TemporaryFile(dir=folder, prefix="mltool-", suffix=".cache") as file:
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        try:
-            file.truncate(size)
-            # Now, not when a sample is written: that would be a SIGBUS. Linux has it, macOS and Windows have not.
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            message = f"decoded samples cannot be kept in {folder}: {error.strerror}"
-            raise MachineError(message, "set TMPDIR to a larger disk, or data.cache: none") from error
-        return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+    return temporary_array(shape, files.dtype, folder, "decoded samples")
 
 
 def free_memory_bytes() -> int:

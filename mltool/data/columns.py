@@ -1,9 +1,9 @@
 """What a column of a table holds, and its values as a model takes them."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,9 @@ ColumnKind = Literal["number", "category", "text", "ignore"]
 
 MAX_CATEGORIES = 200
 """Distinct values of a column of single words that is a category still."""
+
+MOST_DISTINCT = 1_000_000
+"""Distinct values of a column that are looked at."""
 
 TEXT_WORDS = 3.0
 """Words of a value, on average, from which on a column is text."""
@@ -36,7 +39,7 @@ class Read:
     hint: str
 
 
-def infer_kind(name: str, cells: Array) -> ColumnKind:
+def infer_kind(name: str, pieces: Iterable[Array]) -> ColumnKind:
     """What a column holds, told by the training rows.
 
     Numbers where every value is one; text where values have many words; a category where few differ; a column that says
@@ -44,31 +47,54 @@ def infer_kind(name: str, cells: Array) -> ColumnKind:
 
     Args:
         name: of the column, for the remark.
-        cells: float64 with NaN, or text with "".
+        pieces: of the column, one after the other: float64 with NaN, or text with "".
     """
-    there = cells[~np.isnan(cells)] if cells.dtype.kind == "f" else cells[cells != ""]
-    if len(there) == 0:
+    seen = _Seen()
+    for cells in pieces:
+        seen.look_at(cells)
+    if not seen.num_there:
         logger.warning("column %r is empty in every row: left out", name)
         return "ignore"
-    if len(there) == len(cells) and bool((there == there[0]).all()):
-        shown = f"{there[0]:g}" if cells.dtype.kind == "f" else repr(there[0].item())
-        logger.warning("column %r is %s in every row: left out", name, shown)
+    if seen.num_there == seen.num_rows and len(seen.distinct) == 1:
+        value = next(iter(seen.distinct))
+        logger.warning("column %r is %s in every row: left out", name, f"{value:g}" if seen.is_number else repr(value))
         return "ignore"
-    if cells.dtype.kind == "f":
+    if seen.is_number:
         return "number"
-    distinct = np.unique(there)
-    if are_numbers(distinct):
-        return "number"
-    return _kind_of_words(name, there, distinct)
+    distinct = sorted(seen.distinct)
+    return "number" if are_numbers(np.asarray(distinct)) else _kind_of_words(name, seen.num_looked_at, distinct)
 
 
-def _kind_of_words(name: str, there: Array, distinct: Array) -> ColumnKind:
-    words = float(np.mean([len(value.split()) for value in distinct[:2000].tolist()]))
+class _Seen:
+    """What was seen of a column so far."""
+
+    def __init__(self) -> None:
+        self.num_rows = self.num_there = self.num_looked_at = 0
+        self.is_number = False
+        self.distinct: set[Any] = set()
+
+    def look_at(self, cells: Array) -> None:
+        """A piece of the column; of numbers only whether they differ is kept, and of words not more than are needed."""
+        is_number = cells.dtype.kind == "f"
+        there = cells[~np.isnan(cells)] if is_number else cells[cells != ""]
+        self.num_rows, self.num_there = self.num_rows + len(cells), self.num_there + len(there)
+        if not len(there):
+            return
+        self.is_number = is_number
+        if is_number:
+            self.distinct |= {float(there.min()), float(there.max())}
+        elif len(self.distinct) < MOST_DISTINCT:
+            self.distinct.update(there.tolist())
+            self.num_looked_at += len(there)
+
+
+def _kind_of_words(name: str, num_there: int, distinct: Sequence[str]) -> ColumnKind:
+    words = float(np.mean([len(value.split()) for value in distinct[:2000]]))
     if words >= TEXT_WORDS:
         return "text"
-    if len(distinct) <= MAX_CATEGORIES or len(distinct) <= len(there) * 0.05:
+    if len(distinct) <= MAX_CATEGORIES or len(distinct) <= num_there * 0.05:
         return "category"
-    if len(distinct) > 0.9 * len(there):
+    if len(distinct) > 0.9 * num_there:
         logger.warning(
             "column %r is another value in nearly every row: left out (columns: {%s: text} keeps it)", name, name
         )

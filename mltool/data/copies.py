@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 
 from mltool.data.dataset import SPLITS, Dataset
+from mltool.data.identity import repeated
+from mltool.data.scratch import as_index
 from mltool.data.source import Array
 
 MOST_NAMED = 10
@@ -23,10 +25,10 @@ def copies(data: Dataset) -> dict[str, Any]:
         validation with one in test; `first`: names of the first groups, a sample of each split.
     """
     places = _places(data)
-    _, inverse, counts = np.unique(data.hashes, return_inverse=True, return_counts=True)
-    copied = np.flatnonzero(counts[inverse] > 1)
-    order = copied[np.argsort(inverse[copied], kind="stable")]
-    starts = np.flatnonzero(np.diff(inverse[order], prepend=-1))
+    copied = repeated(data.hashes)
+    order = copied[np.argsort(data.hashes[copied], kind="stable")]
+    ordered = data.hashes[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(order)])
     here = places[order]
     sizes = np.diff(starts, append=len(order))
     stands = [_group_has(here == place, starts, sizes) for place in range(2 * _LEFT_OUT + 1)]
@@ -52,9 +54,9 @@ def _group_has(mark: Array, starts: Array, sizes: Array) -> Array:
 
 def _places(data: Dataset) -> Array:
     """Of every sample the number of its split; of one that is left out, that of the split it was in, and more."""
-    places = np.full(len(data.hashes), 2 * _LEFT_OUT, np.int64)
+    places = np.full(len(data.hashes), 2 * _LEFT_OUT, np.int8)
     for number, split in enumerate(SPLITS):
-        places[np.asarray(data.source.given.get(split, ()), np.int64)] = number + _LEFT_OUT
+        places[as_index(data.source.given.get(split, ()))] = number + _LEFT_OUT
     for number, positions in enumerate(data.splits.ids().values()):
         places[positions] = number
     return places

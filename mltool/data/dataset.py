@@ -10,6 +10,7 @@ import numpy as np
 
 from mltool.data.identity import content_hashes, fingerprint, groups_of_equal_samples
 from mltool.data.open import build_source
+from mltool.data.scratch import AT_ONCE, as_index, is_on_disk, let_go, room_for, slices_of, taken_from
 from mltool.data.source import Array, ArrayLike, Source, Subset, batches_of, label_of
 from mltool.data.splits import Splits, make_splits, require_disjoint
 from mltool.errors import DataError, Message, SpecError
@@ -25,13 +26,14 @@ class Samples:
 
     Attributes:
         inputs: by name, each [samples, ...], in the type of the source.
-        targets: int64 [samples] class numbers, or float32 [samples, values].
+        targets: int64 [samples] class numbers, or float32 [samples, values]; of very many samples read from the disk
+            when they are asked for, with `targets[:]`.
         ids: int64 [samples], positions in the source.
         weights: float32 [samples], how much each sample counts; None where all count alike.
     """
 
     inputs: Mapping[str, ArrayLike]
-    targets: Array
+    targets: ArrayLike
     ids: Array
     weights: Array | None = None
 
@@ -50,6 +52,19 @@ class Samples:
 def as_model_takes(array: Array) -> Array:
     """Numbers as float32, text as it is."""
     return array if array.dtype.kind == "U" else array.astype(np.float32)
+
+
+def class_counts(targets: ArrayLike, num_classes: int) -> Array:
+    """int64 [classes]: the samples of every class.
+
+    Args:
+        targets: class numbers.
+        num_classes: in all, also those without a sample.
+    """
+    counts = np.zeros(num_classes, np.int64)
+    for part in batches_of(targets, size=AT_ONCE):
+        counts += np.bincount(part, minlength=num_classes)
+    return counts
 
 
 class Dataset:
@@ -97,7 +112,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """One hash of all inputs and targets, in their order, and of the names of the classes."""
         labels = content_hashes({"labels": np.asarray([*self.labels, ""])})
-        return fingerprint(np.concatenate([self.hashes, content_hashes({"targets": self.targets}), labels]))
+        return fingerprint(self.hashes, content_hashes({"targets": self.targets}), labels)
 
     def require_fingerprint(self, recorded: str | None) -> None:
         """Proves that no sample came, went or changed since a run recorded its data.
@@ -119,7 +134,7 @@ class Dataset:
         positions = np.asarray(ids, dtype=np.int64)
         inputs = {name: Subset.of(array, positions) for name, array in self.source.inputs.items()}
         weights = self.source.weights[positions] if self.source.weights is not None else None
-        return Samples(inputs, self.targets[positions], positions, weights)
+        return Samples(inputs, Subset.of(self.targets, positions), positions, weights)
 
     def split(self, name: str) -> Samples:
         """The samples of one split, in the order of the source."""
@@ -130,13 +145,13 @@ class Dataset:
         arrays: dict[str, Array] = {}
         for name, ids in self.splits.ids().items():
             arrays[f"{name}_ids"] = ids
-            arrays[f"{name}_hashes"] = self.hashes[ids]
-            arrays[f"{name}_targets"] = content_hashes({"targets": self.targets[ids]})
+            arrays[f"{name}_hashes"] = taken_from(self.hashes, ids)
+            arrays[f"{name}_targets"] = content_hashes({"targets": Subset.of(self.targets, ids)})
         return arrays
 
     def split_hashes(self) -> dict[str, Array]:
         """The content hashes of every split."""
-        return {name: self.hashes[ids] for name, ids in self.splits.ids().items()}
+        return {name: taken_from(self.hashes, ids) for name, ids in self.splits.ids().items()}
 
     def use_stored_splits(self, stored: Mapping[str, Array]) -> None:
         """Takes the splits that a run recorded, and proves that the data are still those.
@@ -154,9 +169,9 @@ class Dataset:
                 raise DataError(f"splits.npz of the run is damaged in {name}", "train again")
             if len(positions) and int(positions.max()) >= self.source.num_samples:
                 raise DataError(f"{self.source.origin} has fewer samples than when the run was trained", "train again")
-            targets = content_hashes({"targets": self.targets[positions]})
+            targets = content_hashes({"targets": Subset.of(self.targets, positions)})
             for what, found, kept in (
-                ("samples", self.hashes[positions], stored[f"{name}_hashes"]),
+                ("samples", taken_from(self.hashes, positions), stored[f"{name}_hashes"]),
                 ("targets", targets, stored[f"{name}_targets"]),
             ):
                 changed = int((found != kept).sum())
@@ -204,7 +219,7 @@ def _encode(source: Source, task: Task, classes: Sequence[str] | None) -> tuple[
             raise DataError(
                 f"{source.origin}: a regression needs numbers, the targets are {targets.dtype}", "use another loss"
             )
-        values: Array = targets.astype(np.float32)
+        values: Array = targets if targets.dtype == np.float32 else targets.astype(np.float32)
         return (), values.reshape(len(values), -1)
     if targets.ndim == 2 and targets.shape[1] > 1:
         targets = _from_one_hot(source, targets, task)
@@ -213,31 +228,59 @@ def _encode(source: Source, task: Task, classes: Sequence[str] | None) -> tuple[
         raise DataError(
             f"{source.origin}: the targets have shape {source.targets.shape}; one class a sample is expected"
         )
-    if targets.dtype.kind == "f" and not np.array_equal(targets, np.round(targets)):
+    if targets.dtype.kind == "f" and any((part != np.round(part)).any() for part in batches_of(targets, size=AT_ONCE)):
         raise DataError(
             f"{source.origin}: the targets are not classes (first: {targets[0]})", "use a loss of regression"
         )
-    known = targets[np.asarray(source.given.get("train", range(len(targets))))]
-    names = np.unique(known)
-    if classes is not None:
-        return _encode_in_order(source, targets, names, classes, task)
-    if task == "binary" and len(names) != 2:
+    index = as_index(source.given.get("train", range(len(targets))))
+    known = batches_of(targets[index] if isinstance(index, slice) else Subset.of(targets, index), size=AT_ONCE)
+    names = np.unique(np.concatenate([np.unique(part) for part in known]))
+    if task == "binary" and classes is None and len(names) != 2:
         raise DataError(
             f"{source.origin}: a binary loss needs 2 classes, the targets have {len(names)}", "use another loss"
         )
-    numbers = np.searchsorted(names, targets).clip(max=len(names) - 1)
-    unknown = names[numbers] != targets
-    if unknown.any():
-        raise DataError(
-            f"{source.origin}: the test set has the class {targets[unknown][0].item()!r}, training has not "
-            f"(first: {source.name_of(int(np.flatnonzero(unknown)[0]))})",
-            "fix the labels",
-        )
-    labels = tuple(label_of(name) for name in names)
-    if not source.classes:
-        return labels, numbers.astype(np.int64)
-    order = sorted(range(len(labels)), key=lambda number: source.classes.index(labels[number]))
-    return tuple(labels[number] for number in order), np.argsort(order)[numbers].astype(np.int64)
+    order = _class_order(source, [label_of(name) for name in names], classes, task)
+    return tuple(label_of(names[index]) for index in order), _class_numbers(source, targets, names, order)
+
+
+def _class_order(source: Source, labels: Sequence[str], classes: Sequence[str] | None, task: Task) -> list[int]:
+    """Places of the labels, which are sorted, in the order of the outputs: that of the spec, else of the source."""
+    wanted = classes or source.classes
+    if not wanted:
+        return list(range(len(labels)))
+    if classes is not None:
+        if task == "binary" and len(classes) != 2:
+            raise DataError(
+                f"a binary loss needs 2 classes, data.source.classes has {len(classes)}", "use another loss"
+            )
+        lacking = [label for label in classes if label not in labels]
+        if lacking:
+            hint = "take it out of data.source.classes"
+            raise DataError(f"{source.origin}: no training sample is of the class {lacking[0]!r}", hint)
+    return sorted(range(len(labels)), key=lambda index: wanted.index(labels[index]))
+
+
+def _class_numbers(source: Source, targets: Array, names: Array, order: Sequence[int]) -> Array:
+    """int64 [samples]: the place of each sample's class in `order`.
+
+    Raises:
+        DataError: if a sample is of a class that training has not.
+    """
+    numbers = room_for((len(targets),), np.int64, on_disk=is_on_disk(targets))
+    place = np.argsort(np.asarray(order))
+    for part in slices_of(len(targets)):
+        found = np.searchsorted(names, targets[part]).clip(max=len(names) - 1)
+        unknown = names[found] != targets[part]
+        if unknown.any():
+            first = part.start + int(np.flatnonzero(unknown)[0])
+            raise DataError(
+                f"{source.origin}: the test set has the class {targets[first].item()!r}, training has not "
+                f"(first: {source.name_of(first)})",
+                "fix the labels",
+            )
+        numbers[part] = place[found]
+        let_go(targets, numbers)
+    return numbers
 
 
 def _from_one_hot(source: Source, targets: Array, task: Task) -> Array:
@@ -256,18 +299,3 @@ def _from_one_hot(source: Source, targets: Array, task: Task) -> Array:
         )
     numbers: Array = targets.argmax(axis=1)
     return numbers
-
-
-def _encode_in_order(
-    source: Source, targets: Array, names: Array, classes: Sequence[str], task: Task
-) -> tuple[tuple[str, ...], Array]:
-    """Class numbers in the order that the spec gives; `open.py` left no other class in the source."""
-    if task == "binary" and len(classes) != 2:
-        raise DataError(f"a binary loss needs 2 classes, data.source.classes has {len(classes)}", "use another loss")
-    lacking = [label for label in classes if label not in {label_of(name) for name in names}]
-    if lacking:
-        raise DataError(
-            f"{source.origin}: no training sample is of the class {lacking[0]!r}", "take it out of data.source.classes"
-        )
-    number_of = {label: number for number, label in enumerate(classes)}
-    return tuple(classes), np.asarray([number_of[label_of(value)] for value in targets], dtype=np.int64)

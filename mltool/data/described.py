@@ -116,7 +116,7 @@ def _input(
         values = np.asarray([*column.classes, ""])[values]
     if values.ndim > 1:
         return values, inferred_kind(values)
-    kind = kind or infer_kind(name, values)
+    kind = kind or infer_kind(name, [values])
     if kind == "ignore":
         return None
     return read_column(Read(origin, int, "data.source.columns says what {name} is"), name, values, kind), kind

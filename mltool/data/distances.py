@@ -6,10 +6,14 @@ from math import log, sqrt
 
 import numpy as np
 
+from mltool.data.scratch import spread
 from mltool.data.source import Array, ArrayLike, Source, batches_of
 
 CHANCE = 0.01
 """Share of scans in which chance alone makes a distance larger than its noise, over all that a scan looks at."""
+
+MOST_COMPARED = 500_000
+"""Samples of a split that are compared, spread over it: more would tell nothing that these do not."""
 
 MOST_COLUMNS = 256
 """Numbers a sample that are looked at one by one; of more, as of an image, the mean is."""
@@ -35,23 +39,31 @@ def distances(source: Source, ids: Mapping[str, Array]) -> dict[str, Distance]:
         source: all samples.
         ids: positions of the samples of every split.
     """
-    numbers: dict[str, list[tuple[Array, Array]]] = {}
-    words: dict[str, tuple[Array, Array]] = {}
-    for name, array in source.inputs.items():
-        if source.kinds.get(name) == "category" and array.dtype.kind == "U":
-            words[name] = (array[ids["train"]].reshape(-1), array[ids["test"]].reshape(-1))
-        else:
-            numbers[name] = list(zip(*(_columns(array, ids[split]) for split in ("train", "test")), strict=True))
+    train, test = (spread(ids[split], MOST_COMPARED) for split in ("train", "test"))
     # Of many distances, one is large by chance: each is held to its share (Bonferroni).
-    chance = CHANCE / max(1, len(words) + sum(map(len, numbers.values())))
+    chance = CHANCE / max(1, sum(_num_columns(source, name) for name in source.inputs))
     found: dict[str, Distance] = {}
-    for name in source.inputs:
-        pairs = [words[name]] if name in words else numbers[name]
-        apart = [_word_distance(*pair, chance) if name in words else _number_distance(*pair, chance) for pair in pairs]
+    # One input after the other: all of them at once are a copy of the data.
+    for name, array in source.inputs.items():
+        if _is_words(source, name):
+            apart = [_word_distance(array[train].reshape(-1), array[test].reshape(-1), chance)]
+        else:
+            pairs = zip(_columns(array, train), _columns(array, test), strict=True)
+            apart = [_number_distance(*pair, chance) for pair in pairs]
         there = [distance for distance in apart if distance is not None]
         if there:
             found[name] = max(there, key=lambda distance: distance.value - distance.noise)
     return found
+
+
+def _is_words(source: Source, name: str) -> bool:
+    return source.kinds.get(name) == "category" and source.inputs[name].dtype.kind == "U"
+
+
+def _num_columns(source: Source, name: str) -> int:
+    shape = source.inputs[name].shape
+    values = int(np.prod(shape[1:], dtype=np.int64))
+    return values if not _is_words(source, name) and len(shape) <= 2 and values <= MOST_COLUMNS else 1
 
 
 def _columns(array: ArrayLike, positions: Array) -> list[Array]:

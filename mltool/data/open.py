@@ -1,5 +1,7 @@
 """From the `data` section to a source: where the spec stops."""
 
+import logging
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,8 @@ from mltool.data.source import Source
 from mltool.data.user_function import load_arrays
 from mltool.errors import DataError, Message, SpecError
 from mltool.spec.data import EMBEDDED, TFDS, DataSpec, Kind, SourceSpec
+
+logger = logging.getLogger("mltool")
 
 
 def build_source(spec: DataSpec, *, seed: int, is_regression: bool) -> Source:
@@ -112,7 +116,25 @@ def _load_table(
         group=source.group,
         split_column=spec.split.column,
         is_regression=is_regression,
+        on_disk=_is_kept_on_disk(paths, spec.cache),
     )
+
+
+STREAMED_FROM_BYTES = 256 * 2**20
+"""Tables of more are read in pieces and kept on the disk, with `cache: auto`."""
+
+_BYTES_OF_PARQUET = 4
+"""A byte of Parquet counts as so many of CSV."""
+
+
+def _is_kept_on_disk(paths: Mapping[str, Path], cache: str) -> bool:
+    """Whether a table's rows stay on the disk; what comes of them is the same either way."""
+    size = sum(
+        path.stat().st_size * (_BYTES_OF_PARQUET if path.suffix.lower() == ".parquet" else 1) for path in paths.values()
+    )
+    if cache == "auto" and size > STREAMED_FROM_BYTES:
+        logger.info("%s: %s bytes, read in pieces and kept in %s", paths[""], f"{size:,}", tempfile.gettempdir())
+    return cache == "disk" or (cache == "auto" and size > STREAMED_FROM_BYTES)
 
 
 def _load_tfrecord(paths: Mapping[str, Path], source: SourceSpec, inputs: Mapping[str, str] | None) -> Source:

@@ -2,10 +2,10 @@
 
 Indices are shuffled and batched, then one gather fetches a batch: measured as fast as decoded images in a cache, and
 any step of any epoch can be reached without running the ones before. What does not lie in memory (a file of decoded
-samples, files to decode) is fetched by the same indices.
+samples or of rows, files to decode) is fetched by the same indices.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from mltool.data.augment import Augmentation
 from mltool.data.dataset import Samples
 from mltool.data.mixing import Mixing
 from mltool.data.order import epoch_order
+from mltool.data.scratch import is_on_disk, let_go
 from mltool.data.source import Array, ArrayLike
 
 
@@ -52,11 +53,15 @@ class Pipeline:
         # tf.data runs on the CPU: what its functions capture must not lie on a GPU.
         with tf.device("CPU:0"):
             self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-            self._order = tf.Variable(np.arange(self.num_samples), dtype=tf.int64, trainable=False)
-            self._fetch = {name: _fetcher(array) for name, array in samples.inputs.items()}
-            self._targets = tf.constant(samples.targets)
-            self._weights = tf.constant(_weights_of(samples, class_weights))
-            self._ids = tf.constant(samples.ids)
+            self._order = tf.Variable(epoch_order(None, 0, self.num_samples), trainable=False)
+            self._inputs = _gatherer(samples.inputs)
+            others: dict[str, ArrayLike] = {"targets": samples.targets}
+            if samples.weights is not None:
+                others["weights"] = samples.weights.astype(np.float32)
+            if augment is not None:
+                others["ids"] = samples.ids
+            self._others = _gatherer(others)
+            self._class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
         self._batches = self._build(augment, mix)
         self._datasets: dict[int, Any] = {}
 
@@ -80,22 +85,29 @@ class Pipeline:
 
         def gather(positions: Any) -> Any:
             rows = tf.gather(self._order, positions)
-            inputs = {name: fetch(rows) for name, fetch in self._fetch.items()}
-            return inputs, tf.gather(self._targets, rows), tf.gather(self._weights, rows)
+            inputs = {
+                name: values if values.dtype == tf.string else tf.cast(values, tf.float32)
+                for name, values in self._inputs(rows).items()
+            }
+            others = self._others(rows)
+            weights = others.get("weights", tf.ones(tf.shape(rows), tf.float32))
+            if self._class_weights is not None:
+                weights *= tf.gather(self._class_weights, others["targets"])
+            if augment is not None:
+                inputs = augmented(inputs, others["ids"])
+            return inputs, others["targets"], weights
 
-        def augmented(batch: Any, positions: Any) -> Any:
-            inputs, targets, weights = batch
+        def augmented(inputs: Any, ids: Any) -> Any:
             name = next(iter(inputs))
-            ids = tf.gather(self._ids, tf.gather(self._order, positions))
             one = lambda sample: augment(sample[0], self._epoch, sample[1])  # type: ignore[misc]  # noqa: E731
             values = tf.map_fn(one, (inputs[name], ids), fn_output_signature=tf.float32)
-            return {**inputs, name: tf.ensure_shape(values, inputs[name].shape)}, targets, weights
+            return {**inputs, name: tf.ensure_shape(values, inputs[name].shape)}
 
         def batches(first_step: int) -> Any:
             positions = tf.data.Dataset.range(first_step * self.batch_size, self.num_samples)
 
             def build(rows: Any) -> Any:
-                batch = gather(rows) if augment is None else augmented(gather(rows), rows)
+                batch = gather(rows)
                 return batch if mix is None else mix(batch, self._epoch, rows[0])
 
             dataset = positions.batch(self.batch_size).map(build, num_parallel_calls=tf.data.AUTOTUNE)
@@ -104,25 +116,26 @@ class Pipeline:
         return batches
 
 
-def _weights_of(samples: Samples, class_weights: Array | None) -> Array:
-    """How much every sample counts; float32 [samples]."""
-    weights = np.ones(len(samples), np.float32) if samples.weights is None else samples.weights.astype(np.float32)
-    return weights if class_weights is None else weights * class_weights[samples.targets].astype(np.float32)
-
-
-def _fetcher(array: ArrayLike) -> Callable[[Any], Any]:
-    """A function from positions to samples as the model takes them, for use inside tf.data."""
+def _gatherer(arrays: Mapping[str, ArrayLike]) -> Callable[[Any], dict[str, Any]]:
+    """A function from positions to samples, in the types of the arrays, for use inside tf.data."""
     tf = extras.tensorflow()
-    is_text = array.dtype.kind == "U"
-    if type(array) is np.ndarray:
-        constant = tf.constant(np.ascontiguousarray(array))
-        return lambda rows: tf.gather(constant, rows) if is_text else tf.cast(tf.gather(constant, rows), tf.float32)
-    sample_shape, dtype = array.shape[1:], tf.string if is_text else tf.as_dtype(array.dtype)
+    constants = {name: tf.constant(np.ascontiguousarray(a)) for name, a in arrays.items() if not is_on_disk(a)}
+    rest = {name: array for name, array in arrays.items() if is_on_disk(array)}
+    types = [tf.string if array.dtype.kind == "U" else tf.as_dtype(array.dtype) for array in rest.values()]
 
-    def fetch(rows: Any) -> Any:
-        # No samples are held by the graph, and the function has no state: any batch can be asked for at any time.
-        values = tf.numpy_function(lambda positions: array[positions], [rows], dtype, stateful=False)
-        values = tf.ensure_shape(values, (None, *sample_shape))
-        return values if is_text else tf.cast(values, tf.float32)
+    def read(positions: Array) -> list[Array]:
+        found = [array[positions] for array in rest.values()]
+        let_go(*rest.values())
+        return found
 
-    return fetch
+    def gather(rows: Any) -> dict[str, Any]:
+        found = {name: tf.gather(constant, rows) for name, constant in constants.items()}
+        if rest:
+            # One call for all; no samples are held by the graph, and the function has no state: any batch can be asked
+            # for at any time.
+            values = tf.numpy_function(read, [rows], types, stateful=False)
+            for (name, array), value in zip(rest.items(), values, strict=True):
+                found[name] = tf.ensure_shape(value, (None, *array.shape[1:]))
+        return {name: found[name] for name in arrays}
+
+    return gather

@@ -28,14 +28,20 @@ class Rows:
 
     def line(self, position: int) -> int:
         """The line at which a row begins; the first below a header of one line is 2."""
-        return position + 1 if self._separator is None else int(self._lines[position])
+        if self._separator is None:
+            return position + 1
+        return position + 2 if self._lines is None else int(self._lines[position])
 
     @cached_property
-    def _lines(self) -> Array:
-        content = self._path.read_bytes()
-        if content.count(b"\n") + (not content.endswith(b"\n")) == self._count + 1:
-            return np.arange(2, self._count + 2)
-        return np.asarray([line for line, _ in self.records()][1:], dtype=np.int64)
+    def _lines(self) -> Array | None:
+        """The line of every row; None where each has one line."""
+        ends, last = 0, b""
+        with self._path.open("rb") as file:
+            while block := file.read(2**24):
+                ends, last = ends + block.count(b"\n"), block[-1:]
+        if ends + (last != b"\n") == self._count + 1:
+            return None
+        return np.fromiter((line for line, _ in self.records()), np.int64)[1:]
 
     def records(self) -> Iterator[tuple[int, list[str]]]:
         """Every record with the line that it begins at, the header first; bytes that are no UTF-8 are surrogates."""

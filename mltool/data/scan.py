@@ -1,5 +1,6 @@
 """The truth about data before an hour is spent on training: counts, ranges, copies, damage, drift, and what to do."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -7,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mltool.data.copies import copies
-from mltool.data.dataset import SPLITS, Dataset
+from mltool.data.dataset import SPLITS, Dataset, class_counts
 from mltool.data.distances import Distance, distances
 from mltool.data.source import Array, ArrayLike, batches_of
 
@@ -61,7 +62,7 @@ def scan(data: Dataset) -> dict[str, Any]:
         "task": data.task,
         "splits": {name: _split(data, positions) for name, positions in ids.items()},
         "inputs": inputs,
-        "targets": _numbers(data.targets[ids["train"]]) if data.task == "regression" else None,
+        "targets": _streamed(data.targets, ids["train"]) if data.task == "regression" else None,
         "copies": copies(data),
         "skipped": [asdict(item) for item in data.source.skipped],
         "drift": {name: distance.value for name, distance in drift.items()},
@@ -72,7 +73,7 @@ def scan(data: Dataset) -> dict[str, Any]:
 def _split(data: Dataset, positions: Array) -> dict[str, Any]:
     found: dict[str, Any] = {"samples": len(positions)}
     if data.labels:
-        counts = np.bincount(data.targets[positions], minlength=len(data.labels))
+        counts = class_counts(data.take(positions).targets, len(data.labels))
         found["classes"] = dict(zip(data.labels, counts.tolist(), strict=True))
     if data.source.groups is not None:
         found["groups"] = len(np.unique(data.source.groups[positions]))
@@ -90,24 +91,31 @@ def _describe(data: Dataset, name: str, ids: Mapping[str, Array]) -> dict[str, A
     }
     for split, positions in ids.items():
         if array.dtype.kind == "U":
-            found["splits"][split] = _texts(array[positions].reshape(-1), found["kind"])
+            found["splits"][split] = _texts(batches_of(array, positions), found["kind"])
         else:
             found["splits"][split] = _streamed(array, positions)
     return found
 
 
-def _texts(values: Array, kind: str) -> dict[str, Any]:
-    there = values[values != ""]
-    found: dict[str, Any] = {"missing": int(len(values) - len(there))}
+def _texts(batches: Iterator[Array], kind: str) -> dict[str, Any]:
+    missing, total, lengths = 0, 0, [0, 0, 0]
+    counts: Counter[str] = Counter()
+    for batch in batches:
+        texts = batch[batch != ""]
+        missing += int(batch.size - texts.size)
+        if kind == "category":
+            counts.update(texts.tolist())
+        elif texts.size:
+            size = np.char.str_len(texts)
+            least = int(size.min()) if not total else min(lengths[0], int(size.min()))
+            total += texts.size
+            lengths = [least, lengths[1] + int(size.sum()), max(lengths[2], int(size.max()))]
+    found: dict[str, Any] = {"missing": missing}
     if kind == "category":
-        names, counts = np.unique(there, return_counts=True)
-        order = np.argsort(-counts, kind="stable")[:MOST_VALUES]
-        found["distinct"] = len(names)
-        found["most_frequent"] = {str(names[index]): int(counts[index]) for index in order}
-    else:
-        lengths = np.char.str_len(there) if len(there) else np.zeros(1, int)
-        found["characters"] = {"least": int(lengths.min()), "mean": float(lengths.mean()), "most": int(lengths.max())}
-    return found
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        return {**found, "distinct": len(counts), "most_frequent": dict(ordered[:MOST_VALUES])}
+    mean = lengths[1] / max(total, 1)
+    return {**found, "characters": {"least": lengths[0], "mean": mean, "most": lengths[2]}}
 
 
 def _streamed(array: ArrayLike, positions: Array) -> dict[str, Any]:
@@ -132,10 +140,6 @@ def _streamed(array: ArrayLike, positions: Array) -> dict[str, Any]:
         return {"missing": missing}
     deviation = float(np.sqrt(squares / count))
     return {"missing": missing, "least": least, "most": most, "mean": mean, "deviation": deviation}
-
-
-def _numbers(values: Array) -> dict[str, Any]:
-    return _streamed(values, np.arange(len(values)))
 
 
 def _findings(document: Mapping[str, Any], drift: Mapping[str, Distance]) -> Iterator[Finding]:

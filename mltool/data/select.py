@@ -38,6 +38,8 @@ def select(
         raise DataError("a regression has no classes", "leave labels, classes and max_per_class out")
     if labels:
         source = _renamed(source, labels)
+    if not (classes or max_samples or max_per_class):
+        return source
     keep = np.arange(source.num_samples)
     if classes:
         names = np.asarray([label_of(value) for value in source.targets])

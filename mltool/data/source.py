@@ -1,11 +1,12 @@
 """What a source yields: named inputs and targets, in one order, with the splits that it brings."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
+from mltool.data.scratch import AT_ONCE, is_on_disk, let_go
 from mltool.errors import DataError
 
 Array = np.ndarray[Any, Any]
@@ -50,6 +51,7 @@ def batches_of(array: ArrayLike, positions: Array | None = None, size: int = 102
     for start in range(0, len(array) if positions is None else len(positions), size):
         place = slice(start, start + size)
         yield array[place if positions is None else positions[place]]
+        let_go(array)
 
 
 class Subset:
@@ -70,7 +72,7 @@ class Subset:
     @classmethod
     def of(cls, base: ArrayLike, positions: Array) -> "Self | Array":
         """Samples in memory are copied at once; a model asks for each of them anyway."""
-        return base[positions] if type(base) is np.ndarray else cls(base, positions)
+        return cls(base, positions) if is_on_disk(base) else base[positions]
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -78,6 +80,10 @@ class Subset:
     def __getitem__(self, positions: Any) -> Array:
         """See `ArrayLike`."""
         return self.base[self.positions[positions]]
+
+    def let_go(self) -> None:
+        """See `scratch.py`."""
+        let_go(self.base, self.positions)
 
 
 @dataclass(frozen=True)
@@ -189,13 +195,18 @@ def checked_source(
 def _require_finite(origin: str, what: str, array: Array) -> None:
     if array.dtype.kind != "f":
         return
-    # A model takes float32, in which larger numbers are infinite. NaN is not below it either.
-    bad = ~(np.abs(array) <= np.finfo(np.float32).max).reshape(len(array), -1).all(axis=1)
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
-        whole = bool(np.isfinite(array[bad]).all())
+    count, first, whole, start = 0, -1, True, 0
+    for part in batches_of(array, size=AT_ONCE):
+        # A model takes float32, in which larger numbers are infinite. NaN is not below it either.
+        bad = ~(np.abs(part) <= np.finfo(np.float32).max).reshape(len(part), -1).all(axis=1)
+        if bad.any():
+            first = start + int(np.flatnonzero(bad)[0]) if first < 0 else first
+            whole = whole and bool(np.isfinite(part[bad]).all())
+            count += int(bad.sum())
+        start += len(part)
+    if count:
         found = "numbers that float32 does not hold" if whole else "NaN or infinity"
-        raise DataError(f"{origin}: {what}: {int(bad.sum())} samples hold {found} (first: {first})", "clean them")
+        raise DataError(f"{origin}: {what}: {count} samples hold {found} (first: {first})", "clean them")
 
 
 def inferred_input_name(array: ArrayLike) -> str:
@@ -218,43 +229,3 @@ def inferred_kind(array: ArrayLike) -> InputKind:
 def label_of(value: Any) -> str:
     """A class as text: 3 and 3.0 are the class `3`."""
     return str(int(value)) if isinstance(value, int | float | np.integer | np.floating) else str(value)
-
-
-def joined_sources(sources: Mapping[str, Source]) -> Source:
-    """Sources of arrays in memory, one after the other, each a split; key "" is the training set.
-
-    Raises:
-        DataError: if their inputs differ in name, type or shape, or one brings splits of its own.
-    """
-    first = sources[""]
-    given: dict[str, Array] = {}
-    start = 0
-    for split, source in sources.items():
-        if source.given:
-            raise DataError(f"{source.origin} brings splits of its own", "leave test_path and validation_path out")
-        for name, array in first.inputs.items():
-            other = source.inputs.get(name)
-            if other is None or other.shape[1:] != array.shape[1:] or other.dtype.kind != array.dtype.kind:
-                found = "no such input" if other is None else f"{other.dtype} of shape {other.shape[1:]} a sample"
-                message = (
-                    f"{source.origin}: input {name!r} is {array.dtype} of shape {array.shape[1:]} in {first.origin}"
-                )
-                raise DataError(message, f"here it is {found}")
-        given[split or "train"] = np.arange(start, start + source.num_samples)
-        start += source.num_samples
-    parts = list(sources.values())
-    return replace(
-        first,
-        inputs={name: np.concatenate([part.inputs[name] for part in parts]) for name in first.inputs},
-        targets=np.concatenate([part.targets for part in parts]),
-        given=given,
-        groups=_joined([part.groups for part in parts]),
-        weights=_joined([part.weights for part in parts]),
-        names=[name for part in parts for name in part.names],
-    )
-
-
-def _joined(parts: Sequence[Array | None]) -> Array | None:
-    """The parts one after the other; None if one has nothing."""
-    there = [part for part in parts if part is not None]
-    return np.concatenate(there) if len(there) == len(parts) else None

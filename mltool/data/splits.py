@@ -1,11 +1,13 @@
 """Shares samples out between training, validation and test, and proves that no two splits share a sample."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from mltool.data.scratch import as_index, is_on_disk, let_go, positions_of, room_for, slices_of, taken_from
 from mltool.data.source import Array
 from mltool.errors import DataError
 
@@ -63,40 +65,64 @@ def make_splits(
     Raises:
         DataError: if a split would be empty, or copies are found with `duplicates: error`.
     """
-    taken = {name: np.asarray(ids, dtype=np.int64) for name, ids in given.items()}
-    elsewhere = np.concatenate([taken.get("validation", _NONE), taken.get("test", _NONE)])
-    everything = np.arange(len(groups), dtype=np.int64)
-    pool = taken.get("train", everything[~np.isin(everything, elsewhere)])
+    taken = {name: _mask(ids, len(groups)) for name, ids in given.items()}
+    nothing = np.zeros(len(groups), bool)
+    pool = taken.get("train", ~(taken.get("validation", nothing) | taken.get("test", nothing)))
     together = groups
     if families is not None:
         # A family has samples of many classes: there is nothing to stratify by.
         together, classes = joined_groups(groups, families), None
     counts = _Copies(duplicates)
     if "test" in taken:
-        test_ids = taken["test"]
+        test_set = taken["test"]
     else:
-        pool, test_ids = _take(pool, together, classes, share=test, by=by, seed=seed)
+        pool, test_set = _take(pool, together, classes, share=test, by=by, seed=seed)
     if families is not None:
-        _require_whole_families(families, {"train": pool, "test": test_ids})
-    pool = counts.without(pool, groups, test_ids, "test", "training")
+        _require_whole_families(families, {"train": pool, "test": test_set})
+    pool = counts.without(pool, groups, test_set, "test", "training")
     if "validation" in taken:
-        train_ids, validation_ids = pool, counts.without(taken["validation"], groups, test_ids, "test", "validation")
+        train_set, validation_set = pool, counts.without(taken["validation"], groups, test_set, "test", "validation")
     else:
-        train_ids, validation_ids = _take(pool, together, classes, share=validation, by=by, seed=seed + 1)
-    train_ids = counts.without(train_ids, groups, validation_ids, "validation", "training")
+        train_set, validation_set = _take(pool, together, classes, share=validation, by=by, seed=seed + 1)
+    train_set = counts.without(train_set, groups, validation_set, "validation", "training")
     if families is not None:
-        _require_whole_families(families, {"train": train_ids, "validation": validation_ids, "test": test_ids})
-    splits = Splits(np.sort(train_ids), np.sort(validation_ids), np.sort(test_ids), counts.dropped, counts.kept)
+        _require_whole_families(families, {"train": train_set, "validation": validation_set, "test": test_set})
+    train_ids, validation_ids, test_ids = (
+        positions_of(each, on_disk=is_on_disk(groups)) for each in (train_set, validation_set, test_set)
+    )
+    splits = Splits(train_ids, validation_ids, test_ids, counts.dropped, counts.kept)
     for name, ids in splits.ids().items():
         if len(ids) == 0:
             what = f"{len(groups)} samples" if families is None else f"{len(np.unique(families))} groups"
             raise DataError(f"the {name} split is empty: {what} are too few for the shares", "change data.split")
     if duplicates != "keep":
-        require_disjoint({name: groups[ids] for name, ids in splits.ids().items()})
+        require_disjoint({name: taken_from(groups, ids) for name, ids in splits.ids().items()})
     return splits
 
 
-_NONE: Array = np.empty(0, dtype=np.int64)
+def _mask(positions: Sequence[int] | Array, count: int) -> Array:
+    """Bool [count], true at some positions: a byte a sample, where positions take eight."""
+    mask = np.zeros(count, bool)
+    mask[as_index(positions)] = True
+    return mask
+
+
+def _groups_in(groups: Array, mask: Array) -> Array:
+    """Bool [samples], true at the numbers of the groups that have a sample in a mask."""
+    found = np.zeros(len(groups), bool)
+    for part in slices_of(len(groups)):
+        found[groups[part][mask[part]]] = True
+        let_go(groups)
+    return found
+
+
+def _members(groups: Array, mask: Array, marked: Array) -> Array:
+    """Bool [samples], the samples of a mask whose group is marked."""
+    found = np.zeros(len(groups), bool)
+    for part in slices_of(len(groups)):
+        found[part] = mask[part] & marked[groups[part]]
+        let_go(groups)
+    return found
 
 
 def joined_groups(groups: Array, families: Array) -> Array:
@@ -146,18 +172,18 @@ class _Copies:
     dropped: int = 0
     kept: int = 0
 
-    def without(self, ids: Array, groups: Array, other: Array, other_name: str, name: str) -> Array:
-        copies = np.isin(groups[ids], groups[other])
-        count = int(copies.sum())
+    def without(self, mask: Array, groups: Array, other: Array, other_name: str, name: str) -> Array:
+        copies = _members(groups, mask, _groups_in(groups, other))
+        count = int(np.count_nonzero(copies))
         if count and self.duplicates == "error":
-            first = int(ids[copies][0])
+            first = int(np.argmax(copies))
             message = f"{count} samples of {name} are copies of {other_name} samples (first: sample {first})"
             raise DataError(message, "take them out, or set data.split.duplicates: drop")
         if self.duplicates == "keep":
             self.kept += count
-            return ids
+            return mask
         self.dropped += count
-        return ids[~copies]
+        return mask & ~copies
 
 
 def require_disjoint(identities: Mapping[str, Array]) -> None:
@@ -170,53 +196,138 @@ def require_disjoint(identities: Mapping[str, Array]) -> None:
         DataError: naming the two splits and how many samples they share.
     """
     names = list(identities)
-    for position, one in enumerate(names):
-        for other in names[position + 1 :]:
-            shared = np.intersect1d(identities[one], identities[other])
-            if len(shared):
-                raise DataError(f"{len(shared)} samples stand in {one} and in {other}", "split the data again")
+    shared = dict.fromkeys(itertools.combinations(names, 2), 0)
+    # In parts, by the last bits: sorting all at once takes several times the memory that they do.
+    for bits in range(_PARTS):
+        there = {name: np.unique(_with_last_bits(values, bits)) for name, values in identities.items()}
+        for one, other in shared:
+            shared[one, other] += len(np.intersect1d(there[one], there[other], assume_unique=True))
+    for (one, other), count in shared.items():
+        if count:
+            raise DataError(f"{count} samples stand in {one} and in {other}", "split the data again")
+
+
+_PARTS = 16
+
+
+def _with_last_bits(values: Array, bits: int) -> Array:
+    parts = [values[:0]]
+    for part in slices_of(len(values)):
+        here = values[part]
+        parts.append(here[here % here.dtype.type(_PARTS) == bits])
+        let_go(values)
+    return np.concatenate(parts)
 
 
 def _take(
     pool: Array, groups: Array, classes: Array | None, *, share: float, by: Literal["random", "order"], seed: int
 ) -> tuple[Array, Array]:
-    """What is left of the pool, and the share that was taken."""
+    """What is left of the pool, and the share that was taken; bool [samples] all."""
     if by == "order":
-        edge = len(pool) - round(len(pool) * share)
-        return pool[:edge], pool[edge:]
-    taken = _taken_groups(pool, groups, classes, share, seed)
-    chosen = np.isin(groups[pool], taken)
-    return pool[~chosen], pool[chosen]
+        count = int(np.count_nonzero(pool))
+        chosen = pool & (np.cumsum(pool) > count - round(count * share))
+    else:
+        chosen = _members(groups, pool, _taken_groups(pool, groups, classes, share, seed))
+    return pool & ~chosen, chosen
 
 
 def _taken_groups(pool: Array, groups: Array, classes: Array | None, share: float, seed: int) -> Array:
-    """The groups of the share: from every class in proportion, whole groups, in a seeded order."""
-    random = np.random.default_rng([seed, 0x5B117])
-    unique, first, sizes = np.unique(groups[pool], return_index=True, return_counts=True)
-    kinds = np.zeros(len(unique), dtype=np.int64) if classes is None else classes[pool][first]
-    order = random.permutation(len(unique))
-    wanted = _proportional(kinds, sizes, share)
-    left = {int(kind): int(count) for kind, count in zip(*np.unique(kinds, return_counts=True), strict=True)}
-    taken: list[int] = []
-    for index in order:
-        kind = int(kinds[index])
-        # The last of a class stays: a class that training never sees cannot be learned.
-        if left[kind] == 1 and classes is not None:
-            continue
-        # A group that would overshoot by more than it falls short stays.
-        if 2 * wanted[kind] >= int(sizes[index]):
-            wanted[kind] -= int(sizes[index])
-            left[kind] -= 1
-            taken.append(int(unique[index]))
-    return np.asarray(taken, dtype=np.int64)
+    """The groups of the share: from every class in proportion, whole groups, in a seeded order.
+
+    Returns:
+        bool [samples], true at the numbers of these groups.
+    """
+    sizes, kinds = _sizes_and_kinds(pool, groups, classes)
+    unique = positions_of(sizes > 0, on_disk=is_on_disk(groups))
+    order = np.arange(len(unique), dtype=np.int32 if len(unique) < 2**31 else np.int64)
+    np.random.default_rng([seed, 0x5B117]).shuffle(order)
+    quota = _Quota.of(unique, sizes, kinds, share, keep_last=classes is not None)
+    taken = np.zeros(len(groups), bool)
+    for part in slices_of(len(order)):
+        numbers = unique[order[part]]
+        taken[numbers[quota.take(sizes[numbers], kinds[numbers])]] = True
+        let_go(unique, sizes, kinds)
+    return taken
 
 
-def _proportional(kinds: Array, sizes: Array, share: float) -> dict[int, int]:
+def _sizes_and_kinds(pool: Array, groups: Array, classes: Array | None) -> tuple[Array, Array]:
+    """int32 [samples] each, at the number of a group: its samples in the pool, and the class of the first of them."""
+    on_disk = is_on_disk(groups)
+    sizes, kinds = (room_for((len(groups),), np.int32, on_disk=on_disk) for _ in range(2))
+    sizes[:] = kinds[:] = 0
+    for part in reversed(list(slices_of(len(groups)))):
+        numbers = groups[part][pool[part]][::-1]
+        np.add.at(sizes, numbers, 1)
+        if classes is not None:
+            kinds[numbers] = classes[part][pool[part]][::-1]  # backwards: the first one stays
+            let_go(classes)
+        let_go(groups, sizes, kinds)
+    return sizes, kinds
+
+
+@dataclass
+class _Quota:
+    """How many samples of every class are still to be taken.
+
+    Attributes:
+        wanted: int64 [classes], samples.
+        left: int64 [classes], groups that were not taken.
+        keep_last: whether the last group of a class stays: a class that training never sees cannot be learned.
+        has_large: bool [classes], whether a group of the class has several samples.
+    """
+
+    wanted: Array
+    left: Array
+    keep_last: bool
+    has_large: Array
+
+    @classmethod
+    def of(cls, unique: Array, sizes: Array, kinds: Array, share: float, *, keep_last: bool) -> "_Quota":
+        count = 1 + max((int(kinds[unique[part]].max()) for part in slices_of(len(unique))), default=0)
+        totals, left, large = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64)
+        for part in slices_of(len(unique)):
+            size, kind = sizes[unique[part]], kinds[unique[part]]
+            left += np.bincount(kind, minlength=count)
+            np.add.at(totals, kind, size)
+            np.maximum.at(large, kind, size)
+            let_go(unique, sizes, kinds)
+        return cls(_proportional(totals, share), left, keep_last, large > 1)
+
+    def take(self, sizes: Array, kinds: Array) -> Array:
+        """Bool [groups]: which of the next groups are taken, in their order."""
+        taken = np.zeros(len(sizes), bool)
+        single = ~self.has_large[kinds]
+        if single.any():
+            taken[single] = self._take_singles(kinds[single])
+        for index in np.flatnonzero(~single).tolist():
+            kind, size = int(kinds[index]), int(sizes[index])
+            if self.left[kind] == 1 and self.keep_last:
+                continue
+            # A group that would overshoot by more than it falls short stays.
+            if 2 * self.wanted[kind] >= size:
+                self.wanted[kind] -= size
+                self.left[kind] -= 1
+                taken[index] = True
+        return taken
+
+    def _take_singles(self, kinds: Array) -> Array:
+        """The same for groups of one sample, all at once: the first of every class, as many as are wanted."""
+        order = np.argsort(kinds, kind="stable")
+        present, begins, counts = np.unique(kinds[order], return_index=True, return_counts=True)
+        ranks = np.arange(len(order)) - np.repeat(begins, counts)
+        most = np.minimum(self.wanted, self.left - self.keep_last).clip(min=0)
+        taken = np.zeros(len(kinds), bool)
+        taken[order] = ranks < np.repeat(most[present], counts)
+        number = np.bincount(kinds[taken], minlength=len(self.wanted))
+        self.wanted -= number
+        self.left -= number
+        return taken
+
+
+def _proportional(totals: Array, share: float) -> Array:
     """Samples to take of every class: rounded down, the rest to the largest remainders, so that the total is right."""
-    present = np.unique(kinds)
-    exact = np.asarray([sizes[kinds == kind].sum() * share for kind in present])
+    exact = totals * share
     counts = np.floor(exact).astype(np.int64)
     rest = round(float(exact.sum())) - int(counts.sum())
-    for index in np.argsort(-(exact - counts), kind="stable")[:rest]:
-        counts[index] += 1
-    return {int(kind): int(count) for kind, count in zip(present, counts, strict=True)}
+    counts[np.argsort(-(exact - counts), kind="stable")[:rest]] += 1
+    return counts

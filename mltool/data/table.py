@@ -3,17 +3,20 @@
 import keyword
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mltool import extras
-from mltool.data.columns import ColumnKind, Read, infer_kind, read_column
+from mltool.data.columns import ColumnKind, infer_kind
+from mltool.data.joined import joined_sources
 from mltool.data.rows import RowNames
-from mltool.data.source import Array, Source, checked_source, joined_sources
+from mltool.data.scratch import positions_of
+from mltool.data.source import Array, Source, checked_source
 from mltool.data.table_file import Table, read_table
+from mltool.data.table_store import column_values, keep_columns, keep_pieces
 from mltool.errors import DataError
 
 logger = logging.getLogger("mltool")
@@ -53,6 +56,7 @@ def load_table(
     group: str | None = None,
     split_column: str | None = None,
     is_regression: bool = False,
+    on_disk: bool = False,
 ) -> Source:
     """Reads a table, and those of the splits that have one of their own.
 
@@ -67,12 +71,13 @@ def load_table(
         group: column of groups.
         split_column: column with `train`, `validation` or `test`.
         is_regression: whether targets are numbers.
+        on_disk: keeps the rows in temporary files, and reads them when they are asked for.
 
     Raises:
         DataError: naming file, row or column, and the cure.
     """
     special = {"data.source.weight": weight, "data.source.group": group, "data.split.column": split_column}
-    tables = {split: read_table(path, missing, separator) for split, path in paths.items()}
+    tables = {split: read_table(path, missing, separator, on_disk=on_disk) for split, path in paths.items()}
     plan = _plan(tables[""], target, inputs, kinds or {}, special)
     sources = {
         split: _source(table, plan, special, is_regression=is_regression, first=tables[""])
@@ -106,7 +111,7 @@ def _plan(
     else:
         chosen = identifiers([name for name in table.columns if name not in taken])
     decided = {
-        column: kinds.get(column) or infer_kind(column, table.columns.values_of(column)) for column in chosen.values()
+        column: kinds.get(column) or infer_kind(column, table.columns.pieces_of(column)) for column in chosen.values()
     }
     kept = {name: column for name, column in chosen.items() if decided[column] != "ignore"}
     if not kept:
@@ -156,11 +161,7 @@ def _source(
             f"{table.path} has no column {lacking[0]!r}, {first.path.name} has", "give both the same header"
         )
     targets = _targets(table, plan.target, is_regression)
-    read = _read_of(table, _WORDS_AS_NUMBERS)
-    inputs = {
-        name: read_column(read, column, table.columns.values_of(column, plan.kinds[column]), plan.kinds[column])
-        for name, column in plan.inputs.items()
-    }
+    inputs = keep_columns(table, plan.inputs, plan.kinds, _WORDS_AS_NUMBERS)
     weights = special["data.source.weight"]
     split = special["data.split.column"]
     group = special["data.source.group"]
@@ -182,27 +183,40 @@ _WORDS_AS_NUMBERS = "data.source.missing takes markers; data.source.columns take
 """What to do where a word stands among numbers."""
 
 
-def _read_of(table: Table, hint: str) -> Read:
-    return Read(str(table.path), table.rows.line, hint)
-
-
 def _targets(table: Table, name: str, is_regression: bool) -> Array:
-    cells = table.column(name, "data.source.target")
-    empty = np.isnan(cells) if cells.dtype.kind == "f" else cells == ""
-    if empty.any():
-        rows = f"{int(empty.sum())} rows have no {name!r} (first: row {table.rows.line(int(np.flatnonzero(empty)[0]))})"
+    table.require(name, "data.source.target")
+    on_disk = table.columns.on_disk
+    count, first, start, whole = 0, -1, 0, True
+    for cells in table.columns.pieces_of(name, "category"):
+        empty = np.isnan(cells) if cells.dtype.kind == "f" else cells == ""
+        if empty.any():
+            first = start + int(np.flatnonzero(empty)[0]) if first < 0 else first
+            count += int(empty.sum())
+        whole = (
+            whole and cells.dtype.kind == "f" and bool((cells == np.round(cells)).all() and np.isfinite(cells).all())
+        )
+        start += len(cells)
+    if count:
+        rows = f"{count} rows have no {name!r} (first: row {table.rows.line(first)})"
         raise DataError(f"{table.path}: {rows}", "fill them in, or take the rows out")
     if is_regression:
-        read = _read_of(table, "mend it, or use a loss of classes")
-        return read_column(read, name, cells, "number").astype(np.float32)
-    if cells.dtype.kind == "f" and np.isfinite(cells).all() and (cells == np.round(cells)).all():
-        return cells.astype(np.int64)
-    return cells
+        hint = "mend it, or use a loss of classes"
+        return keep_pieces(lambda: column_values(table, name, "number", hint), table.num_rows, on_disk=on_disk)
+
+    def classes() -> Iterator[Array]:
+        for cells in table.columns.pieces_of(name, "category"):
+            yield cells.astype(np.int64) if whole else cells
+
+    return keep_pieces(classes, table.num_rows, on_disk=on_disk)
+
+
+def _are_whole(cells: Array) -> bool:
+    return cells.dtype.kind == "f" and bool(np.isfinite(cells).all() and (cells == np.round(cells)).all())
 
 
 def _weights(table: Table, name: str) -> Array:
-    read = _read_of(table, "a weight is 0 or more")
-    weights = read_column(read, name, table.column(name, "data.source.weight"), "number").reshape(-1)
+    hint = "a weight is 0 or more"
+    weights = np.concatenate(list(column_values(table, name, "number", hint)))
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
@@ -210,16 +224,25 @@ def _weights(table: Table, name: str) -> Array:
         raise DataError(
             f"{table.path}, row {table.rows.line(row)}: the weight in {name!r} is {found}", "0 or more is expected"
         )
-    return weights.astype(np.float32)
+    return weights
 
 
 def _given(table: Table, name: str) -> dict[str, Array]:
-    cells = np.asarray(table.column(name, "data.split.column"), np.str_)
-    words = np.asarray([SPLIT_WORDS.get(str(cell).lower(), "") for cell in cells])
-    if (words == "").any():
-        row = int(np.flatnonzero(words == "")[0])
-        raise DataError(
-            f"{table.path}, row {table.rows.line(row)}: {name!r} is {str(cells[row])!r}",
-            "train, validation or test is expected",
-        )
-    return {word: np.flatnonzero(words == word) for word in ("train", "validation", "test") if (words == word).any()}
+    numbers, start = np.zeros(table.num_rows, np.int8), 0
+    for cells in table.columns.pieces_of(name, "category"):
+        words = [SPLIT_WORDS.get(str(cell).lower(), "") for cell in cells.tolist()]
+        if "" in words:
+            row = words.index("")
+            raise DataError(
+                f"{table.path}, row {table.rows.line(start + row)}: {name!r} is {str(cells[row])!r}",
+                "train, validation or test is expected",
+            )
+        numbers[start : start + len(words)] = [_SPLITS.index(word) for word in words]
+        start += len(words)
+    found = {
+        word: positions_of(numbers == number, on_disk=table.columns.on_disk) for number, word in enumerate(_SPLITS)
+    }
+    return {word: positions for word, positions in found.items() if len(positions)}
+
+
+_SPLITS = ("train", "validation", "test")

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
+from mltool.data.arrow_file import BLOCK_BYTES, kept_on_disk
 from mltool.data.columns import ColumnKind
 from mltool.data.rows import Rows, is_text
+from mltool.data.scratch import give_back
 from mltool.data.source import Array
 from mltool.data.text import MAX_TEXT_BYTES
 from mltool.errors import DataError
@@ -26,12 +29,24 @@ class Columns(Mapping[str, Array]):
 
     Args:
         path: of the file, for messages.
-        arrow: Arrow's columns.
+        arrow: Arrow's columns, whose pieces end at the same rows.
         missing: markers of missing values.
+        file: the memory map that Arrow's columns lie in; None where they are in memory.
     """
 
-    def __init__(self, path: Path, arrow: Mapping[str, Any], missing: Sequence[str]) -> None:
-        self._path, self._arrow, self._missing = path, arrow, set(missing)
+    def __init__(
+        self, path: Path, arrow: Mapping[str, Any], missing: Sequence[str], file: mmap.mmap | None = None
+    ) -> None:
+        self._path, self._arrow, self._missing, self._file = path, arrow, set(missing), file
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the cells are read from the disk when they are asked for."""
+        return self._file is not None
+
+    def let_go(self) -> None:
+        """See `scratch.py`."""
+        give_back(self._file)
 
     def __getitem__(self, name: str) -> Array:
         """The cells of a column."""
@@ -53,8 +68,64 @@ class Columns(Mapping[str, Array]):
             name: of the column.
             kind: where it is known: words are left as they are written, because 007 is none but 7 a number.
         """
-        numbers = _numbers_of(self._arrow[name], self._missing) if kind in (None, "number") else None
-        return self[name] if numbers is None else numbers
+        return self._values_of(self._arrow[name], name, kind, may_be_empty=False)
+
+    def _values_of(self, column: Any, name: str, kind: ColumnKind | None, *, may_be_empty: bool) -> Array:
+        numbers = None
+        if kind in (None, "number"):
+            numbers = _numbers_of(column, self._missing, may_be_empty=may_be_empty)
+        return _cells(self._path, name, column, self._missing) if numbers is None else numbers
+
+    def pieces_of(self, name: str, kind: ColumnKind | None = None) -> Iterator[Array]:
+        """The same, a piece after the other where they are on the disk: all are numbers, or all text, or as `kind`."""
+        if not self.on_disk:
+            yield self.values_of(name, kind)
+            return
+        pa = extras.require("pyarrow")
+        pieces = [pa.chunked_array([chunk]) for chunk in self._arrow[name].chunks if len(chunk)]
+        if kind is None:
+            kind = "number" if all(_are_numbers(piece, self._missing) for piece in pieces) else "text"
+        for piece in pieces:
+            yield self._values_of(piece, name, kind, may_be_empty=True)
+            self.let_go()
+
+    def num_rows_of(self, name: str) -> int:
+        """How many cells a column has."""
+        return len(self._arrow[name])
+
+    def texts(self, name: str) -> "Texts":
+        """A column of text whose cells are made when they are asked for."""
+        longest = max(piece.dtype.itemsize for piece in self.pieces_of(name, "text")) // np.dtype("U1").itemsize
+        return Texts(self, name, longest)
+
+    def at(self, name: str, positions: Any) -> Array:
+        """Cells of a column of text, at some rows."""
+        pa = extras.require("pyarrow")
+        if isinstance(positions, slice):
+            positions = np.arange(*positions.indices(len(self._arrow[name])))
+        return _cells(self._path, name, self._arrow[name].take(pa.array(positions)), self._missing)
+
+
+class Texts:
+    """A column of text on the disk, see `ArrayLike`."""
+
+    def __init__(self, columns: Columns, name: str, longest: int) -> None:
+        self._columns, self._name = columns, name
+        self.shape = (columns.num_rows_of(name),)
+        self.dtype = np.dtype(f"U{max(longest, 1)}")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, positions: Any) -> Array:
+        """See `ArrayLike`."""
+        if isinstance(positions, int | np.integer):
+            return self[np.asarray([positions])][0]  # type: ignore[no-any-return]
+        return self._columns.at(self._name, positions)
+
+    def let_go(self) -> None:
+        """See `scratch.py`."""
+        self._columns.let_go()
 
 
 @dataclass(frozen=True)
@@ -94,13 +165,14 @@ class Table:
         return self.columns[name]
 
 
-def read_table(path: Path, missing: Sequence[str], separator: str | None) -> Table:
+def read_table(path: Path, missing: Sequence[str], separator: str | None, *, on_disk: bool = False) -> Table:
     """The cells of a CSV, TSV or Parquet file.
 
     Args:
         path: of the file.
         missing: markers of missing values; they read as "" or NaN.
         separator: between fields of a text file; found when None.
+        on_disk: keeps the cells in a file of Arrow's, from where they are read when they are asked for.
 
     Raises:
         DataError: if it is empty, damaged, ragged, no UTF-8, names a column twice, or has cells that are no values.
@@ -108,9 +180,9 @@ def read_table(path: Path, missing: Sequence[str], separator: str | None) -> Tab
     if not path.is_file():
         raise DataError(f"{path} is no plain file", "name a .csv, .tsv or .parquet file")
     if path.suffix.lower() == ".parquet":
-        arrow, rows = _read_parquet(path), Rows(path, None)
+        (arrow, file), rows = _read_parquet(path, on_disk), Rows(path, None)
     else:
-        arrow, rows = _read_text(path, separator)
+        arrow, file, rows = _read_text(path, separator, on_disk)
     names = [name.strip() for name in arrow.column_names]
     twice = sorted({name for name in names if names.count(name) > 1 and name})
     if twice:
@@ -119,19 +191,22 @@ def read_table(path: Path, missing: Sequence[str], separator: str | None) -> Tab
         raise DataError(f"{path}: column {names.index('') + 1} has no name", "name it")
     if arrow.num_rows == 0:
         raise DataError(f"{path} has a header and no rows", "it needs a row a sample")
-    columns = Columns(path, dict(zip(names, arrow.columns, strict=True)), missing)
+    columns = Columns(path, dict(zip(names, arrow.columns, strict=True)), missing, file)
     return Table(path, columns, rows, arrow.num_rows)
 
 
-def _read_parquet(path: Path) -> Any:
-    pa = extras.require("pyarrow")
+def _read_parquet(path: Path, on_disk: bool) -> tuple[Any, mmap.mmap | None]:
+    pa, parquet = extras.require("pyarrow"), extras.require("pyarrow.parquet")
     try:
-        return extras.require("pyarrow.parquet").read_table(path)
+        if not on_disk:
+            return parquet.read_table(path), None
+        with parquet.ParquetFile(path) as file:
+            return kept_on_disk(file.schema_arrow, file.iter_batches())
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {_first_line(error)}", "write it again") from error
 
 
-def _read_text(path: Path, separator: str | None) -> tuple[Any, Rows]:
+def _read_text(path: Path, separator: str | None, on_disk: bool) -> tuple[Any, mmap.mmap | None, Rows]:
     """Every cell as text: what a column holds is decided by all of its rows, not by the first block."""
     pa, reader = extras.require("pyarrow"), extras.require("pyarrow.csv")
     separator = separator or _separator(path, _head(path))
@@ -139,19 +214,24 @@ def _read_text(path: Path, separator: str | None) -> tuple[Any, Rows]:
     names = next(rows.records(), (1, []))[1]
     if not all(is_text(name) for name in names):
         raise _not_utf8(path, rows)
+    options = {
+        "parse_options": reader.ParseOptions(delimiter=separator, newlines_in_values=True),
+        "convert_options": reader.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+        ),
+    }
+    file = None
     try:
-        arrow = reader.read_csv(
-            path,
-            parse_options=reader.ParseOptions(delimiter=separator, newlines_in_values=True),
-            convert_options=reader.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-            ),
-        )
+        if on_disk:
+            blocks = reader.open_csv(path, read_options=reader.ReadOptions(block_size=BLOCK_BYTES), **options)
+            arrow, file = kept_on_disk(blocks.schema, blocks)
+        else:
+            arrow = reader.read_csv(path, **options)
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
         raise _reason(path, rows, _first_line(error)) from error
     rows = Rows(path, separator, arrow.num_rows)
     _require_closed_quote(path, rows, arrow)
-    return arrow, rows
+    return arrow, file, rows
 
 
 def _reason(path: Path, rows: Rows, told: str) -> DataError:
@@ -256,7 +336,16 @@ def _marked(text: Any, missing: set[str]) -> Any:
     return compute.if_else(compute.is_in(trimmed, value_set=marks), None, trimmed)
 
 
-def _numbers_of(column: Any, missing: set[str]) -> Array | None:
+def _are_numbers(column: Any, missing: set[str]) -> bool:
+    """Whether a piece of a column is numbers of Arrow's, or texts that are numbers or missing."""
+    pa = extras.require("pyarrow")
+    kind = column.type
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        return True
+    return pa.types.is_string(kind) and _numbers_of(column, missing, may_be_empty=True) is not None
+
+
+def _numbers_of(column: Any, missing: set[str], *, may_be_empty: bool) -> Array | None:
     """A column of texts as float64 with NaN; None if one is no number, or none that float32 holds."""
     pa = extras.require("pyarrow")
     if not pa.types.is_string(column.type):
@@ -269,7 +358,7 @@ def _numbers_of(column: Any, missing: set[str]) -> Array | None:
     most = np.abs(numbers[~np.isnan(numbers)]).max(initial=0.0)
     # A text may spell NaN without being a marker of missing values: the other way tells it.
     strange = int(np.isnan(numbers).sum()) != found.null_count or most > np.finfo(np.float32).max
-    return None if strange or found.null_count == len(found) else numbers
+    return None if strange or (found.null_count == len(found) and not may_be_empty) else numbers
 
 
 def _is_finite(mark: str) -> bool:

@@ -102,9 +102,9 @@ def evaluate_predictor(run: Run, predictor: Predictor, samples: Samples, artifac
     spec: Spec = run.spec
     schema = run.input_schema
     outputs = output_of(predictor, samples.inputs, schema, artifact)
-    metrics = measure(spec.train.metrics, outputs, samples.targets, schema)
+    metrics = measure(spec.train.metrics, outputs, samples.targets[:], schema)
     return Evaluation(
-        run, artifact, "test", len(samples), metrics, predictor.runtime, outputs, samples.ids, samples.targets
+        run, artifact, "test", len(samples), metrics, predictor.runtime, outputs, samples.ids, samples.targets[:]
     )
 
 

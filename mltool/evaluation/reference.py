@@ -144,7 +144,7 @@ def measure_file(
 def _value(metric: KerasObject, outputs: Array, reference: Reference) -> float | None:
     """The metric; None, said, for one that only Keras has where there is no Keras."""
     try:
-        return measure([metric], outputs, reference.samples.targets, reference.schema)[metric_name(metric)]
+        return measure([metric], outputs, reference.samples.targets[:], reference.schema)[metric_name(metric)]
     except MissingExtraError:
         logger.warning("%s is a metric that only Keras measures, and it is not installed", metric_name(metric))
         return None

@@ -341,7 +341,8 @@ class DataSpec(Section):
     one; on training data only, repeatable per (seed, epoch, sample). Of mixed classes both targets count in the loss,
     by their shares; training metrics see the one with the greater share, and validation is never mixed."""
     cache: Literal["auto", "memory", "disk", "none"] = "auto"
-    """Where decoded files are kept: in memory, in a temporary file, or nowhere; `auto` takes memory where they fit."""
+    """Where decoded files and rows of tables are kept: in memory, in a temporary file, or (files) nowhere; `auto` takes
+    memory where they fit, and for tables up to 256 MB."""
 
     @model_validator(mode="after")
     def _split_fits_source(self) -> "DataSpec":

@@ -10,14 +10,15 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.augment import Augmentation, build_augmentation
-from mltool.data.dataset import Dataset, Samples, open_dataset
+from mltool.data.dataset import Dataset, Samples, class_counts, open_dataset
 from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
 from mltool.data.mixing import Mixing, build_mixing
 from mltool.data.pipeline import Pipeline
 from mltool.data.random_layers import RANDOM_LAYERS
 from mltool.data.scan import scan
-from mltool.data.source import Array
+from mltool.data.scratch import AT_ONCE
+from mltool.data.source import Array, batches_of
 from mltool.data.user_function import hash_of_code
 from mltool.errors import ArtifactError, DataError, Message, SpecError
 from mltool.models.build import ORIGINAL_UNITS, TargetScale, build_model, require_output
@@ -225,9 +226,10 @@ def _target_scale(spec: Spec, data: Dataset, train: Samples) -> TargetScale | No
         if asked == "standard" and data.task != "regression":
             raise SpecError(Message("classes have no scale", "leave it out", key="train.scale_target"))
         return None
-    targets = train.targets.astype(np.float64)
-    deviation = targets.std(axis=0)
-    return TargetScale(tuple(targets.mean(axis=0).tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist()))
+    parts = functools.partial(batches_of, train.targets, size=AT_ONCE)
+    mean = sum(part.astype(np.float64).sum(axis=0) for part in parts()) / len(train)
+    deviation = np.sqrt(sum(((part - mean) ** 2).sum(axis=0) for part in parts()) / len(train))
+    return TargetScale(tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist()))
 
 
 def _require_no_new_holes(data: Dataset, infos: Mapping[str, InputInfo]) -> None:
@@ -277,7 +279,7 @@ def _class_weights(spec: Spec, data: Dataset, train: Samples) -> Array | None:
     if not data.labels:
         raise SpecError(Message("a regression has no classes", "leave it out", key="train.class_weights"))
     if isinstance(asked, str):
-        counts = np.bincount(train.targets, minlength=len(data.labels))
+        counts = class_counts(train.targets, len(data.labels))
         weights: Array = (len(train) / (len(data.labels) * np.maximum(counts, 1))).astype(np.float32)
         return weights
     unknown = [label for label in asked if label not in data.labels]

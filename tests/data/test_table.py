@@ -250,7 +250,7 @@ def test_files_of_splits_are_planned_by_the_training_rows(load):
     assert values(source, "code") == ["x", "y", "x", "x", "11", "12"]
     assert values(source, "n") == [1, 2, 3, 5, 7, 8]
     assert source.targets.tolist() == ["p", "q", "p", "q", "q", "p"]
-    assert {name: ids.tolist() for name, ids in source.given.items()} == {
+    assert {name: list(ids) for name, ids in source.given.items()} == {
         "train": [0, 1, 2],
         "validation": [3],
         "test": [4, 5],
