@@ -41,7 +41,7 @@ train:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr("mltool.data.table_file.BLOCK_BYTES", 2048)
+    monkeypatch.setattr("mltool.data.text_table.BLOCK_BYTES", 2048)
 
 
 def rows(seed=0, count=ROWS):
