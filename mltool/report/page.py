@@ -146,12 +146,13 @@ def _artifacts(run: Run) -> dict[str, Any]:
 def _cells(record: LiteRecord) -> list[str]:
     value, drop, same = record.metric.get("value"), record.metric.get("drop"), record.agreement.get("same_answer")
     latency = record.latency_ms
+    digits = 4 if value is None or abs(value) < 1000 else 1  # of dollars, ten-thousandths say nothing
     return [
         record.name,
         f"{record.quantize}{'' if record.io == 'float32' else f', {record.io} ends'}",
         f"{record.bytes / 1e3:,.1f} kB",
-        "-" if value is None else f"{value:,.4f}",
-        "-" if drop is None else f"{drop:+,.4f}",
+        "-" if value is None else f"{value:,.{digits}f}",
+        "-" if drop is None else f"{drop:+,.{digits}f}",
         "-" if same is None else f"{same:.4f}",
         f"{latency['p50']:.3f} / {latency['p90']:.3f}" if latency else "-",
     ]

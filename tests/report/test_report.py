@@ -124,6 +124,15 @@ def test_artifacts_and_limits_are_those_of_the_records(run, tmp_path):
     ] in checks
 
 
+def test_a_large_metric_is_told_without_ten_thousandths(run, tmp_path):
+    file = run.lite_folder / "int8.json"
+    record = json.loads(file.read_text())
+    record["metric"] |= {"value": 52812.99004, "drop": -51.18996}
+    file.write_text(json.dumps(record))
+    [row] = [row for row in page_of(run, tmp_path).table("artifact") if row[0] == "int8"]
+    assert row[3:5] == ["52,813.0", "-51.2"]
+
+
 def test_what_measured_the_latency_is_named(run, tmp_path):
     runtime = LiteFolder(run.lite_folder).load_record("int8").runtime
     assert runtime.startswith("LiteRT ")
