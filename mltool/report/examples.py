@@ -50,7 +50,7 @@ def worst_examples(run: Run, predictions: Predictions) -> dict[str, Any]:
         }
         for place, row in enumerate(rows.tolist())
     ]
-    return {"examples": shown, "wide": not any(item["image"] for item in shown)}
+    return {"examples": shown, "wide": any(item["text"] for item in shown)}
 
 
 def _worst(predictions: Predictions, schema: InputSchema) -> Any:

@@ -87,6 +87,11 @@ def _styled(draw: Any) -> str:
         return _svg(draw())
 
 
+def _legend(axes: Any) -> None:
+    """Above the picture, where it covers nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=9, borderaxespad=0.2)
+
+
 def curves(epochs: Sequence[int], training: Sequence[float], validation: Sequence[float], kept: int | None) -> str:
     """A metric over the epochs, training and validation, with the kept epoch marked."""
 
@@ -100,7 +105,7 @@ def curves(epochs: Sequence[int], training: Sequence[float], validation: Sequenc
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.yaxis.set_major_formatter(_THOUSANDS)
-        axes.legend(loc="best", fontsize=9)
+        _legend(axes)
         return figure
 
     return _styled(draw)
@@ -194,8 +199,7 @@ def bars(counts: Mapping[str, Mapping[str, int]]) -> str:
         axes.set_xlabel("samples")
         axes.xaxis.set_major_locator(extras.require("matplotlib.ticker").MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(_THOUSANDS)
-        # Above: the bars fill all of the room.
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=9, borderaxespad=0.2)
+        _legend(axes)
         return figure
 
     return _styled(draw)
@@ -215,7 +219,7 @@ def drift(distances: Mapping[str, float]) -> str:
         axes.set_yticks(range(len(shown)), [_short(name) for name, _ in shown], fontsize=9)
         axes.invert_yaxis()
         axes.set_xlabel("0: alike, 1: nothing in common")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, borderaxespad=0.2)
+        _legend(axes)
         return figure
 
     return _styled(draw)
