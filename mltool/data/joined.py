@@ -53,6 +53,7 @@ class Joined:
         self._edges = np.cumsum([0, *map(len, parts)])
         self.dtype: np.dtype[Any] = np.result_type(*(part.dtype for part in parts))
         self.shape = (int(self._edges[-1]), *parts[0].shape[1:])
+        self.stored_in = parts
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -69,10 +70,6 @@ class Joined:
             if here.any():
                 found[here] = part[positions[here] - begin]
         return found
-
-    def let_go(self) -> None:
-        """See `scratch.py`."""
-        let_go(*self._parts)
 
 
 class JoinedNames(Sequence[str]):

@@ -15,7 +15,7 @@ from mltool.data.augment import Augmentation
 from mltool.data.dataset import Samples
 from mltool.data.mixing import Mixing
 from mltool.data.order import epoch_order
-from mltool.data.scratch import is_on_disk, let_go
+from mltool.data.scratch import is_on_disk, let_go, slices_of
 from mltool.data.source import Array, ArrayLike
 
 
@@ -116,6 +116,10 @@ class Pipeline:
         return batches
 
 
+_ROWS_AT_ONCE = 128
+"""Samples that are read from the disk before their pages are given back: Linux maps 64 kB around each of them."""
+
+
 def _gatherer(arrays: Mapping[str, ArrayLike]) -> Callable[[Any], dict[str, Any]]:
     """A function from positions to samples, in the types of the arrays, for use inside tf.data."""
     tf = extras.tensorflow()
@@ -124,9 +128,11 @@ def _gatherer(arrays: Mapping[str, ArrayLike]) -> Callable[[Any], dict[str, Any]
     types = [tf.string if array.dtype.kind == "U" else tf.as_dtype(array.dtype) for array in rest.values()]
 
     def read(positions: Array) -> list[Array]:
-        found = [array[positions] for array in rest.values()]
-        let_go(*rest.values())
-        return found
+        parts = []
+        for few in slices_of(len(positions), _ROWS_AT_ONCE):
+            parts.append([array[positions[few]] for array in rest.values()])
+            let_go(*rest.values())
+        return parts[0] if len(parts) == 1 else [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
 
     def gather(rows: Any) -> dict[str, Any]:
         found = {name: tf.gather(constant, rows) for name, constant in constants.items()}

@@ -1,6 +1,7 @@
 """The records of TFRecord files: where each one lies, proven by its checksums, and its bytes."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,11 +166,12 @@ def _walk(file: Path) -> Iterator[tuple[bytes, int, int, str]]:
             try:
                 data, after = reader.read(offset)
                 yield data, offset + _HEADER, len(data), ""
-            except (IndexError, tensorflow.errors.DataLossError):
+            except (IndexError, tensorflow.errors.DataLossError) as error:
                 opened.seek(offset)
                 length = int.from_bytes(opened.read(8), "little")
                 after = offset + length + _AROUND
-                if after > size:
+                # The reader names the place whose checksum is wrong: that of the record is that of its length.
+                if after > size or re.search(rf"corrupted record at {offset}\b", str(error)):
                     reason = "it is cut off, or its length is damaged: what follows cannot be found"
                     yield b"", offset + _HEADER, 0, reason
                     return

@@ -79,23 +79,25 @@ def spread(positions: "Array", most: int) -> "Array":
     return positions[np.linspace(0, len(positions) - 1, most).astype(np.int64)]
 
 
-def let_go(*arrays: "ArrayLike") -> None:
-    """Gives back the memory that holds pages of arrays on the disk; what was written stays written."""
-    for array in arrays:
-        base: Any = array
-        while isinstance(base, np.ndarray):
-            base = base.base
-        if isinstance(base, mmap.mmap):
-            give_back(base)
-        elif hasattr(base, "let_go"):
-            base.let_go()
+def let_go(*arrays: Any) -> None:
+    """Gives back the memory that holds pages of arrays on the disk; what was written stays written.
+
+    Args:
+        arrays: of numpy, or inputs of ours whose `stored_in` names what they are made of.
+    """
+    for file in {id(file): file for array in arrays for file in _files_of(array)}.values():
+        # Linux and macOS have it; Windows gives pages back by itself.
+        if hasattr(mmap, "MADV_DONTNEED"):
+            file.madvise(mmap.MADV_DONTNEED)
 
 
-def give_back(file: mmap.mmap | None) -> None:
-    """Gives back the memory that holds pages of a file."""
-    # Linux and macOS have it; Windows gives pages back by itself.
-    if file is not None and hasattr(mmap, "MADV_DONTNEED"):
-        file.madvise(mmap.MADV_DONTNEED)
+def _files_of(array: Any) -> Iterator[mmap.mmap]:
+    while isinstance(array, np.ndarray):
+        array = array.base
+    if isinstance(array, mmap.mmap):
+        yield array
+    for part in getattr(array, "stored_in", ()):
+        yield from _files_of(part)
 
 
 def temporary_array(shape: tuple[int, ...], dtype: np.dtype[Any], folder: Path, what: str) -> "Array":

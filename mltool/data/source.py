@@ -68,6 +68,7 @@ class Subset:
         self.positions: Array = base.positions[positions] if isinstance(base, Subset) else positions
         self.dtype = base.dtype
         self.shape = (len(positions), *base.shape[1:])
+        self.stored_in = (self.base, self.positions)
 
     @classmethod
     def of(cls, base: ArrayLike, positions: Array) -> "Self | Array":
@@ -80,10 +81,6 @@ class Subset:
     def __getitem__(self, positions: Any) -> Array:
         """See `ArrayLike`."""
         return self.base[self.positions[positions]]
-
-    def let_go(self) -> None:
-        """See `scratch.py`."""
-        let_go(self.base, self.positions)
 
 
 @dataclass(frozen=True)

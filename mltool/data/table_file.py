@@ -14,7 +14,7 @@ from mltool import extras
 from mltool.data.arrow_file import BLOCK_BYTES, kept_on_disk
 from mltool.data.columns import ColumnKind
 from mltool.data.rows import Rows, is_text
-from mltool.data.scratch import give_back
+from mltool.data.scratch import let_go
 from mltool.data.source import Array
 from mltool.data.text import MAX_TEXT_BYTES
 from mltool.errors import DataError
@@ -37,16 +37,13 @@ class Columns(Mapping[str, Array]):
     def __init__(
         self, path: Path, arrow: Mapping[str, Any], missing: Sequence[str], file: mmap.mmap | None = None
     ) -> None:
-        self._path, self._arrow, self._missing, self._file = path, arrow, set(missing), file
+        self._path, self._arrow, self._missing = path, arrow, set(missing)
+        self.stored_in = () if file is None else (file,)
 
     @property
     def on_disk(self) -> bool:
         """Whether the cells are read from the disk when they are asked for."""
-        return self._file is not None
-
-    def let_go(self) -> None:
-        """See `scratch.py`."""
-        give_back(self._file)
+        return bool(self.stored_in)
 
     def __getitem__(self, name: str) -> Array:
         """The cells of a column."""
@@ -87,7 +84,7 @@ class Columns(Mapping[str, Array]):
             kind = "number" if all(_are_numbers(piece, self._missing) for piece in pieces) else "text"
         for piece in pieces:
             yield self._values_of(piece, name, kind, may_be_empty=True)
-            self.let_go()
+            let_go(self)
 
     def num_rows_of(self, name: str) -> int:
         """How many cells a column has."""
@@ -113,6 +110,7 @@ class Texts:
         self._columns, self._name = columns, name
         self.shape = (columns.num_rows_of(name),)
         self.dtype = np.dtype(f"U{max(longest, 1)}")
+        self.stored_in = (columns,)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -122,10 +120,6 @@ class Texts:
         if isinstance(positions, int | np.integer):
             return self[np.asarray([positions])][0]  # type: ignore[no-any-return]
         return self._columns.at(self._name, positions)
-
-    def let_go(self) -> None:
-        """See `scratch.py`."""
-        self._columns.let_go()
 
 
 @dataclass(frozen=True)

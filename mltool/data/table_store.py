@@ -51,7 +51,7 @@ def keep_columns(table: Table, inputs: Mapping[str, str], kinds: Mapping[str, Co
             else:
                 codes[place, index - len(numbers)] = _codes(piece, numbered[name])
         let_go(rows, codes)
-        table.columns.let_go()
+        let_go(table.columns)
         start = place.stop
     kept: dict[str, Any] = {name: rows[:, index] for index, name in enumerate(numbers)}
     kept |= {name: Words(codes[:, index : index + 1], list(numbered[name])) for index, name in enumerate(words)}
@@ -101,7 +101,7 @@ class Words:
 
     def __init__(self, codes: Array, words: Sequence[str]) -> None:
         self._codes, self._words = codes, np.asarray(words, np.str_)
-        self.shape, self.dtype = codes.shape, self._words.dtype
+        self.shape, self.dtype, self.stored_in = codes.shape, self._words.dtype, (codes,)
 
     def __len__(self) -> int:
         return len(self._codes)
@@ -110,10 +110,6 @@ class Words:
         """See `ArrayLike`."""
         words: Array = self._words[self._codes[positions]]
         return words
-
-    def let_go(self) -> None:
-        """See `scratch.py`."""
-        let_go(self._codes)
 
 
 def _codes(values: Array, numbered: dict[str, int]) -> Array:

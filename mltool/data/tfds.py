@@ -1,7 +1,8 @@
 """Data sets of tensorflow_datasets by name: prepared on this machine, or downloaded on first use."""
 
-import os
 import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -82,9 +83,11 @@ def _prepared(library: Any, name: str, data_dir: str | None) -> Any:
 
 
 def _require_network() -> None:
-    """Raises OSError where nothing can be reached; a proxy is asked by the library itself."""
-    if not any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        socket.create_connection((_BUCKET, 443), timeout=_WAIT_SECONDS).close()
+    """Raises OSError where neither the network nor the proxy that leads there answers."""
+    proxies = {} if urllib.request.proxy_bypass(_BUCKET) else urllib.request.getproxies()
+    proxy = urllib.parse.urlsplit(proxies.get("https") or proxies.get("all") or "")
+    place = (proxy.hostname, proxy.port or 80) if proxy.hostname else (_BUCKET, 443)
+    socket.create_connection(place, timeout=_WAIT_SECONDS).close()
 
 
 def _is_usable(library: Any, feature: Any) -> bool:

@@ -85,6 +85,11 @@ def _apply(spec: LayerSpec, sources: list[Any], index: int) -> Any:
     if learns_from_data(spec, layer):
         message = f"{spec.layer.name} learns from data before training"
         raise _misfit(index, spec, message, "put it under model.preprocess")
+    texts = [source.name for source in sources if source.dtype == "string"]
+    if texts and spec.layer.name not in _TAKE_TEXT:
+        # Keras' layers take text without a word until they compute: that would be in the first step of training.
+        hint = "put a StringLookup or a TextVectorization for it under model.preprocess, or preprocess: auto"
+        raise _misfit(index, spec, f"takes numbers, and {texts[0]!r} is text", hint)
     try:
         if len(sources) == 1:
             return layer(sources[0])
@@ -92,6 +97,9 @@ def _apply(spec: LayerSpec, sources: list[Any], index: int) -> Any:
         return layer(*sources) if len(call_arguments(spec.layer.name)) > 1 else layer(sources)
     except REFUSALS as error:
         raise _misfit(index, spec, does_not_fit(spec, sources), reason_of(error)) from error
+
+
+_TAKE_TEXT = ("Hashing", "StringLookup", "TextVectorization")
 
 
 def _place(index: int, spec: LayerSpec) -> str:

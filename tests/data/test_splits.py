@@ -208,3 +208,37 @@ def test_a_group_at_an_edge_of_the_order_is_named():
 def test_too_few_groups_are_said_to_be_that():
     with pytest.raises(DataError, match="the validation split is empty: 2 groups are too few for the shares"):
         split(range(20), families=np.repeat(["ann", "bob"], 10))
+
+
+def greedy(groups, classes, share, seed):
+    """The groups of a share, one after the other, as the docstring of `make_splits` has it."""
+    numbers, first, sizes = np.unique(groups, return_index=True, return_counts=True)
+    kinds = classes[first]
+    exact = {kind: sizes[kinds == kind].sum() * share for kind in np.unique(kinds)}
+    wanted = {kind: int(count) for kind, count in exact.items()}
+    rest = round(sum(exact.values())) - sum(wanted.values())
+    for kind in sorted(exact, key=lambda kind: wanted[kind] - exact[kind])[:rest]:
+        wanted[kind] += 1
+    left = {kind: int((kinds == kind).sum()) for kind in wanted}
+    taken = []
+    for index in np.random.default_rng([seed, 0x5B117]).permutation(len(numbers)):
+        kind = kinds[index]
+        if left[kind] > 1 and 2 * wanted[kind] >= sizes[index]:
+            wanted[kind], left[kind] = wanted[kind] - sizes[index], left[kind] - 1
+            taken.append(numbers[index])
+    return np.isin(groups, taken)
+
+
+@pytest.mark.parametrize("copies", [0, 0.3], ids=["all different", "many copies"])
+def test_many_samples_are_shared_out_as_one_after_the_other(copies):
+    # More samples than are worked on at once, of classes with few and with many.
+    random = np.random.default_rng(1)
+    groups = np.arange(300_000)
+    again = random.random(300_000) < copies
+    groups[again] = random.integers(0, 1000, int(again.sum())).clip(max=groups[again])
+    groups = groups[groups]
+    classes = np.searchsorted([0.6, 0.9, 0.9999], random.random(300_000))[groups]
+    expected = greedy(groups, classes, 0.2, 42)
+    splits = split(groups, classes)
+    assert splits.test.tolist() == np.flatnonzero(expected).tolist()
+    assert sum(sizes(splits).values()) == 300_000

@@ -68,6 +68,19 @@ def test_what_a_set_is_meant_for_is_taken_where_the_spec_says_nothing(name, fold
     assert source.classes == ("zebra", "ant")
 
 
+def test_a_proxy_that_does_not_answer_is_told_at_once(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128")
+    monkeypatch.setattr(tfds.socket, "create_connection", lambda place, timeout: asked.append(place) or refused())
+    with pytest.raises(DataError, match=r"tiny_photos is not prepared in .* cannot be downloaded: nobody answers"):
+        tfds.load_tfds("tiny_photos", str(tmp_path), Asked())
+    assert asked == [("proxy.test", 3128)]
+
+
+def refused():
+    raise OSError("nobody answers")
+
+
 def test_features_are_taken_as_the_spec_asks(folder):
     asked = Asked(target="note", inputs={"numbers": "x"})
     source = tfds.load_tfds("tiny_photos", str(folder), asked)

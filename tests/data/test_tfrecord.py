@@ -156,6 +156,15 @@ def test_every_damaged_record_is_named(fast, tmp_path):
     assert caught.value.exit_code == 4
 
 
+def test_a_damaged_length_says_that_what_follows_cannot_be_found(tmp_path):
+    path = written(tmp_path / "a.tfrecord", numbered(1) * 9)
+    data = bytearray(path.read_bytes())
+    data[3 * (LENGTH + AROUND)] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"1 record is damaged: \S+ record 3: .* its length is damaged: what follows"):
+        load(path)
+
+
 @pytest.mark.parametrize("cut", [1, 7, LENGTH, LENGTH + 10, LENGTH + 15])
 def test_a_file_that_is_cut_off_is_never_taken_for_a_shorter_one(cut, tmp_path):
     path = written(tmp_path / "a.tfrecord", numbered(1) * 4)

@@ -26,7 +26,9 @@ def built(text: str, **data: np.ndarray) -> Any:
     """The model of a section in YAML, on inputs of these training samples."""
     spec = ModelSpec.model_validate(yaml.safe_load(text))
     inputs = {
-        name: ModelInput(array.shape[1:], "float32", "", functools.partial(in_two, array))
+        name: ModelInput(
+            array.shape[1:], "string" if array.dtype.kind == "U" else "float32", "", functools.partial(in_two, array)
+        )
         for name, array in data.items()
     }
     return build_model(spec, inputs, name="net")
@@ -172,6 +174,13 @@ REFUSED = {
 def test_what_does_not_fit_is_refused_with_layer_and_shapes(section, message):
     with pytest.raises(SpecError, match=message):
         built(section, x=NUMBERS.normal(size=(5, 3)))
+
+
+def test_text_that_nothing_made_numbers_of_is_refused():
+    inputs = {"n": NUMBERS.normal(size=(5, 3)), "color": np.asarray([["red"], ["blue"]] * 2 + [["red"]])}
+    message = r"model\.layers\.0\.Concatenate: takes numbers, and 'color' is text; put a StringLookup or .* preprocess"
+    with pytest.raises(SpecError, match=message):
+        built("layers: [{Concatenate: {inputs: [n, color]}}, {Dense: {units: 2}}]", **inputs)
 
 
 def test_a_layer_that_is_called_like_the_input_is_refused():
