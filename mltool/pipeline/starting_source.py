@@ -177,7 +177,7 @@ def _look_at_table(path: Path, target: str | None) -> _Found:
         if name != found and _are_row_numbers(cells):
             row_numbers.append(name)
     keys: dict[str, Any] = {"target": found}
-    if row_numbers:
+    if row_numbers and len(row_numbers) < len(table.columns) - 1:  # else there is nothing else to learn from
         logger.warning(
             "%s: %s counts the rows: left out (data.source.columns)", path.name, " and ".join(map(repr, row_numbers))
         )

@@ -161,6 +161,12 @@ def test_a_column_that_counts_the_rows_is_left_out(ending, mltool):
     assert load_spec("my.yaml").data.source.columns == {"id": "ignore", "other": "number", "week day": "number"}
 
 
+def test_the_only_input_stays_though_it_counts_the_rows(mltool):
+    write_table("t.csv", [["month", "price"], *([number, f"{number * 1.5:.1f}"] for number in range(60))])
+    assert mltool("init", "my.yaml", "--from", "t.csv").code == 0
+    assert load_spec("my.yaml").data.source.columns == {"month": "number"}
+
+
 @pytest.mark.parametrize(("make", "told"), [(messages, True), (pictures, False)], ids=["text", "images"])
 def test_what_stays_outside_of_a_file_is_told_where_it_does(make, told, random, mltool):
     mltool("init", "my.yaml", "--from", make(random))
