@@ -86,7 +86,7 @@ def _classes(document: dict[str, Any]) -> list[str]:
 
 def _split_rows(document: dict[str, Any]) -> list[list[str]]:
     return [
-        [name, f"{split['samples']:,}", *(str(split["classes"][label]) for label in _classes(document))]
+        [name, f"{split['samples']:,}", *(f"{split['classes'][label]:,}" for label in _classes(document))]
         for name, split in document["splits"].items()
     ]
 
@@ -97,4 +97,5 @@ def _input_row(name: str, info: dict[str, Any], drift: float | None) -> list[str
     train = info["splits"]["train"]
     shape = "x".join(map(str, info["shape"])) or "-"
     shown = "-" if drift is None else f"{drift:.3f}"
-    return [info["original"], info["kind"] or info["dtype"], shape, shown_values(train), str(train["missing"]), shown]
+    kind = info["kind"] or info["dtype"]
+    return [info["original"], kind, shape, shown_values(train), f"{train['missing']:,}", shown]

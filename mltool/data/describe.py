@@ -65,9 +65,15 @@ def _range(name: str, train: Samples) -> tuple[float | None, float | None, bool]
 def shown_values(found: Mapping[str, Any]) -> str:
     """The values of an input in one split of a scan, in words."""
     if "least" in found:
-        return f"{found['least']:.6g} to {found['most']:.6g}, mean {found['mean']:.6g}"
+        least, most, mean = (_number(found[key]) for key in ("least", "most", "mean"))
+        return f"{least} to {most}, mean {mean}"
     if "distinct" in found:
-        return f"{found['distinct']} categories"
+        return f"{found['distinct']:,} categories"
     if "characters" in found:
-        return f"{found['characters']['least']} to {found['characters']['most']} characters"
+        return f"{found['characters']['least']:,} to {found['characters']['most']:,} characters"
     return "-"
+
+
+def _number(value: float) -> str:
+    """Six digits; all that are before the point of a number that a person would write out."""
+    return f"{value:,.0f}" if 1e6 <= abs(value) < 1e12 else f"{value:,.6g}"

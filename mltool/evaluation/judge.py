@@ -120,7 +120,7 @@ def _agreement_checks(tolerance: Tolerance, agreement: Agreement) -> list[Check]
         ("max_error", agreement.common_error / span, tolerance.max_error),
         ("mean_error", agreement.mean_error / span, tolerance.mean_error),
     ):
-        message = f"{share:.2%} of the output range, at most {allowed:g} ({allowed:.3%})"
+        message = f"{share:.2%} of the output range, at most {100 * allowed:g}%"
         checks.append(Check(name, share <= allowed, message))
     if agreement.same_answer is not None:
         different = round((1 - agreement.same_answer) * agreement.samples)

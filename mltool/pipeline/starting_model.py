@@ -16,6 +16,12 @@ Layer = dict[str, dict[str, Any]] | str
 """A layer as a spec has it: `Name`, or `{Name: {arguments}}`."""
 
 
+_NORMALIZED: Layer = {"BatchNormalization": {"momentum": 0.9}}
+"""Keras' 0.99 takes some 500 steps to know the data, which is all of the training where these are few: until then
+validation guesses, and the best epoch is taken for a bad one. On 1,152 photographs validation was at 50 % for seven
+epochs with 0.99, and at 80 % after two with 0.9."""
+
+
 @dataclass(frozen=True)
 class StartingModel:
     """What the spec says of the model and its training.
@@ -122,7 +128,7 @@ def _pictures(height: int, width: int, *, flat: bool = False) -> Iterator[Layer]
                 "name": f"conv_{stage + 1}",
             }
         }
-        yield "BatchNormalization"
+        yield _NORMALIZED
         yield "ReLU"
         yield "MaxPooling2D"
     # Where in time something was said matters; where in a picture something is, less so.
@@ -135,7 +141,7 @@ def _steps(steps: int) -> Iterator[Layer]:
     for number, (filters, size) in enumerate(((32, 8), (64, 5), (32, 3)), start=1):
         arguments = {"filters": filters, "kernel_size": min(size, steps), "padding": "same", "use_bias": False}
         yield {"Conv1D": {**arguments, "name": f"conv_{number}"}}
-        yield "BatchNormalization"
+        yield _NORMALIZED
         yield "ReLU"
     yield "GlobalAveragePooling1D"
 

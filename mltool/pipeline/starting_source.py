@@ -170,8 +170,18 @@ def _look_at_table(path: Path, target: str | None) -> _Found:
     known = SourceSpec.model_fields["missing"].default
     table = read_table(path, known, None)
     found = target or find_target(table)
-    marks = {mark for cells in table.columns.values() for mark in _marks_of(cells)}
+    marks: set[str] = set()
+    row_numbers: list[str] = []
+    for name, cells in table.columns.items():
+        marks |= _marks_of(cells)
+        if name != found and _are_row_numbers(cells):
+            row_numbers.append(name)
     keys: dict[str, Any] = {"target": found}
+    if row_numbers and len(row_numbers) < len(table.columns) - 1:  # else there is nothing else to learn from
+        logger.warning(
+            "%s: %s counts the rows: left out (data.source.columns)", path.name, " and ".join(map(repr, row_numbers))
+        )
+        keys["columns"] = dict.fromkeys(row_numbers, "ignore")
     if marks:
         used = [mark for mark in MISSING_MARKS if mark in marks]
         logger.warning(
@@ -180,6 +190,17 @@ def _look_at_table(path: Path, target: str | None) -> _Found:
         keys["missing"] = [*known, *used]
     others = tuple(name for name in table.columns if name != found)
     return _Found(keys, is_regression=_are_values(table.column(found, "--target")), columns=others)
+
+
+def _are_row_numbers(cells: Array) -> bool:
+    """Whether every value is the one before and one more: the order of a file, which a model must not learn."""
+    if len(cells) < 3 or not are_numbers(cells[:3]):
+        return False
+    first = float(cells[0])
+    if not first.is_integer() or abs(first) > 2**53:  # beyond, floats do not count
+        return False
+    counted = np.arange(int(first), int(first) + len(cells))
+    return bool((cells == (counted if cells.dtype.kind == "f" else counted.astype(str))).all())
 
 
 def _marks_of(cells: Array) -> set[str]:

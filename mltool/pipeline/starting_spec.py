@@ -164,7 +164,9 @@ def _augment_lines(model: StartingModel, found: StartingSource) -> Iterator[str]
 
 
 def _model_lines(model: StartingModel, found: StartingSource) -> Iterator[str]:
-    yield "  preprocess:                          # part of the model, so it is inside every file that comes out"
+    yield _remarked("  preprocess:", "part of the model, so it is inside every file that comes out")
+    if any(array.dtype.kind == "U" for array in found.source.inputs.values()):
+        yield _remarked("", "(but for words, which LiteRT does not take: a .tflite has the vocabulary beside it)")
     if len(model.preprocess) == 1 and len(found.source.inputs) == 1:
         ((_, layers),) = model.preprocess.items()
         yield from (f"    - {_layer(layer)}" for layer in layers)
@@ -172,6 +174,11 @@ def _model_lines(model: StartingModel, found: StartingSource) -> Iterator[str]:
         yield from (f"    {key}: {flow_yaml(layers)}" for key, layers in model.preprocess.items())
     yield "  layers:"
     yield from (f"    - {_layer(layer)}" for layer in model.layers)
+
+
+def _remarked(line: str, remark: str) -> str:
+    """A line with its remark, which begins where the others do."""
+    return f"{line:<38} # {remark}" if remark else line
 
 
 def _layer(layer: Layer) -> str:
@@ -189,10 +196,9 @@ def _train_lines(
     decay: dict[str, Any] = {"initial_learning_rate": model.learning_rate, "decay_steps": epochs * steps}
     yield "train:"
     few = train * 0.1 < 50
-    yield f"  epochs: {epochs}" + (
-        "" if few else "                           # at most: ends where validation gets no better"
-    )
-    yield f"  optimizer: {flow_yaml({'Adam': {'learning_rate': {'CosineDecay': decay}}})}"
+    yield _remarked(f"  epochs: {epochs}", "" if few else "at most: ends where validation gets no better")
+    optimizer = f"  optimizer: {flow_yaml({'Adam': {'learning_rate': {'CosineDecay': decay}}})}"
+    yield _remarked(optimizer, f"{epochs} epochs of {steps} steps")
     if found.is_regression:
         yield "  loss: MeanSquaredError               # of scaled targets; answers are in the targets' units"
         yield "  metrics: [RootMeanSquaredError, MeanAbsoluteError]"

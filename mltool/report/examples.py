@@ -50,7 +50,7 @@ def worst_examples(run: Run, predictions: Predictions) -> dict[str, Any]:
         }
         for place, row in enumerate(rows.tolist())
     ]
-    return {"examples": shown, "wide": not any(item["image"] for item in shown)}
+    return {"examples": shown, "wide": any(item["text"] for item in shown)}
 
 
 def _worst(predictions: Predictions, schema: InputSchema) -> Any:
@@ -68,9 +68,18 @@ def _worst(predictions: Predictions, schema: InputSchema) -> Any:
 def _words(predictions: Predictions, row: int, schema: InputSchema) -> dict[str, str]:
     answer, truth = predictions.answers[row], predictions.targets[row]
     if schema.task != "regression":
-        return {"answer": schema.labels[int(answer)], "truth": schema.labels[int(truth)]}
+        sure = _sureness(predictions.outputs[row : row + 1], int(answer), schema)
+        return {"answer": schema.labels[int(answer)], "truth": schema.labels[int(truth)], "sure": f"{sure:.0%}"}
     texts = [" ".join(f"{value:,.6g}" for value in np.ravel(values)) for values in (answer, truth)]
-    return {"answer": texts[0], "truth": texts[1]}
+    return {"answer": texts[0], "truth": texts[1], "sure": ""}
+
+
+def _sureness(output: Any, answer: int, schema: InputSchema) -> float:
+    """The probability that the model gave its answer."""
+    found = probabilities(output, schema).reshape(-1)
+    if schema.task == "binary":
+        return float(found[0] if answer else 1 - found[0])
+    return float(found[answer])
 
 
 def _picture(data: Dataset, samples: Samples, place: int) -> dict[str, Any]:
@@ -92,6 +101,6 @@ def _picture(data: Dataset, samples: Samples, place: int) -> dict[str, Any]:
 def _cell(value: Any) -> str:
     values = np.ravel(value)
     if values.dtype.kind == "U":
-        return " ".join(values.tolist())
+        return " ".join(values.tolist()) or "missing"
     shown = " ".join(f"{number:.6g}" for number in values[:8])
     return f"{shown} …" if len(values) > 8 else shown

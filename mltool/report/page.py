@@ -5,19 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from mltool import extras
-from mltool.data.describe import shown_values
 from mltool.errors import ArtifactError, UsageError
 from mltool.report import plots
+from mltool.report.data_section import data_section
 from mltool.report.examples import worst_examples
 from mltool.report.predictions import Predictions, load_predictions
-from mltool.report.tables import class_rows, confusion_matrix
+from mltool.report.tables import class_rows, confusion_matrix, worst_mistakes
 from mltool.runs.atomic import write_text
 from mltool.runs.lite import LiteFolder, LiteRecord
 from mltool.runs.run import Run
 from mltool.training.records import read_lines
-
-MOST_CLASSES = 100
-"""Classes of which a matrix still says something."""
 
 _OURS = b'<meta name="generator" content="mltool">'
 """What a page begins with: no other file is overwritten."""
@@ -64,7 +61,9 @@ def _content(run: Run) -> dict[str, Any]:
         **_artifacts(run),
         "curves": _curves(run, manifest),
         **_answers(run, predictions),
-        "scan": _scan(run),
+        "scan": data_section(
+            _read_json(run.scan_file, splits=dict, inputs=dict, drift=dict, findings=list), run.spec.data.source.target
+        ),
     }
 
 
@@ -139,7 +138,7 @@ def _artifacts(run: Run) -> dict[str, Any]:
     if run.manifest.get("error"):
         failure.append(str(run.manifest["error"]))
     runtimes = sorted({str(record.runtime) for record, _ in records if record.latency_ms and record.runtime})
-    heads = ["artifact", "scheme", "size", str(metric), "drop", "agreement", "p50 / p90 ms", ""]
+    heads = ["artifact", "scheme", "size", str(metric), "drop", "agreement", "p50 / p90 ms", "state"]
     found = {"artifacts": rows, "checks": checks, "artifact_heads": heads, "failure": failure}
     return {**found, "runtimes": ", ".join(runtimes)}
 
@@ -147,12 +146,13 @@ def _artifacts(run: Run) -> dict[str, Any]:
 def _cells(record: LiteRecord) -> list[str]:
     value, drop, same = record.metric.get("value"), record.metric.get("drop"), record.agreement.get("same_answer")
     latency = record.latency_ms
+    digits = 4 if value is None or abs(value) < 1000 else 1  # of dollars, ten-thousandths say nothing
     return [
         record.name,
         f"{record.quantize}{'' if record.io == 'float32' else f', {record.io} ends'}",
         f"{record.bytes / 1e3:,.1f} kB",
-        "-" if value is None else f"{value:,.4f}",
-        "-" if drop is None else f"{drop:+,.4f}",
+        "-" if value is None else f"{value:,.{digits}f}",
+        "-" if drop is None else f"{drop:+,.{digits}f}",
         "-" if same is None else f"{same:.4f}",
         f"{latency['p50']:.3f} / {latency['p90']:.3f}" if latency else "-",
     ]
@@ -189,7 +189,7 @@ def _number(value: Any) -> float:
 
 def _answers(run: Run, predictions: Predictions | None) -> dict[str, Any]:
     content: dict[str, Any] = dict.fromkeys(("confusion", "scatter", "examples_missing"))
-    content |= {"classes": [], "examples": [], "wide": False}
+    content |= {"classes": [], "mistakes": [], "examples": [], "wide": False}
     if predictions is None:
         return content
     markup = extras.require("markupsafe").Markup
@@ -198,32 +198,9 @@ def _answers(run: Run, predictions: Predictions | None) -> dict[str, Any]:
         name = run.spec.data.source.target or "the target"
         drawn = plots.scatter(predictions.targets.reshape(-1), predictions.outputs.reshape(-1), name)
         content["scatter"] = markup(drawn)
-    elif len(schema.labels) <= MOST_CLASSES:
+    elif len(schema.labels) <= plots.MOST_CLASSES:
         counts = confusion_matrix(predictions.targets, predictions.answers, len(schema.labels))
         content["confusion"] = markup(plots.confusion(counts, schema.labels))
         content["classes"] = class_rows(counts, schema.labels)
+        content["mistakes"] = worst_mistakes(counts, schema.labels)
     return content | worst_examples(run, predictions)
-
-
-def _scan(run: Run) -> dict[str, Any] | None:
-    document = _read_json(run.scan_file, splits=dict, inputs=dict, drift=dict, findings=list)
-    if not document:
-        return None
-    markup = extras.require("markupsafe").Markup
-    classes = {name: split["classes"] for name, split in document["splits"].items() if "classes" in split}
-    few = classes and len(next(iter(classes.values()))) <= MOST_CLASSES
-    return {
-        "findings": document["findings"],
-        "classes": markup(plots.bars(classes)) if few else None,
-        "rows": [
-            [
-                info["original"],
-                info["kind"] or info["dtype"],
-                "x".join(map(str, info["shape"])) or "-",
-                shown_values(info["splits"]["train"]),
-                info["splits"]["train"]["missing"],
-                f"{document['drift'][name]:.3f}" if name in document["drift"] else "-",
-            ]
-            for name, info in document["inputs"].items()
-        ],
-    }

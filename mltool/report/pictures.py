@@ -10,10 +10,14 @@ import numpy as np
 from mltool import extras
 from mltool.data.dataset import Dataset
 from mltool.report import plots
+from mltool.report.data_section import scan_pictures
 from mltool.runs.atomic import write_text, writing
 
 SHEET = (6, 10)
 """Rows and columns of a contact sheet."""
+
+MOST_LINES = 24
+"""Samples of a picture of sounds or series."""
 
 
 def png_uri(image: Any) -> str:
@@ -37,7 +41,7 @@ def _picture(image: Any) -> Any:
 
 
 def write_pictures(document: dict[str, Any], data: Dataset, folder: Path) -> list[Path]:
-    """Pictures beside `scan.json`: samples of every class by split, and a contact sheet of images.
+    """Pictures beside `scan.json`: samples of every class by split, drift, some images, sounds or series.
 
     Args:
         document: of `scan`.
@@ -48,16 +52,30 @@ def write_pictures(document: dict[str, Any], data: Dataset, folder: Path) -> lis
         MachineError: if it cannot be written.
     """
     written: list[Path] = []
-    classes = {name: split["classes"] for name, split in document["splits"].items() if "classes" in split}
-    if classes:
-        written.append(folder / "classes.svg")
-        write_text(written[-1], _alone(plots.bars(classes)))
+    drawn = [(name, svg) for name, _, svg in scan_pictures(document)]
+    drawn += [
+        (name, plots.lines(_one_of_every_class(data, name)))
+        for name in data.source.inputs
+        if data.source.kinds.get(name) in ("audio", "series")
+    ]
+    for name, svg in drawn:
+        written.append(folder / f"{name}.svg")
+        write_text(written[-1], _alone(svg))
     for name, array in data.source.inputs.items():
         if data.source.kinds.get(name) == "image" and array.shape[-1] in (1, 3):
             written.append(folder / f"{name}.png")
             with writing(written[-1]) as temporary:
                 _contact_sheet(data, name).save(temporary, format="PNG")
     return written
+
+
+def _one_of_every_class(data: Dataset, name: str) -> list[tuple[str, Any]]:
+    """The first training sample of every class, at most `MOST_LINES`; of values the first few."""
+    train = data.splits.train
+    if not data.labels:
+        return [(data.source.name_of(int(number)), data.source.inputs[name][[number]][0]) for number in train[:6]]
+    firsts = [(label, train[data.targets[train] == number][:1]) for number, label in enumerate(data.labels)]
+    return [(label, data.source.inputs[name][ids][0]) for label, ids in firsts[:MOST_LINES] if len(ids)]
 
 
 def _contact_sheet(data: Dataset, name: str) -> Any:
@@ -78,7 +96,7 @@ def _contact_sheet(data: Dataset, name: str) -> Any:
 
 
 _LIGHT = {
-    **{"--text": "#1b1f24", "--faint": "#8a929b", "--first": "#1f6feb", "--second": "#d9730d", "--third": "#1a7f37"},
+    **{"--text": "#1b1f24", "--faint": "#5f6873", "--first": "#1f6feb", "--second": "#d9730d", "--third": "#1a7f37"},
     "--font": "sans-serif",
 }
 """What the variables of `plots` are outside of the page."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
+from mltool.data.scan import DRIFT
 
 Array = np.ndarray[Any, Any]
 
@@ -25,6 +26,9 @@ _VARIABLES = {
 """Colors that nobody would choose, and the variables that take their place."""
 
 TEXT, FAINT, FIRST, SECOND, THIRD = _VARIABLES
+
+_THOUSANDS = "{x:,g}"
+"""How ticks are written."""
 
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: it can be found, read aloud, and takes the page's font
@@ -47,6 +51,10 @@ _STYLE = {
 }
 
 
+WIDTH = 4.2
+"""Inches of a picture: at 96 pixels each and four fifths of its size, a telephone's width."""
+
+
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
     figure = extras.require("matplotlib.figure").Figure(figsize=(width, height))
     return figure, figure.subplots(rows, columns)
@@ -64,9 +72,12 @@ def _svg(figure: Any) -> str:
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     for color, variable in _VARIABLES.items():
         text = text.replace(color, f"var({variable})")
-    # As wide as there is room for; and no name of a font, of which the page has its own.
+    # As wide as there is room for, while letters are neither too small to read nor larger than those of the page; and
+    # no name of a font, of which the page has its own.
+    width = figure.get_figwidth() * 96
+    room = f"min-width: {0.8 * width:.0f}px; max-width: {1.25 * width:.0f}px"
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 role="img"', text, count=1)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf'\1 role="img" style="{room}"', text, count=1)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font)", text)
     return re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
 
@@ -76,11 +87,16 @@ def _styled(draw: Any) -> str:
         return _svg(draw())
 
 
+def _legend(axes: Any) -> None:
+    """Above the picture, where it covers nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=9, borderaxespad=0.2)
+
+
 def curves(epochs: Sequence[int], training: Sequence[float], validation: Sequence[float], kept: int | None) -> str:
     """A metric over the epochs, training and validation, with the kept epoch marked."""
 
     def draw() -> Any:
-        figure, axes = _figure(5.2, 2.8)
+        figure, axes = _figure(WIDTH, 2.5)
         marker = "o" if len(epochs) < 3 else None
         axes.plot(epochs, training, color=FIRST, label="training", marker=marker)
         axes.plot(epochs, validation, color=SECOND, label="validation", marker=marker)
@@ -88,60 +104,80 @@ def curves(epochs: Sequence[int], training: Sequence[float], validation: Sequenc
             axes.axvline(kept, color=THIRD, linestyle=":", label=f"kept: epoch {kept}")
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(loc="best", fontsize=9)
+        axes.yaxis.set_major_formatter(_THOUSANDS)
+        _legend(axes)
         return figure
 
     return _styled(draw)
 
 
+MOST_CLASSES = 100
+"""Classes of which a picture still says something."""
+
 MOST_LABELS = 40
 """Classes whose names a matrix has room for."""
+
+MOST_NUMBERS = 20
+"""Classes whose counts a matrix has room for."""
 
 
 def confusion(counts: Array, labels: Sequence[str]) -> str:
     """A confusion matrix: rows the truth, columns the answers, the share of each row as the depth of the color."""
 
     def draw() -> Any:
-        size = min(1.6 + 0.45 * len(labels), 9.0)
-        figure, axes = _figure(size + 0.6, size)
+        short = [label if len(label) <= 18 else f"{label[:17]}…" for label in labels]
+        names = 0.07 * max(map(len, short)) if len(labels) <= MOST_LABELS else 0.0
+        side = _side_of_cells(counts)
+        is_narrow = names > side
+        room = len(labels) * side + 0.7
+        figure, axes = _figure(room + names, room + (names if is_narrow else 0.0))
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         for row in range(len(labels)):
             for column in range(len(labels)):
                 if counts[row, column]:
                     color = FIRST if row == column else SECOND
                     axes.add_patch(_cell(column, row, color, float(shares[row, column])))
-                    if len(labels) <= 20:
-                        axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8)
+                    if len(labels) <= MOST_NUMBERS:
+                        axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=9)
         axes.set_xlim(-0.5, len(labels) - 0.5)
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.grid(visible=False)
         axes.set_xlabel("answer")
         axes.set_ylabel("truth")
         if len(labels) <= MOST_LABELS:
-            short = [label if len(label) <= 18 else f"{label[:17]}…" for label in labels]
-            axes.set_xticks(range(len(labels)), short, rotation=60 if max(map(len, short)) > 3 else 0, fontsize=8)
-            axes.set_yticks(range(len(labels)), short, fontsize=8)
+            axes.set_xticks(range(len(labels)), short, rotation=60 if is_narrow else 0, fontsize=9)
+            axes.set_yticks(range(len(labels)), short, fontsize=9)
         return figure
 
     return _styled(draw)
 
 
+def _side_of_cells(counts: Array) -> float:
+    """Inches of a cell: room for its number, or for a row's name; all of the picture's width where they are few."""
+    if len(counts) > MOST_NUMBERS:
+        return max(0.18, 0.18 * MOST_LABELS / len(counts)) if len(counts) <= MOST_LABELS else 7.2 / len(counts)
+    return max(0.12 + 0.065 * len(f"{counts.max():,}"), min(0.9, 2.9 / len(counts)))
+
+
 def _cell(column: int, row: int, color: str, share: float) -> Any:
     rectangle = extras.require("matplotlib.patches").Rectangle
-    return rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=color, alpha=0.12 + 0.68 * share, linewidth=0)
+    return rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=color, alpha=0.12 + 0.43 * share, linewidth=0)
 
 
 def scatter(truth: Array, answers: Array, unit: str) -> str:
     """Answers of a regression over the truth; at most 2,000 of them, evenly taken."""
 
     def draw() -> Any:
-        figure, axes = _figure(5.2, 4.2)
+        figure, axes = _figure(WIDTH, 3.6)
         step = max(1, len(truth) // 2000)
         axes.scatter(truth[::step], answers[::step], s=6, color=FIRST, alpha=0.35, linewidths=0)
         ends = [float(truth.min()), float(truth.max())]
         axes.plot(ends, ends, color=THIRD, linestyle=":")
         axes.set_xlabel(f"truth: {unit}")
         axes.set_ylabel("answer")
+        axes.xaxis.set_major_locator(extras.require("matplotlib.ticker").MaxNLocator(5))  # long numbers do not meet
+        axes.xaxis.set_major_formatter(_THOUSANDS)
+        axes.yaxis.set_major_formatter(_THOUSANDS)
         return figure
 
     return _styled(draw)
@@ -152,22 +188,45 @@ def bars(counts: Mapping[str, Mapping[str, int]]) -> str:
 
     def draw() -> Any:
         labels = list(next(iter(counts.values())))
-        figure, axes = _figure(5.6, min(1.2 + 0.28 * len(labels), 12.0))
+        figure, axes = _figure(WIDTH, min(1.1 + 0.24 * len(labels), 12.0))
         left = np.zeros(len(labels))
         for (split, values), color in zip(counts.items(), (FIRST, SECOND, THIRD), strict=False):
             numbers = np.asarray([values[label] for label in labels], float)
             axes.barh(range(len(labels)), numbers, left=left, color=color, label=split, alpha=0.8)
             left += numbers
-        short = [label if len(label) <= 24 else f"{label[:23]}…" for label in labels]
-        axes.set_yticks(range(len(labels)), short, fontsize=8)
+        axes.set_yticks(range(len(labels)), [_short(label) for label in labels], fontsize=9)
         axes.invert_yaxis()
         axes.set_xlabel("samples")
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8
-        )  # above: the bars fill all of the room
+        axes.xaxis.set_major_locator(extras.require("matplotlib.ticker").MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(_THOUSANDS)
+        _legend(axes)
         return figure
 
     return _styled(draw)
+
+
+def drift(distances: Mapping[str, float]) -> str:
+    """How far the values of every input are distributed otherwise in test than in training; the 30 farthest."""
+
+    def draw() -> Any:
+        shown = sorted(distances.items(), key=lambda item: -item[1])[:30]
+        figure, axes = _figure(WIDTH, 1.0 + 0.24 * len(shown))
+        values = [value for _, value in shown]
+        colors = [SECOND if value > DRIFT else FIRST for value in values]
+        axes.barh(range(len(shown)), values, color=colors, alpha=0.8)
+        axes.axvline(DRIFT, color=THIRD, linestyle=":", label=f"a warning from {DRIFT:g} on")
+        axes.set_xlim(0, min(1.0, max(2 * DRIFT, *(1.1 * value for value in values))))
+        axes.set_yticks(range(len(shown)), [_short(name) for name, _ in shown], fontsize=9)
+        axes.invert_yaxis()
+        axes.set_xlabel("0: alike, 1: nothing in common")
+        _legend(axes)
+        return figure
+
+    return _styled(draw)
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= 24 else f"{label[:23]}…"
 
 
 def line(values: Array) -> str:
@@ -175,8 +234,36 @@ def line(values: Array) -> str:
 
     def draw() -> Any:
         figure, axes = _figure(2.2, 1.1)
-        axes.plot(values.reshape(len(values), -1)[:: max(1, len(values) // 400)], color=FIRST, linewidth=0.8)
+        _draw_line(axes, values)
         axes.set_axis_off()
         return figure
 
     return _styled(draw)
+
+
+def lines(samples: Sequence[tuple[str, Array]]) -> str:
+    """Samples of series or sounds below one another, with their names."""
+
+    def draw() -> Any:
+        figure, rows = _figure(WIDTH, 0.4 + 0.7 * len(samples), rows=len(samples))
+        for axes, (name, values) in zip(np.atleast_1d(rows), samples, strict=True):
+            _draw_line(axes, values)
+            axes.set_title(_short(name), loc="left", fontsize=9, pad=2)
+            axes.tick_params(labelsize=7)
+            axes.tick_params(axis="x", labelbottom=axes is np.atleast_1d(rows)[-1])
+        np.atleast_1d(rows)[-1].set_xlabel("sample in time", fontsize=9)
+        return figure
+
+    return _styled(draw)
+
+
+def _draw_line(axes: Any, values: Array) -> None:
+    """At most about 400 points: the least and the greatest value of every stretch, so that no peak is lost."""
+    flat = values.reshape(len(values), -1)
+    size = max(1, len(flat) // 200)
+    if size == 1:
+        axes.plot(flat, color=FIRST, linewidth=0.8)
+        return
+    stretches = flat[: len(flat) // size * size].reshape(-1, size, flat.shape[1])
+    ends = np.stack([stretches.min(axis=1), stretches.max(axis=1)], axis=1).reshape(-1, flat.shape[1])
+    axes.plot(np.arange(len(ends)) * size / 2, ends, color=FIRST, linewidth=0.8)

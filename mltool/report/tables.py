@@ -50,3 +50,39 @@ def class_rows(counts: Array, labels: tuple[str, ...]) -> list[ClassRow]:
         f1 = (2 * right / (answered + there)) if both else None
         rows.append(ClassRow(label, int(there), precision, recall, None if f1 is None else float(f1)))
     return rows
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A class that was answered for another.
+
+    Attributes:
+        truth: the class of the samples.
+        answer: the class that was answered.
+        count: how often.
+        samples: of the true class in the test split.
+    """
+
+    truth: str
+    answer: str
+    count: int
+    samples: int
+
+
+def worst_mistakes(counts: Array, labels: tuple[str, ...], most: int = 3) -> list[Mistake]:
+    """The pairs of classes that are confused most often, the greatest share of the true class first.
+
+    Args:
+        counts: of `confusion_matrix`.
+        labels: of the classes.
+        most: pairs at most.
+    """
+    there = counts.sum(axis=1)
+    wrong = np.where(np.eye(len(labels), dtype=bool), 0, counts) / np.maximum(there, 1)[:, None]
+    order = np.argsort(-wrong.reshape(-1), kind="stable")[:most]
+    pairs = [divmod(int(place), len(labels)) for place in order]
+    return [
+        Mistake(labels[row], labels[column], int(counts[row, column]), int(there[row]))
+        for row, column in pairs
+        if wrong[row, column] > 0
+    ]

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pyarrow import csv as arrow_csv
+from pyarrow import parquet
 
 from mltool.pipeline.starting_spec import templates
 from mltool.spec.load import load_spec
@@ -145,6 +147,32 @@ def test_kinds_of_columns_and_missing_marks_are_written_down(random, mltool):
     assert "" in source.missing
     assert "the target is the last column, 'income'" in ran.err
     assert "'?' is taken for a missing value" in ran.err
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_column_that_counts_the_rows_is_left_out(ending, mltool):
+    rows = [[number + 100, number, number % 7, f"{number * 1.5:.1f}"] for number in range(60)]
+    rows[5][1] = 99  # this one only looks like it
+    write_table("t.csv", [["id", "other", "week day", "price"], *rows])
+    if ending == "parquet":
+        parquet.write_table(arrow_csv.read_csv("t.csv"), "t.parquet")
+    ran = mltool("init", "my.yaml", "--from", f"t.{ending}")
+    assert f"t.{ending}: 'id' counts the rows: left out (data.source.columns)" in ran.err
+    assert load_spec("my.yaml").data.source.columns == {"id": "ignore", "other": "number", "week day": "number"}
+
+
+def test_the_only_input_stays_though_it_counts_the_rows(mltool):
+    write_table("t.csv", [["month", "price"], *([number, f"{number * 1.5:.1f}"] for number in range(60))])
+    assert mltool("init", "my.yaml", "--from", "t.csv").code == 0
+    assert load_spec("my.yaml").data.source.columns == {"month": "number"}
+
+
+@pytest.mark.parametrize(("make", "told"), [(messages, True), (pictures, False)], ids=["text", "images"])
+def test_what_stays_outside_of_a_file_is_told_where_it_does(make, told, random, mltool):
+    mltool("init", "my.yaml", "--from", make(random))
+    text = Path("my.yaml").read_text()
+    assert "part of the model, so it is inside every file that comes out" in text
+    assert ("(but for words, which LiteRT does not take" in text) is told
 
 
 @pytest.mark.parametrize("name", ["label", "Target", "CLASS", "y"])

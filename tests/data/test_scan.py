@@ -586,12 +586,13 @@ def test_the_schema_of_an_image_is_that_of_its_files(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        ({"missing": 0, "least": -1.0, "most": 12345.678, "mean": 0.5}, "-1 to 12345.7, mean 0.5"),
+        ({"missing": 0, "least": -1.0, "most": 12345.678, "mean": 0.5}, "-1 to 12,345.7, mean 0.5"),
+        ({"missing": 0, "least": 0, "most": 1484705.0, "mean": 2e13}, "0 to 1,484,705, mean 2e+13"),
         ({"missing": 0, "distinct": 3, "most_frequent": {}}, "3 categories"),
         ({"missing": 0, "characters": {"least": 1, "mean": 2.0, "most": 9}}, "1 to 9 characters"),
         ({"missing": 4}, "-"),
     ],
-    ids=["numbers", "categories", "texts", "nothing"],
+    ids=["numbers", "large numbers", "categories", "texts", "nothing"],
 )
 def test_values_are_shown_in_words(found, words):
     assert shown_values(found) == words

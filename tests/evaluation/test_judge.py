@@ -149,3 +149,9 @@ def test_nan_and_constant_outputs_are_noticed():
     constant = np.float32([[1, 2], [1, 2]])
     assert not compare(constant, constant, "regression").is_constant
     assert not compare(reference[:1], reference[:1], "regression").is_constant
+
+
+def test_a_tolerance_is_told_in_percent_as_the_error_is():
+    checks = {check.limit: check.message for check in judge(LimitsSpec(), TOLERANCE, FOUND)}
+    assert checks["max_error"] == "0.10% of the output range, at most 10%"
+    assert checks["mean_error"] == "0.01% of the output range, at most 2%"

@@ -21,10 +21,11 @@ from mltool.conversion.convert import convert
 from mltool.errors import ArtifactError, VerificationError
 from mltool.evaluation.evaluate import evaluate
 from mltool.report import plots
+from mltool.report.data_section import data_section, scan_pictures
 from mltool.report.page import report
 from mltool.report.pictures import as_bytes, png_uri
 from mltool.report.predictions import load_predictions
-from mltool.report.tables import class_rows, confusion_matrix
+from mltool.report.tables import Mistake, class_rows, confusion_matrix, worst_mistakes
 from mltool.runs.lite import LiteFolder
 from mltool.runs.run import Run
 from mltool.spec.load import load_spec
@@ -123,6 +124,15 @@ def test_artifacts_and_limits_are_those_of_the_records(run, tmp_path):
     ] in checks
 
 
+def test_a_large_metric_is_told_without_ten_thousandths(run, tmp_path):
+    file = run.lite_folder / "int8.json"
+    record = json.loads(file.read_text())
+    record["metric"] |= {"value": 52812.99004, "drop": -51.18996}
+    file.write_text(json.dumps(record))
+    [row] = [row for row in page_of(run, tmp_path).table("artifact") if row[0] == "int8"]
+    assert row[3:5] == ["52,813.0", "-51.2"]
+
+
 def test_what_measured_the_latency_is_named(run, tmp_path):
     runtime = LiteFolder(run.lite_folder).load_record("int8").runtime
     assert runtime.startswith("LiteRT ")
@@ -177,6 +187,64 @@ def test_a_class_that_was_never_answered_has_no_precision():
     ]
     assert rows[0].f1 == pytest.approx(2 / 3)
     assert rows[1].f1 is rows[2].f1 is None
+
+
+def test_the_mistakes_are_the_greatest_shares_of_a_class():
+    counts = np.array([[80, 20, 0, 0], [0, 9, 0, 1], [2, 3, 5, 0], [0, 0, 0, 0]])
+    found = worst_mistakes(counts, ("a", "b", "c", "never"))
+    assert found == [Mistake("c", "b", 3, 10), Mistake("a", "b", 20, 100), Mistake("c", "a", 2, 10)]
+    assert worst_mistakes(np.eye(3, dtype=int), ("a", "b", "c")) == []
+
+
+def test_the_page_says_what_was_taken_for_what(run, tmp_path):
+    targets = np.load(run.predictions_file)["targets"][:40]
+    fours = np.flatnonzero(targets == 4)
+    made_up(run, scores(targets, {fours[0]: (9, 3.0)}))
+    assert f"4 for 9 (1 of {len(fours)})" in page_of(run, tmp_path).text
+
+
+# The data
+
+
+def scanned(drift, **inputs):
+    """A scan of 200 training samples."""
+    found = {
+        name: {"original": name, "kind": kind, "dtype": "float32", "shape": shape, "splits": {"train": train}}
+        for name, (kind, shape, train) in inputs.items()
+    }
+    splits = {"train": {"samples": 200, "classes": {"a": 150, "b": 50}}}
+    return {"splits": splits, "inputs": found, "drift": drift, "findings": []}
+
+
+def test_columns_have_no_shape_and_the_share_of_missing_values_is_told():
+    numbers = {"least": 0.0, "most": 1484705.0, "mean": 189690.2, "missing": 50}
+    document = scanned(
+        {"pay": 0.01}, pay=("number", [1], numbers), job=("category", [1], {"distinct": 9, "missing": 0})
+    )
+    section = data_section({**document, "targets": {"least": 1, "most": 3, "mean": 2}}, "price")
+    assert section["heads"] == ["input", "kind", "values in training", "missing", "drift"]
+    assert section["rows"] == [
+        ["pay", "number", "0 to 1,484,705, mean 189,690", "50 (25.0%)", "0.010"],
+        ["job", "category", "9 categories", "0", "-"],
+        ["price", "target", "1 to 3, mean 2", "0", "-"],
+    ]
+
+
+def test_images_keep_their_shape_in_the_table_of_inputs():
+    image = ("image", [32, 32, 3], {"least": 0, "most": 255, "mean": 120, "missing": 0})
+    section = data_section(scanned({"image": 0.01}, image=image), None)
+    assert section["rows"] == [["image", "image", "32x32x3", "0 to 255, mean 120", "0", "0.010"]]
+    assert [picture["name"] for picture in section["pictures"]] == ["samples of every class"]
+
+
+def test_the_drift_of_several_inputs_is_a_picture_with_the_farthest_first():
+    values = {"distinct": 9, "missing": 0}
+    inputs = {name: ("category", [1], values) for name in ("near", "far", "between")}
+    document = scanned({"near": 0.01, "far": 0.4, "between": 0.2}, **inputs)
+    pictures = {name: svg for name, _, svg in scan_pictures(document)}
+    shown = texts_of(ET.fromstring(pictures["drift"]))
+    assert [text for text in shown if text in inputs] == ["far", "between", "near"]
+    assert "a warning from 0.15 on" in shown
 
 
 # A page that stands alone
@@ -297,8 +365,13 @@ def test_the_surest_of_the_wrong_answers_come_first(run, tmp_path):
     text = report(run, tmp_path / "page.html").read_text(encoding="utf-8")
     expected = [f"sample {arrays['ids'][row]}" for row in (9, 30, 4)]
     assert re.findall(r'<img alt="(sample \d+)"', text) == expected
-    shown = re.findall(r'<div>(\d)<span class="faint"> instead of (\d)</span>', text)
-    assert shown == [(str(others[row]), str(targets[row])) for row in (9, 30, 4)]
+    shown = re.findall(
+        r'<b>(\d)</b><span class="faint"> instead of </span><b>(\d)</b><span class="faint">, (\d+%)', text
+    )
+    # e^8 / (e^8 + 9) and so on: the softmax of one score and nine zeros.
+    assert shown == [
+        (str(others[row]), str(targets[row]), sure) for row, sure in ((9, "100%"), (30, "94%"), (4, "45%"))
+    ]
     first = re.search(r'src="data:image/png;base64,([^"]+)"', text)[1]
     digits = np.load(Path(plots.__file__).parents[1] / "data/digits.npz")
     image = digits["x"][arrays["ids"][9]].reshape(8, 8).astype(float)
@@ -497,6 +570,21 @@ def test_a_series_is_a_small_line(values):
     svg = ET.fromstring(plots.line(values))
     assert texts_of(svg) == []
     assert len(ET.tostring(svg)) < 30_000
+
+
+def test_a_line_of_a_sound_keeps_its_peaks():
+    values = np.zeros((9000, 1))
+    values[4501] = 1.0
+    svg = ET.fromstring(plots.line(values))
+    [path] = [p for p in svg.iter("{http://www.w3.org/2000/svg}path") if "--first" in p.attrib.get("style", "")]
+    heights = [float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", path.attrib["d"])]
+    assert max(heights) - min(heights) > 0.5 * float(svg.attrib["viewBox"].split()[3])
+
+
+def test_samples_of_every_class_have_their_names_and_one_axis_of_time():
+    svg = plots.lines([("left", np.zeros((50, 1))), ("right", np.arange(50.0))])
+    shown = texts_of(ET.fromstring(svg))
+    assert [shown.count(text) for text in ("left", "right", "sample in time")] == [1, 1, 1]
 
 
 def test_a_scatter_of_many_answers_draws_two_thousand_of_them():
