@@ -3,8 +3,10 @@
     python benchmarks/image_folder.py                       8,000 PNGs of 32x32 that it makes
     python benchmarks/image_folder.py cifar10.zip           a .zip of a folder of images of one size, unpacked first
 
-Both take turns in one process. The first epoch holds listing, reading and decoding; mltool's also checks every file,
-hashes it and splits. Figures are medians over the repetitions; ratios are of pairs, above 1 mltool is faster.
+Both take turns in one process, after an epoch of each that does not count. The first epoch holds listing, reading,
+decoding and what both trace; mltool's also checks that every file is whole before it gives the first batch, as `train`
+does, while hashes and splits come afterwards and are left out. Figures are medians over the repetitions; ratios are of
+pairs, above 1 mltool is faster.
 """
 
 import argparse
@@ -98,6 +100,7 @@ def measure(folder: Path, repetitions: int) -> None:
     files = list(folder.glob("*/*.*"))
     with image.open(files[0]) as first:
         size: tuple[int, int] = first.size[::-1]
+    extras.tensorflow()  # as `train` does before it opens a folder
     for _ in epochs_of_mltool(folder):
         pass  # both have traced their functions once, and the files are in the system's cache
     for _ in epochs_of_keras(folder, size):

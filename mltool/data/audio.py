@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
-from mltool.data.cache import FileArray, UnreadableError
+from mltool.data.cache import FileArray, UnreadableError, one_by_one
 from mltool.data.files import LabelledFiles, files_without_labels, labelled_files
 from mltool.data.kinds import ENDINGS
 from mltool.data.source import Array, Source, checked_source
@@ -89,7 +89,7 @@ def load_audio(
     asked, seconds = seconds, seconds or _in_hundredths(headers[longest].seconds)
     _tell(headers, rate, seconds, "" if asked else files.names[longest])
     length = max(1, round(seconds * rate))
-    sounds = FileArray(len(files.files), _Decoder(files, rate, length), (length,), np.float32, files.names)
+    sounds = FileArray(len(files.files), one_by_one(_Decoder(files, rate, length)), (length,), np.float32, files.names)
     return checked_source(
         str(paths[""]),
         {"audio": sounds},
@@ -119,7 +119,7 @@ def read_sounds(path: Path, length: int, sample_rate: int) -> tuple[Array, list[
     """
     files = files_without_labels(path, ENDINGS["audio"], "sound files")
     decode = _Decoder(files, sample_rate, length)
-    return FileArray(len(files.files), decode, (length,), np.float32, files.names)[:], list(files.names)
+    return FileArray(len(files.files), one_by_one(decode), (length,), np.float32, files.names)[:], list(files.names)
 
 
 def sound_headers(path: Path) -> list[SoundHeader]:

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +27,44 @@ SHOWN = 10
 """Unreadable files that a message names; all of them stand in the scan."""
 
 
-_AT_ONCE = 32
-"""Files of one task: a task for each costs a quarter of the time of decoding a small image (measured)."""
+_AT_ONCE, _AT_ONCE_BYTES = 128, 1 << 23
+"""Files of one task, and bytes of their samples: a task for each costs a quarter of the time of decoding a small image
+(measured)."""
 
 
 class UnreadableError(Exception):
     """A file that cannot be decoded; the text is the reason."""
+
+
+DecodeMany = Callable[[Sequence[int], Array], dict[int, str]]
+"""From positions of files, and room for their samples, to the reasons why some of them cannot be read."""
+
+
+def one_by_one(decode: Callable[[int], Array]) -> DecodeMany:
+    """Files that each are decoded alone.
+
+    Args:
+        decode: from a position to a sample; raises `UnreadableError` or OSError.
+    """
+
+    def decode_many(positions: Sequence[int], out: Array) -> dict[int, str]:
+        def read(row: int) -> None:
+            out[row] = decode(positions[row])
+
+        return unreadable(read, positions, range(len(positions)))
+
+    return decode_many
+
+
+def unreadable(read: Callable[[int], None], positions: Sequence[int], rows: Iterable[int]) -> dict[int, str]:
+    """Positions of the rows that cannot be read, with the reasons; `read` raises `UnreadableError` or OSError."""
+    bad: dict[int, str] = {}
+    for row in rows:
+        try:
+            read(row)
+        except (UnreadableError, OSError) as error:
+            bad[positions[row]] = str(error)
+    return bad
 
 
 class FileArray:
@@ -40,7 +72,7 @@ class FileArray:
 
     Args:
         count: of the files.
-        decode: from a position to a sample; raises `UnreadableError` or OSError.
+        decode_many: them, a few at once, in any thread.
         sample_shape: of every sample.
         dtype: of every sample.
         names: of the files, for messages.
@@ -49,14 +81,15 @@ class FileArray:
     def __init__(
         self,
         count: int,
-        decode: Callable[[int], Array],
+        decode_many: DecodeMany,
         sample_shape: tuple[int, ...],
         dtype: Any,
         names: Sequence[str],
     ) -> None:
         self.shape = (count, *sample_shape)
         self.dtype = np.dtype(dtype)
-        self._decode = decode
+        self._sample_bytes = int(np.prod(sample_shape, dtype=np.int64)) * self.dtype.itemsize
+        self._decode_many = decode_many
         self._names = names
 
     def __len__(self) -> int:
@@ -87,15 +120,14 @@ class FileArray:
         samples = np.empty((len(positions), *self.shape[1:]), self.dtype) if out is None else out
         bad: dict[int, str] = {}
 
-        def read(first: int) -> None:
-            for row in range(first, min(first + _AT_ONCE, len(positions))):
-                try:
-                    samples[row] = self._decode(positions[row])
-                except (UnreadableError, OSError) as error:
-                    bad[positions[row]] = str(error)
+        workers = os.cpu_count() or 1
+        size = max(1, min(_AT_ONCE, _AT_ONCE_BYTES // self._sample_bytes, len(positions) // (2 * workers)))
 
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            for _ in pool.map(read, range(0, len(positions), _AT_ONCE)):
+        def read(first: int) -> None:
+            bad.update(self._decode_many(positions[first : first + size], samples[first : first + size]))
+
+        with ThreadPoolExecutor(max_workers=workers) as pool:
+            for _ in pool.map(read, range(0, len(positions), size)):
                 pass
         return samples, dict(sorted(bad.items()))
 

@@ -1,5 +1,6 @@
 """The files of a folder, or of a .zip of one: their names, labels, groups, and bytes."""
 
+import functools
 import lzma
 import os
 import re
@@ -8,7 +9,7 @@ import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -61,21 +62,18 @@ class FolderTree:
     def __init__(self, folder: Path, endings: Sequence[str]) -> None:
         found: list[str] = []
         seen: list[str] = []
-        for root, folders, files in os.walk(folder, onerror=_refuse_unreadable):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            below = Path(root).relative_to(folder).as_posix()
-            inside = "" if below == "." else f"{below}/"
-            for name in folders:
-                path = Path(root, name)
-                # Not followed: a loop would never end. Not left out in silence either: a class would be missing.
-                if path.is_symlink():
-                    message = f"{printable(str(path))} is a link to a folder, which is not followed"
-                    raise DataError(message, "put the folder itself there, or take the link away")
-                seen.append(path.relative_to(folder).as_posix())
-            for name in files:
-                if not name.startswith(".") and name.lower().endswith(tuple(endings)):
-                    _require_plain(os.path.join(root, name))  # noqa: PTH118  paths of pathlib cost as much as decoding
-                    found.append(f"{inside}{name}")
+        wanted = tuple(endings)
+        for name, entry in _visible(folder):
+            if entry.is_dir(follow_symlinks=False):
+                seen.append(name)
+            # Not followed: a loop would never end. Not left out in silence either: a class would be missing.
+            elif entry.is_symlink() and Path(entry).is_dir():
+                message = f"{printable(entry.path)} is a link to a folder, which is not followed"
+                raise DataError(message, "put the folder itself there, or take the link away")
+            elif entry.name.lower().endswith(wanted):
+                if not entry.is_file(follow_symlinks=False):  # known without asking the disk again
+                    _require_plain(entry.path)
+                found.append(name)
         only = _only_folder(found)
         self._folder = folder / only
         self.origin = str(self._folder)
@@ -84,17 +82,36 @@ class FolderTree:
 
     def read(self, name: str) -> bytes:
         """See `FileTree`."""
-        with open(f"{self._folder}/{name}", "rb") as file:  # noqa: PTH123  as above
-            return file.read()
+        # Paths of pathlib, and buffers, take as long as decoding a small image.
+        with open(f"{self._folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+            return file.readall()
 
 
-def _refuse_unreadable(error: OSError) -> None:
-    raise DataError(f"{printable(str(error.filename))} cannot be read: {error.strerror}", "give it read permission")
+def _visible(folder: Path) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    """Name below the folder, and entry, of all that is not hidden; links are not followed.
+
+    Raises:
+        DataError: if a folder cannot be read.
+    """
+    pending = [(str(folder), "")]
+    while pending:
+        path, inside = pending.pop()
+        try:
+            with os.scandir(path) as listing:
+                entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda e: e.name)
+        except OSError as error:
+            message = f"{printable(str(error.filename))} cannot be read: {error.strerror}"
+            raise DataError(message, "give it read permission") from error
+        for entry in entries:
+            name = f"{inside}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                pending.append((entry.path, f"{name}/"))
+            yield name, entry
 
 
 def _require_plain(path: str | Path) -> None:
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116  as above
+        mode = os.stat(path).st_mode  # noqa: PTH116
     except OSError as error:
         raise DataError(
             f"{printable(str(path))} cannot be read: {error.strerror}", "take it away, or mend the link"
@@ -323,10 +340,15 @@ def _label(name: str, inside: str, pattern: str | None, shown: str) -> str:
     if not pattern and len(parts) < 2:
         raise DataError(f"{shown} lies in no folder of a class", "put it into one, or set data.source.label")
     label = _matched(pattern, name, "label", shown) if pattern else parts[0]
-    # It becomes a line of labels.txt and a text in JSON; a file's name need not.
-    if len(label.splitlines()) != 1 or any("\ud800" <= character <= "\udfff" for character in label):
+    if not _can_be_label(label):
         raise DataError(f"{shown}: {printable(label)!r} cannot be a label", "use one line of UTF-8 text")
     return label
+
+
+@functools.lru_cache(maxsize=1000)
+def _can_be_label(text: str) -> bool:
+    """Whether it can be a line of labels.txt and a text in JSON; a file's name need not."""
+    return len(text.splitlines()) == 1 and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _matched(pattern: str, name: str, what: str, shown: str) -> str:

@@ -3,7 +3,7 @@
 import io
 import logging
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from mltool import extras
-from mltool.data.cache import FileArray, UnreadableError
+from mltool.data.cache import FileArray, UnreadableError, unreadable
 from mltool.data.files import LabelledFiles, files_without_labels, labelled_files
 from mltool.data.kinds import ENDINGS
+from mltool.data.png import decode_plain, is_plain, is_worthwhile, plain_shape
 from mltool.data.source import Array, Source, checked_source
 from mltool.errors import DataError
 
@@ -86,7 +87,7 @@ def image_array(files: LabelledFiles, size: tuple[int, int] | None, resize: Resi
             look.num_files,
         )
     decode = _decoder(files, size, resize, mode, look, may_be_colored=color is not None or mode == "RGB")
-    return FileArray(len(files.files), decode, (*(size or look.size), len(mode)), np.uint8, files.names)
+    return _array(files, decode, (*(size or look.size), len(mode)))
 
 
 def read_images(path: Path, shape: tuple[int, ...], resize: Resize | None) -> tuple[Array, list[str]]:
@@ -108,7 +109,34 @@ def read_images(path: Path, shape: tuple[int, ...], resize: Resize | None) -> tu
     size = (shape[0], shape[1])
     like = _Look("an image of training", size, 0, 0)
     decode = _decoder(files, size if resize else None, resize or "stretch", mode, like, may_be_colored=True)
-    return FileArray(len(files.files), decode, shape, np.uint8, files.names)[:], list(files.names)
+    return _array(files, decode, shape)[:], list(files.names)
+
+
+def _array(files: LabelledFiles, decode: Callable[[int, bytes], Array], shape: tuple[int, ...]) -> FileArray:
+    """Images of a shape: plain PNGs that have it are decoded many at once, all others one by one."""
+
+    def decode_many(positions: Sequence[int], out: Array) -> dict[int, str]:
+        at_once = len(positions) > 1 and is_worthwhile(shape)
+        plain: dict[int, bytes] = {}
+
+        def read(row: int) -> None:
+            data = files.read(positions[row])
+            if at_once and is_plain(data, shape):
+                plain[row] = data
+            else:
+                out[row] = decode(positions[row], data)
+
+        def read_plain(row: int) -> None:
+            out[row] = decode(positions[row], plain[row])
+
+        bad = unreadable(read, positions, range(len(positions)))
+        pixels = decode_plain(list(plain.values()), shape) if plain else None
+        if pixels is None:
+            return bad | unreadable(read_plain, positions, plain)
+        out[list(plain)] = pixels
+        return bad
+
+    return FileArray(len(files.files), decode_many, shape, np.uint8, files.names)
 
 
 def image_sizes(path: Path) -> list[tuple[int, int]]:
@@ -118,18 +146,23 @@ def image_sizes(path: Path) -> list[tuple[int, int]]:
 
 def sizes_of(files: LabelledFiles) -> list[tuple[int, int]]:
     """See `image_sizes`."""
-    return [_upright_size(image) for _, image in _readable(files)]
+    return [size for _, size, _ in _headers(files)]
 
 
-def _readable(files: LabelledFiles) -> Iterator[tuple[str, Any]]:
-    """Name and image, whose pixels are not decoded yet, of every file that can be opened."""
-    for position in range(len(files.files)):
+def _headers(files: LabelledFiles) -> Iterator[tuple[str, tuple[int, int], bool]]:
+    """Name, height and width, and whether it is gray, of every file that can be opened; pixels stay undecoded."""
+    for name, position in zip(files.names, range(len(files.files)), strict=True):
         try:
-            image = _open(files.read(position))
+            data = files.read(position)
+            plain = plain_shape(data)
+            if plain is not None and plain[0] * plain[1] <= MAX_PIXELS:
+                yield name, plain[:2], plain[2] == 1
+                continue
+            image = _open(data)
         except (UnreadableError, OSError):
             continue  # told when it is decoded
         with image:
-            yield files.names[position], image
+            yield name, _upright_size(image), image.mode in _GRAY_MODES
 
 
 @dataclass(frozen=True)
@@ -151,18 +184,18 @@ _RAISED = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, Typ
 
 
 def _first_look(files: LabelledFiles) -> _Look:
-    """What the first images that can be read are; pixels are left undecoded, save those of the first.
+    """What the first images that can be read are.
 
     Raises:
         DataError: if none can be read.
     """
-    found = [(name, _upright_size(image), image.mode) for name, image in islice(_readable(files), LOOKED_AT)]
+    found = list(islice(_headers(files), LOOKED_AT))
     if not found:
         raise DataError(
             f"none of the {len(files.files)} images can be read (first: {files.names[0]})", "are they images?"
         )
     name, size, _ = found[0]
-    return _Look(name, size, len(found), sum(mode in _GRAY_MODES for _, _, mode in found))
+    return _Look(name, size, len(found), sum(is_gray for _, _, is_gray in found))
 
 
 def _upright_size(image: Any) -> tuple[int, int]:
@@ -208,11 +241,11 @@ def _decoder(
     first: _Look,
     *,
     may_be_colored: bool,
-) -> Callable[[int], Array]:
+) -> Callable[[int, bytes], Array]:
     height, width = size or first.size
 
-    def decode(position: int) -> Array:
-        with _open(files.read(position)) as image:
+    def decode(position: int, data: bytes) -> Array:
+        with _open(data) as image:
             colored = image.mode not in _GRAY_MODES
             try:
                 image.load()  # here, not when its pixels are asked for: the file is closed by then

@@ -103,7 +103,7 @@ class RecordArray(FileArray):
     """Numbers of a feature, parsed in batches when they are asked for."""
 
     def __init__(self, records: Records, name: str, feature: Feature) -> None:
-        super().__init__(len(records), lambda _: np.empty(0), feature.shape, feature.number_type, records.names)
+        super().__init__(len(records), lambda _, __: {}, feature.shape, feature.number_type, records.names)
         self._records, self._feature, self._name = records, feature, name
 
     def read_all(self, positions: Sequence[int], out: Array | None = None) -> tuple[Array, dict[int, str]]:

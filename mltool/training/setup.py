@@ -160,6 +160,9 @@ def _require_same_spec(run: Run, spec: Spec) -> None:
 
 
 def _open_data(run: Run, spec: Spec) -> Dataset:
+    if spec.data.source.known_kind in ("images", None):
+        # Needed in a moment anyway; for a folder that may hold images now, because it decodes them too.
+        extras.tensorflow()
     data = open_dataset(spec)
     if run.splits_file.is_file():
         data.use_stored_splits(run.load_splits())

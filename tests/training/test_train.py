@@ -1,6 +1,7 @@
 """`train` end to end on small made data: every task, what is kept, what is written, and what fails."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 
 from mltool.errors import SpecError, TrainingError
 from mltool.runs.run import Run
+from mltool.spec.data import SourceSpec
 from mltool.spec.load import load_spec
+from mltool.training import setup
 from mltool.training.records import append_line, keep_lines, read_lines
 from mltool.training.train import train
 
@@ -245,3 +248,22 @@ def trained(folder, source):
     run = Run.create(load_spec(folder / "my.yaml"), folder / "run")
     train(run)
     return run
+
+
+class OpenedError(Exception):
+    """Raised where the data would be read."""
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"), [("PHOTOS", ["tensorflow"]), ("PHOTOS.zip", ["tensorflow"]), ("DATA.npz", []), ("DATA.csv", [])]
+)
+def test_tensorflow_is_there_before_a_folder_is_read(path, asked, monkeypatch):
+    def read(spec):
+        raise OpenedError
+
+    found = []
+    monkeypatch.setattr(setup, "open_dataset", read)
+    monkeypatch.setattr(setup.extras, "tensorflow", lambda: found.append("tensorflow"))
+    with pytest.raises(OpenedError):
+        setup._open_data(None, SimpleNamespace(data=SimpleNamespace(source=SourceSpec(path=path))))
+    assert found == asked
