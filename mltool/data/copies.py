@@ -6,7 +6,7 @@ import numpy as np
 
 from mltool.data.dataset import SPLITS, Dataset
 from mltool.data.identity import repeated
-from mltool.data.scratch import as_index
+from mltool.data.scratch import as_index, let_go, slices_of
 from mltool.data.source import Array
 
 MOST_NAMED = 10
@@ -58,7 +58,9 @@ def _places(data: Dataset) -> Array:
     for number, split in enumerate(SPLITS):
         places[as_index(data.source.given.get(split, ()))] = number + _LEFT_OUT
     for number, positions in enumerate(data.splits.ids().values()):
-        places[positions] = number
+        for part in slices_of(len(positions)):
+            places[positions[part]] = number
+            let_go(positions)
     return places
 
 

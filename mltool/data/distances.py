@@ -6,7 +6,7 @@ from math import log, sqrt
 
 import numpy as np
 
-from mltool.data.scratch import spread
+from mltool.data.scratch import let_go, spread
 from mltool.data.source import Array, ArrayLike, Source, batches_of
 
 CHANCE = 0.01
@@ -40,6 +40,7 @@ def distances(source: Source, ids: Mapping[str, Array]) -> dict[str, Distance]:
         ids: positions of the samples of every split.
     """
     train, test = (spread(ids[split], MOST_COMPARED) for split in ("train", "test"))
+    let_go(*ids.values())
     # Of many distances, one is large by chance: each is held to its share (Bonferroni).
     chance = CHANCE / max(1, sum(_num_columns(source, name) for name in source.inputs))
     found: dict[str, Distance] = {}
@@ -50,6 +51,7 @@ def distances(source: Source, ids: Mapping[str, Array]) -> dict[str, Distance]:
         else:
             pairs = zip(_columns(array, train), _columns(array, test), strict=True)
             apart = [_number_distance(*pair, chance) for pair in pairs]
+        let_go(array)
         there = [distance for distance in apart if distance is not None]
         if there:
             found[name] = max(there, key=lambda distance: distance.value - distance.noise)

@@ -1,6 +1,6 @@
 """Sources one after the other, each a split: what lies on the disk stays there."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from mltool.data.scratch import is_on_disk, let_go, room_for, slices_of
 from mltool.data.source import Array, ArrayLike, Source
+from mltool.data.stored_rows import RowReader
 from mltool.errors import DataError
 
 
@@ -64,11 +65,18 @@ class Joined:
             return self[np.asarray([positions])][0]  # type: ignore[no-any-return]
         if isinstance(positions, slice):
             positions = np.arange(*positions.indices(len(self)))
+        return self._taken(positions, lambda part, inside: part[inside])
+
+    def rows_at(self, positions: Array, reader: RowReader) -> Array:
+        """See `MadeOfRows`."""
+        return self._taken(positions, reader.take)
+
+    def _taken(self, positions: Array, take: Callable[[ArrayLike, Array], Array]) -> Array:
         found = np.empty((len(positions), *self.shape[1:]), self.dtype)
         for part, begin, end in zip(self._parts, self._edges, self._edges[1:], strict=False):
             here = (positions >= begin) & (positions < end)
             if here.any():
-                found[here] = part[positions[here] - begin]
+                found[here] = take(part, positions[here] - begin)
         return found
 
 

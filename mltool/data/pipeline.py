@@ -14,9 +14,10 @@ from mltool import extras
 from mltool.data.augment import Augmentation
 from mltool.data.dataset import Samples
 from mltool.data.mixing import Mixing
-from mltool.data.order import epoch_order
-from mltool.data.scratch import is_on_disk, let_go, slices_of
+from mltool.data.order import epoch_order, order_type
+from mltool.data.scratch import is_on_disk, let_go, room_for, slices_of
 from mltool.data.source import Array, ArrayLike
+from mltool.data.stored_rows import RowReader
 
 
 class Pipeline:
@@ -53,7 +54,7 @@ class Pipeline:
         # tf.data runs on the CPU: what its functions capture must not lie on a GPU.
         with tf.device("CPU:0"):
             self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-            self._order = tf.Variable(epoch_order(None, 0, self.num_samples), trainable=False)
+            self._order = _Order(seed, self.num_samples, on_disk=any(map(is_on_disk, samples.inputs.values())))
             self._inputs = _gatherer(samples.inputs)
             others: dict[str, ArrayLike] = {"targets": samples.targets}
             if samples.weights is not None:
@@ -72,8 +73,7 @@ class Pipeline:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Any]:
         """An iterator over the batches of an epoch, from `first_step` on."""
-        if self.seed is not None:
-            self._order.assign(epoch_order(self.seed, epoch, self.num_samples))
+        self._order.turn_to(epoch)
         self._epoch.assign(epoch)
         if first_step not in self._datasets:
             dataset = self._batches(first_step)
@@ -84,7 +84,7 @@ class Pipeline:
         tf = extras.tensorflow()
 
         def gather(positions: Any) -> Any:
-            rows = tf.gather(self._order, positions)
+            rows = self._order.rows_at(positions)
             inputs = {
                 name: values if values.dtype == tf.string else tf.cast(values, tf.float32)
                 for name, values in self._inputs(rows).items()
@@ -119,8 +119,50 @@ class Pipeline:
         return batches
 
 
+class _Order:
+    """Which sample comes when in an epoch: in a variable, or, of samples on the disk, in a file as they are.
+
+    Args:
+        seed: None keeps the order of the samples.
+        num_samples: of an epoch.
+        on_disk: whether it lies there.
+    """
+
+    def __init__(self, seed: int | None, num_samples: int, *, on_disk: bool) -> None:
+        self._seed, self._num_samples, self._file = seed, num_samples, None
+        self._variable: Any = None
+        if not on_disk:
+            self._variable = extras.tensorflow().Variable(epoch_order(None, 0, num_samples), trainable=False)
+        elif seed is not None:
+            self._file = room_for((num_samples,), order_type(num_samples), on_disk=True)
+
+    def turn_to(self, epoch: int) -> None:
+        """Takes the order of an epoch."""
+        if self._file is not None:
+            epoch_order(self._seed, epoch, self._num_samples, out=self._file)
+            let_go(self._file)
+        elif self._seed is not None:
+            self._variable.assign(epoch_order(self._seed, epoch, self._num_samples))
+
+    def rows_at(self, positions: Any) -> Any:
+        """The samples at positions of the epoch, for use inside tf.data."""
+        tf = extras.tensorflow()
+        if self._variable is not None:
+            return tf.gather(self._variable, positions)
+        file = self._file
+        if file is None:
+            return positions
+
+        def read(places: Array) -> Array:
+            rows = np.asarray(file[places])
+            let_go(file)
+            return rows
+
+        return tf.ensure_shape(tf.numpy_function(read, [positions], file.dtype, stateful=False), (None,))
+
+
 _ROWS_AT_ONCE = 128
-"""Samples that are read from the disk before their pages are given back: Linux maps 64 kB around each of them."""
+"""Samples that are read from the disk before the pages of what is mapped are given back."""
 
 
 def _gatherer(arrays: Mapping[str, ArrayLike]) -> Callable[[Any], dict[str, Any]]:
@@ -133,7 +175,8 @@ def _gatherer(arrays: Mapping[str, ArrayLike]) -> Callable[[Any], dict[str, Any]
     def read(positions: Array) -> list[Array]:
         parts = []
         for few in slices_of(len(positions), _ROWS_AT_ONCE):
-            parts.append([array[positions[few]] for array in rest.values()])
+            reader = RowReader()
+            parts.append([reader.take(array, positions[few]) for array in rest.values()])
             let_go(*rest.values())
         return parts[0] if len(parts) == 1 else [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
 

@@ -7,9 +7,10 @@ before its pieces do. It lies in files whose pages are given back as soon as the
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,11 +52,11 @@ def taken_from(array: "Array", positions: "Array") -> "Array":
     return found
 
 
-def positions_of(mask: "Array", *, on_disk: bool) -> "Array":
-    """int64, ascending: where a mask is true."""
+def positions_of(mask: "Array", *, on_disk: bool, dtype: Any = np.int64) -> "Array":
+    """Ascending, as int64 or another type: where a mask is true."""
     if not on_disk:
-        return np.flatnonzero(mask)
-    found = room_for((int(np.count_nonzero(mask)),), np.int64, on_disk=True)
+        return np.flatnonzero(mask).astype(dtype, copy=False)
+    found = room_for((int(np.count_nonzero(mask)),), dtype, on_disk=True)
     filled = 0
     for part in slices_of(len(mask)):
         here = np.flatnonzero(mask[part]) + part.start
@@ -112,14 +113,27 @@ def temporary_array(shape: tuple[int, ...], dtype: np.dtype[Any], folder: Path, 
     Raises:
         MachineError: if the disk is full.
     """
-    with tempfile.TemporaryFile(dir=folder, prefix="mltool-", suffix=".cache") as file:
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        try:
-            file.truncate(size)
-            # Now, not when a sample is written: that would be a SIGBUS. Linux has it, macOS and Windows have not.
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            message = f"{what} cannot be kept in {folder}: {error.strerror}"
-            raise MachineError(message, "set TMPDIR to a larger disk, or data.cache: none") from error
-        return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    file = tempfile.TemporaryFile(dir=folder, prefix="mltool-", suffix=".cache")  # noqa: SIM115  see `_open_files`
+    try:
+        file.truncate(size)
+        # Now, not when a sample is written: that would be a SIGBUS. Linux has it, macOS and Windows have not.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        file.close()
+        message = f"{what} cannot be kept in {folder}: {error.strerror}"
+        raise MachineError(message, "set TMPDIR to a larger disk, or data.cache: none") from error
+    array = np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+    _open_files[next(_files_of(array))] = file
+    return array
+
+
+def descriptor_of(mapping: mmap.mmap) -> int | None:
+    """What the file of a temporary array is read with; None of other mappings."""
+    file = _open_files.get(mapping)
+    return None if file is None else file.fileno()
+
+
+_open_files: weakref.WeakKeyDictionary[mmap.mmap, IO[bytes]] = weakref.WeakKeyDictionary()
+"""Of temporary arrays, as long as these are there."""

@@ -22,15 +22,21 @@ def taken_groups(pool: Array, groups: Array, classes: Array | None, share: float
         bool [samples], true at the numbers of these groups.
     """
     sizes, kinds = _sizes_and_kinds(pool, groups, classes)
-    unique = positions_of(sizes > 0, on_disk=is_on_disk(groups))
-    order = np.arange(len(unique), dtype=np.int32 if len(unique) < 2**31 else np.int64)
+    position = np.int32 if len(groups) <= 2**31 else np.int64
+    unique = positions_of(sizes > 0, on_disk=is_on_disk(groups), dtype=position)
+    order = np.arange(len(unique), dtype=position)
     np.random.default_rng([seed, 0x5B117]).shuffle(order)
     quota = _Quota.of(unique, sizes, kinds, share, keep_last=classes is not None)
     taken = np.zeros(len(groups), bool)
     for part in slices_of(len(order)):
+        # At random places, so that every page is asked for: one array after the other, not all of them at once.
         numbers = unique[order[part]]
-        taken[numbers[quota.take(sizes[numbers], kinds[numbers])]] = True
-        let_go(unique, sizes, kinds)
+        let_go(unique)
+        size = sizes[numbers]
+        let_go(sizes)
+        kind = kinds[numbers]
+        let_go(kinds)
+        taken[numbers[quota.take(size, kind)]] = True
     return taken
 
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
 
 from mltool.data.scratch import AT_ONCE, is_on_disk, let_go
 from mltool.errors import DataError
+
+if TYPE_CHECKING:
+    from mltool.data.stored_rows import RowReader
 
 Array = np.ndarray[Any, Any]
 
@@ -51,7 +54,7 @@ def batches_of(array: ArrayLike, positions: Array | None = None, size: int = 102
     for start in range(0, len(array) if positions is None else len(positions), size):
         place = slice(start, start + size)
         yield array[place if positions is None else positions[place]]
-        let_go(array)
+        let_go(array, positions)
 
 
 class Subset:
@@ -81,6 +84,10 @@ class Subset:
     def __getitem__(self, positions: Any) -> Array:
         """See `ArrayLike`."""
         return self.base[self.positions[positions]]
+
+    def rows_at(self, positions: Array, reader: "RowReader") -> Array:
+        """See `MadeOfRows`."""
+        return reader.take(self.base, reader.take(self.positions, positions))
 
 
 @dataclass(frozen=True)

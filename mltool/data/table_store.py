@@ -13,6 +13,7 @@ import numpy as np
 from mltool.data.columns import ColumnKind, Read, read_column
 from mltool.data.scratch import let_go, room_for
 from mltool.data.source import Array
+from mltool.data.stored_rows import RowReader
 from mltool.data.table_file import Table
 
 
@@ -109,6 +110,11 @@ class Words:
     def __getitem__(self, positions: Any) -> Array:
         """See `ArrayLike`."""
         words: Array = self._words[self._codes[positions]]
+        return words
+
+    def rows_at(self, positions: Array, reader: RowReader) -> Array:
+        """See `MadeOfRows`."""
+        words: Array = self._words[reader.take(self._codes, positions)]
         return words
 
 
