@@ -65,16 +65,30 @@ def infer_kind(name: str, pieces: Iterable[Array]) -> ColumnKind:
     return "number" if are_numbers(np.asarray(distinct)) else _kind_of_words(name, seen.num_looked_at, distinct)
 
 
+_STEP = 2**16
+"""Rows after which it is seen whether a column has shown enough of its words."""
+
+
 class _Seen:
     """What was seen of a column so far."""
 
     def __init__(self) -> None:
         self.num_rows = self.num_there = self.num_looked_at = 0
-        self.is_number = False
+        self.is_number = self._has_enough = False
         self.distinct: set[Any] = set()
 
     def look_at(self, cells: Array) -> None:
         """A piece of the column; of numbers only whether they differ is kept, and of words not more than are needed."""
+        # In steps of the column, not of its pieces: what is found must not depend on how it is cut.
+        start = 0
+        while start < len(cells):
+            end = start + _STEP - self.num_rows % _STEP
+            self._look_at(cells[start:end])
+            start = end
+            if self.num_rows % _STEP == 0:
+                self._has_enough = len(self.distinct) >= MOST_DISTINCT
+
+    def _look_at(self, cells: Array) -> None:
         is_number = cells.dtype.kind == "f"
         there = cells[~np.isnan(cells)] if is_number else cells[cells != ""]
         self.num_rows, self.num_there = self.num_rows + len(cells), self.num_there + len(there)
@@ -83,7 +97,7 @@ class _Seen:
         self.is_number = is_number
         if is_number:
             self.distinct |= {float(there.min()), float(there.max())}
-        elif len(self.distinct) < MOST_DISTINCT:
+        elif not self._has_enough:
             self.distinct.update(there.tolist())
             self.num_looked_at += len(there)
 
@@ -127,7 +141,7 @@ def read_column(read: Read, name: str, cells: Array, kind: ColumnKind) -> Array:
         DataError: if a cell is no number where numbers are expected, or is infinite.
     """
     if kind != "number":
-        return cells if cells.dtype.kind == "U" else np.asarray([_as_text(value) for value in cells.tolist()])
+        return as_texts(cells)
     numbers = cells if cells.dtype.kind == "f" else _numbers(read, name, cells)
     with np.errstate(over="ignore"):  # what float32 cannot hold is told as infinite
         infinite = np.isinf(numbers.astype(np.float32))
@@ -137,6 +151,11 @@ def read_column(read: Read, name: str, cells: Array, kind: ColumnKind) -> Array:
             f"{read.origin}, row {read.line(row)}: {name!r} is {cells[row].item()!r}", "a finite number is expected"
         )
     return numbers.astype(np.float32)
+
+
+def as_texts(cells: Array) -> Array:
+    """Cells as text: whole numbers without a fraction, missing ones as ""."""
+    return cells if cells.dtype.kind == "U" else np.asarray([_as_text(value) for value in cells.tolist()], np.str_)
 
 
 def _as_text(value: float) -> str:

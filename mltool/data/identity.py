@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from mltool.data.scratch import is_on_disk, let_go, room_for, slices_of
+from mltool.data.scratch import PARTS, is_on_disk, let_go, room_for, slices_of, with_last_bits
 from mltool.data.source import Array, ArrayLike
 
 
@@ -54,7 +54,7 @@ def _as_bytes(array: Array) -> Array:
 
 def repeated(hashes: Array) -> Array:
     """int64, ascending: positions of the samples whose hash another sample has too."""
-    twice = [_twice_among(_with_last_bits(hashes, bits)) for bits in range(_PARTS)]
+    twice = [_twice_among(with_last_bits(hashes, bits)) for bits in range(PARTS)]
     values = np.sort(np.concatenate(twice))
     found = [np.empty(0, np.int64)]
     for part in slices_of(len(hashes) if len(values) else 0):
@@ -62,19 +62,6 @@ def repeated(hashes: Array) -> Array:
         found.append(np.flatnonzero(values[place] == hashes[part]) + part.start)
         let_go(hashes)
     return np.concatenate(found)
-
-
-_PARTS = 16
-"""Hashes are sorted in so many parts, by their last bits: sorting all at once takes as much memory as they do."""
-
-
-def _with_last_bits(hashes: Array, bits: int) -> Array:
-    parts = []
-    for part in slices_of(len(hashes)):
-        here = hashes[part]
-        parts.append(here[here % np.uint64(_PARTS) == bits])
-        let_go(hashes)
-    return np.concatenate(parts) if parts else hashes[:0]
 
 
 def _twice_among(hashes: Array) -> Array:

@@ -176,7 +176,7 @@ def _gatherer(arrays: Mapping[str, ArrayLike]) -> Callable[[Any], dict[str, Any]
         parts = []
         for few in slices_of(len(positions), _ROWS_AT_ONCE):
             reader = RowReader()
-            parts.append([reader.take(array, positions[few]) for array in rest.values()])
+            parts.append([_as_bytes(reader.take(array, positions[few])) for array in rest.values()])
             let_go(*rest.values())
         return parts[0] if len(parts) == 1 else [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
 
@@ -191,3 +191,8 @@ def _gatherer(arrays: Mapping[str, ArrayLike]) -> Callable[[Any], dict[str, Any]
         return {name: found[name] for name in arrays}
 
     return gather
+
+
+def _as_bytes(array: Array) -> Array:
+    """Text as UTF-8, because `tf.numpy_function` takes ASCII only; numbers as they are."""
+    return np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array

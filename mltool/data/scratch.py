@@ -66,6 +66,20 @@ def positions_of(mask: "Array", *, on_disk: bool, dtype: Any = np.int64) -> "Arr
     return found
 
 
+PARTS = 16
+"""Numbers are sorted in so many parts, by their last bits: sorting all at once takes several times their memory."""
+
+
+def with_last_bits(values: "Array", bits: int) -> "Array":
+    """Of integers those of one of `PARTS` parts."""
+    parts = [values[:0]]
+    for part in slices_of(len(values)):
+        here = values[part]
+        parts.append(here[here % here.dtype.type(PARTS) == bits])
+        let_go(values)
+    return np.concatenate(parts)
+
+
 def as_index(positions: "Sequence[int] | Array") -> "slice | Array":
     """Positions as what indexes an array; a range needs no list of them."""
     if isinstance(positions, range):

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from mltool.data.scratch import as_index, is_on_disk, let_go, positions_of, slices_of, taken_from
+from mltool.data.scratch import PARTS, as_index, is_on_disk, let_go, positions_of, slices_of, taken_from, with_last_bits
 from mltool.data.shares import taken_groups
 from mltool.data.source import Array
 from mltool.errors import DataError
@@ -198,26 +198,13 @@ def require_disjoint(identities: Mapping[str, Array]) -> None:
     """
     names = list(identities)
     shared = dict.fromkeys(itertools.combinations(names, 2), 0)
-    # In parts, by the last bits: sorting all at once takes several times the memory that they do.
-    for bits in range(_PARTS):
-        there = {name: np.unique(_with_last_bits(values, bits)) for name, values in identities.items()}
+    for bits in range(PARTS):
+        there = {name: np.unique(with_last_bits(values, bits)) for name, values in identities.items()}
         for one, other in shared:
             shared[one, other] += len(np.intersect1d(there[one], there[other], assume_unique=True))
     for (one, other), count in shared.items():
         if count:
             raise DataError(f"{count} samples stand in {one} and in {other}", "split the data again")
-
-
-_PARTS = 16
-
-
-def _with_last_bits(values: Array, bits: int) -> Array:
-    parts = [values[:0]]
-    for part in slices_of(len(values)):
-        here = values[part]
-        parts.append(here[here % here.dtype.type(_PARTS) == bits])
-        let_go(values)
-    return np.concatenate(parts)
 
 
 def _take(

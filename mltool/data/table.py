@@ -192,9 +192,7 @@ def _targets(table: Table, name: str, is_regression: bool) -> Array:
         if empty.any():
             first = start + int(np.flatnonzero(empty)[0]) if first < 0 else first
             count += int(empty.sum())
-        whole = (
-            whole and cells.dtype.kind == "f" and bool((cells == np.round(cells)).all() and np.isfinite(cells).all())
-        )
+        whole = whole and _are_whole(cells)
         start += len(cells)
     if count:
         rows = f"{count} rows have no {name!r} (first: row {table.rows.line(first)})"

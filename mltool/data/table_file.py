@@ -12,7 +12,7 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.arrow_file import kept_on_disk
-from mltool.data.columns import ColumnKind
+from mltool.data.columns import ColumnKind, as_texts
 from mltool.data.rows import Rows
 from mltool.data.scratch import let_go
 from mltool.data.source import Array
@@ -93,15 +93,28 @@ class Columns(Mapping[str, Array]):
 
     def texts(self, name: str) -> "Texts":
         """A column of text whose cells are made when they are asked for."""
-        longest = max(piece.dtype.itemsize for piece in self.pieces_of(name, "text")) // np.dtype("U1").itemsize
-        return Texts(self, name, longest)
+        longest = max(as_texts(piece).dtype.itemsize for piece in self.pieces_of(name, "text"))
+        return Texts(self, name, longest // np.dtype("U1").itemsize)
 
     def at(self, name: str, positions: Any) -> Array:
         """Cells of a column of text, at some rows."""
-        pa = extras.require("pyarrow")
+        column = self._arrow[name]
         if isinstance(positions, slice):
-            positions = np.arange(*positions.indices(len(self._arrow[name])))
-        return _cells(self._path, name, self._arrow[name].take(pa.array(positions)), self._missing)
+            start, stop, step = positions.indices(len(column))
+            if step == 1:
+                return as_texts(_cells(self._path, name, column.slice(start, max(0, stop - start)), self._missing))
+            positions = np.arange(start, stop, step)
+        # Piece by piece: Arrow's `take` would first copy the whole column, and fail beyond 2 GiB.
+        edges = np.cumsum([0, *map(len, column.chunks)])
+        places = np.searchsorted(edges, positions, side="right") - 1
+        found: dict[int, Array] = {}
+        for place in np.unique(places).tolist():
+            rows = column.chunk(place).take(extras.require("pyarrow").array(positions[places == place] - edges[place]))
+            found[place] = as_texts(_cells(self._path, name, rows, self._missing))
+        cells = np.empty(len(positions), max((part.dtype for part in found.values()), default=np.dtype("U1")))
+        for place, part in found.items():
+            cells[places == place] = part
+        return cells
 
 
 class Texts:
@@ -202,15 +215,21 @@ def _read_parquet(path: Path, on_disk: bool) -> tuple[Any, mmap.mmap | None]:
 
 
 def _cells(path: Path, name: str, column: Any, missing: set[str]) -> Array:
-    """A column of Arrow as numpy: numbers as float64 with NaN, all else as text with "".
+    r"""A column of Arrow, or a piece of one, as numpy: numbers as float64 with NaN, all else as text with "".
+
+    Line ends in texts are "\n".
 
     Raises:
-        DataError: if its cells are lists, maps or bytes, or its texts are too long to be held.
+        DataError: if its cells are lists, maps or bytes, integers that float64 does not hold, or texts too long.
     """
     pa, compute = extras.require("pyarrow"), extras.require("pyarrow.compute")
     kind = column.type
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):
-        numbers: Array = column.cast(pa.float64()).to_numpy().astype(np.float64)
+        try:
+            numbers: Array = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+        except pa.ArrowInvalid as error:
+            message = f"{path}: {name!r} holds integers beyond 2**53, which are no longer told apart as numbers"
+            raise DataError(message, f"leave it out with columns: {{{name}: ignore}}, or write it as text") from error
         marks = [float(mark) for mark in missing if _is_finite(mark)]
         return np.where(np.isin(numbers, marks), np.nan, numbers) if marks else numbers
     try:
@@ -218,6 +237,9 @@ def _cells(path: Path, name: str, column: Any, missing: set[str]) -> Array:
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise DataError(f"{path}: {name!r} holds {kind}", "numbers or text are expected: take it out") from error
     text = compute.fill_null(_marked(text, missing), "")
+    if compute.any(compute.match_substring(text, "\r")).as_py():
+        # Arrow loses one half of a line end that lies on the edge of a block: both are told as one.
+        text = compute.replace_substring_regex(text, "\r\n?", "\n")
     longest = compute.max(compute.utf8_length(text)).as_py() or 0
     if 4 * longest * len(text) > MAX_TEXT_BYTES:
         message = f"{path}: a text of {name!r} has {longest:,} characters: too long beside {len(text):,} rows"

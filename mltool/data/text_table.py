@@ -28,10 +28,12 @@ def read_text_table(path: Path, separator: str | None, *, on_disk: bool) -> tupl
             column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
         ),
     }
+    # The same blocks either way: what Arrow does at their edges is the same then.
+    options["read_options"] = reader.ReadOptions(block_size=BLOCK_BYTES)
     file = None
     try:
         if on_disk:
-            blocks = reader.open_csv(path, read_options=reader.ReadOptions(block_size=BLOCK_BYTES), **options)
+            blocks = reader.open_csv(path, **options)
             arrow, file = kept_on_disk(blocks.schema, blocks)
         else:
             arrow = reader.read_csv(path, **options)
@@ -48,7 +50,12 @@ def _reason(path: Path, rows: Rows, told: str) -> DataError:
         return DataError(f"{path} has a header and no rows", "it needs a row a sample")
     if "UTF8" in told:
         return _not_utf8(path, rows)
-    ragged = rows.first_ragged() if "Expected" in told else None
+    is_longer = "straddling" in told
+    ragged = rows.first_ragged() if is_longer or "Expected" in told else None
+    if is_longer:
+        row = f", row {ragged[0]}" if ragged else ""
+        message = f"{path}{row}: a quote is opened and never closed, or a row has more than {BLOCK_BYTES >> 20} MB"
+        return DataError(message, "close it, or double it")
     if ragged is None:
         return DataError(f"{path}: {told}", "save it as comma-separated UTF-8")
     line, found, wanted = ragged

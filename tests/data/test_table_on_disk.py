@@ -1,13 +1,16 @@
 """Tables whose rows stay on the disk: what comes of them is what comes of tables in memory, bit for bit."""
 
 import errno
+import io
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mltool.data.open as opening
+from mltool.data.columns import infer_kind
 from mltool.data.dataset import Dataset
 from mltool.data.identity import content_hashes, groups_of_equal_samples
 from mltool.data.pipeline import Pipeline
@@ -48,8 +51,8 @@ def rows(seed=0, count=ROWS):
     random = np.random.default_rng(seed)
     for index in range(count):
         weight = "" if index % 50 == 7 else f"{random.normal():.4f}"
-        color = random.choice(["red", "green", "dark blue", ""])
-        note = " ".join(random.choice(["one", "two", "three", "four"], 5))
+        color = random.choice(["red", "grün", "青 blue", ""])
+        note = " ".join(random.choice(["one", "zwölf", "three", "четыре"], 5))
         # Every tenth row is a copy of the first.
         yield (
             "3,0.5,red,one two one two one,no"
@@ -211,3 +214,104 @@ def test_auto_keeps_large_tables_on_the_disk(tmp_path, monkeypatch, limit, on_di
     spec = tmp_path / "auto.yaml"
     spec.write_text(SPEC.format(cache="auto"), encoding="utf-8")
     assert is_on_disk(Dataset(load_spec(spec)).source.inputs["size"]) is on_disk
+
+
+def test_texts_of_several_pieces_are_found_at_any_place(table):
+    in_memory, on_disk = both({"": table}, kinds={"size": "text"})
+    for positions in (np.asarray([399, 0, 17, 0]), np.asarray([], int), slice(390, 400), slice(0, 9, 4), slice(5, 2)):
+        np.testing.assert_array_equal(on_disk.inputs["note"][positions], in_memory.inputs["note"][positions])
+        np.testing.assert_array_equal(on_disk.inputs["size"][positions], in_memory.inputs["size"][positions])
+    with pytest.raises(IndexError):
+        on_disk.inputs["note"][np.asarray([400])]
+
+
+def test_words_below_numbers_make_a_column_of_words(tmp_path):
+    lines = [f"{index % 9 if index < 390 else 'many'},{index % 2}" for index in range(ROWS)]
+    path = tmp_path / "late.csv"
+    path.write_text("size,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    for source in both({"": path}):
+        assert source.kinds == {"size": "category"}
+        assert source.inputs["size"][np.asarray([0, 395])].reshape(-1).tolist() == ["0", "many"]
+
+
+def test_targets_are_words_where_one_of_a_later_piece_is_and_none_is_cut(tmp_path):
+    lines = [f"{index},{'eleven' if index == 395 else index % 3}" for index in range(ROWS)]
+    path = tmp_path / "late.csv"
+    path.write_text("size,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    for source in both({"": path}):
+        assert source.targets[393:397].tolist() == ["0", "1", "eleven", "0"]
+
+
+def test_whole_numbers_of_parquet_that_are_declared_text_are_text(tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"c": [7, None, 10] * 9, "label": ["a", "b", "a"] * 9})
+    parquet.write_table(table, tmp_path / "t.parquet", row_group_size=4)
+    for source in both({"": tmp_path / "t.parquet"}, kinds={"c": "text"}):
+        assert source.inputs["c"].dtype == np.dtype("U2")
+        assert source.inputs["c"][:3].reshape(-1).tolist() == ["7", "", "10"]
+        assert source.inputs["c"][np.asarray([26, 1])].reshape(-1).tolist() == ["10", ""]
+
+
+def test_integers_that_numbers_cannot_tell_apart_are_refused(tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"id": [2**53 + 1, 2**53 + 3], "x": [0.5, 1.5], "label": ["a", "b"]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    for on_disk in (False, True):
+        with pytest.raises(DataError, match=r"'id' holds integers beyond 2\*\*53.*columns: \{id: ignore\}"):
+            load_table({"": tmp_path / "t.parquet"}, target="label", on_disk=on_disk)
+
+
+def test_line_ends_in_cells_are_the_same_at_the_edges_of_blocks(tmp_path):
+    path = tmp_path / "ends.csv"
+    lines = ["note,label", *(f'"{"a" * (index % 40)} b c\r\nd e f",{index % 2}' for index in range(ROWS))]
+    path.write_bytes("\r\n".join(lines).encode())
+    for source in both({"": path}, kinds={"note": "text"}):
+        cells = source.inputs["note"][:].reshape(-1).tolist()
+        assert cells == [f"{'a' * (index % 40)} b c\nd e f".strip() for index in range(ROWS)]
+
+
+def test_what_a_column_holds_does_not_depend_on_its_pieces(monkeypatch):
+    monkeypatch.setattr("mltool.data.columns.MOST_DISTINCT", 30)
+    monkeypatch.setattr("mltool.data.columns._STEP", 64)
+    # 40 words in 64 rows are enough to see: all below, of which each is new, are not looked at.
+    cells = np.asarray([f"word{index % 40}" for index in range(64)] + [f"new{index}" for index in range(400)])
+    for size in (1, 7, 63, 64, 65, 1000):
+        pieces = [cells[start : start + size] for start in range(0, len(cells), size)]
+        assert infer_kind("column", pieces) == "category", size
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2, 5])
+def test_a_disk_that_is_full_while_rows_are_written_is_said(table, tmp_path, monkeypatch, writes):
+    made = tempfile.TemporaryFile
+
+    class Full(io.RawIOBase):
+        """A file on a disk with room for a few writes."""
+
+        def __init__(self):
+            self.room = writes
+
+        def writable(self):
+            return True
+
+        def write(self, data):
+            self.room -= 1
+            if self.room < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return len(data)
+
+    def temporary(*arguments, suffix="", **options):
+        return io.BufferedWriter(Full(), 64) if suffix == ".arrow" else made(*arguments, suffix=suffix, **options)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", temporary)
+    with pytest.raises(MachineError, match=r"rows of a table cannot be kept in .*No space left.*TMPDIR"):
+        load_table({"": table}, target="label", on_disk=True)
+
+
+def test_a_quote_that_is_never_closed_is_named_in_a_large_file(tmp_path):
+    lines = [f"{index},word {index},{index % 2}" for index in range(10 * ROWS)]
+    lines[200] = '200,"word,0'
+    path = tmp_path / "open.csv"
+    path.write_text("size,note,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    for on_disk in (False, True):
+        with pytest.raises(DataError, match=r"open\.csv, row 202: a quote is opened and never closed"):
+            load_table({"": path}, target="label", on_disk=on_disk)
