@@ -24,6 +24,10 @@ TEXT_WORDS = 3.0
 """Words of a value, on average, from which on a column is text."""
 
 
+_WHOLE = 2**53
+"""Integers from here on are not all told apart by float64."""
+
+
 @dataclass(frozen=True)
 class Read:
     """Where cells are read from.
@@ -57,7 +61,11 @@ def infer_kind(name: str, pieces: Iterable[Array]) -> ColumnKind:
         return "ignore"
     if seen.num_there == seen.num_rows and len(seen.distinct) == 1:
         value = next(iter(seen.distinct))
-        logger.warning("column %r is %s in every row: left out", name, f"{value:g}" if seen.is_number else repr(value))
+        if seen.is_number and abs(value) >= _WHOLE:
+            logger.warning("column %r holds integers that numbers cannot tell apart (%g): left out", name, value)
+        else:
+            shown = f"{value:g}" if seen.is_number else repr(value)
+            logger.warning("column %r is %s in every row: left out", name, shown)
         return "ignore"
     if seen.is_number:
         return "number"

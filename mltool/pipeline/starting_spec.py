@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mltool.assets import asset_folder
+from mltool.data.files import printable
 from mltool.data.source import label_of
 from mltool.errors import DataError, UsageError
 from mltool.pipeline.starting_model import Layer, StartingModel, starting_model
@@ -103,9 +104,11 @@ def _lines(found: StartingSource, classes: tuple[str, ...], data: Path, file: Pa
     train = round(rest * (0.9 if "test" in source.given else 0.72))  # as `_split_lines` shares them out
     batch_size = 16 if train < 400 else 64 if train < 10_000 else 128
     yield "# yaml-language-server: $schema=mltool.schema.json"
-    yield f"# For {data.name}: {source.num_samples:,} samples, {_answers(found, classes)}. By mltool init."
-    yield f"#   mltool check {file.name} --data       counts, ranges, leaks, drift, damage"
-    yield f"#   mltool run {file.name}                train, evaluate, export, convert to .tflite, verify"
+    # Names of files and columns may hold line ends.
+    answers = printable(_answers(found, classes))
+    yield f"# For {printable(data.name)}: {source.num_samples:,} samples, {answers}. By mltool init."
+    yield f"#   mltool check {printable(file.name)} --data       counts, ranges, leaks, drift, damage"
+    yield f"#   mltool run {printable(file.name)}                train, evaluate, export, convert to .tflite, verify"
     yield "version: 1"
     yield f"name: {flow_yaml(name)}"
     yield "seed: 42                               # of splits, weights, order, dropout and augmentation"

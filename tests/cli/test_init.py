@@ -101,3 +101,13 @@ def test_the_schema_overwrites_only_when_told_to(mltool):
     assert Path("s.json").read_text() == "mine"
     assert mltool("schema", "-o", "s.json", "--force", "--json").document == {"file": "s.json"}
     assert json.loads(Path("s.json").read_text())["title"] == "mltool spec"
+
+
+def test_a_name_with_a_line_end_is_written_so_that_the_spec_is_read(mltool):
+    data = Path("odd\nname.csv")
+    data.write_text("x,label\n" + "".join(f"{index},{'ab'[index % 2]}\n" for index in range(60)), encoding="utf-8")
+    ran = mltool("init", "my.yaml", "--from", str(data))
+    assert ran.code == 0, ran.err
+    assert r"# For odd\nname.csv: 60 samples" in Path("my.yaml").read_text(encoding="utf-8")
+    assert load_spec("my.yaml").data.source.path is not None
+    assert mltool("check", "my.yaml", "--data").code == 0

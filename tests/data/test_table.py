@@ -413,3 +413,11 @@ def test_labels_that_end_in_a_dot_are_those_without_after_a_map(tmp_path):
 def test_a_label_that_is_mapped_and_not_there_is_said(tmp_path):
     with pytest.raises(DataError, match=r"has no label '50K', which labels renames; it has: <=50K, <=50K\., >50K"):
         dataset_of(tmp_path, ", labels: {50K: '<=50K'}")
+
+
+def test_a_column_of_integers_that_are_one_number_is_not_called_constant(tmp_path, caplog):
+    path = tmp_path / "ids.csv"
+    rows = [f"{12345678901234567890 + index},{index % 7},{index % 2}" for index in range(20)]
+    path.write_text("id,x,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    assert list(load_table({"": path}, target="label").inputs) == ["x"]
+    assert "column 'id' holds integers that numbers cannot tell apart (1.23457e+19): left out" in caplog.text
