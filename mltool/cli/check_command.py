@@ -68,7 +68,7 @@ def _shown(document: dict[str, Any]) -> str:
     """The tables and the findings, as text."""
     # Not as the title of the table, which would be broken to its width.
     parts = [document["source"], console.table(["split", "samples", *_classes(document)], _split_rows(document))]
-    rows = [_input_row(name, info, document["drift"].get(name)) for name, info in document["inputs"].items()]
+    rows = [_input_row(document, name) for name in document["inputs"]]
     parts.append(console.table(["input", "kind", "shape", "values in training", "missing", "drift"], rows))
     lines = [
         f"{item['level']}: {item['message']}{'; ' * bool(item['hint'])}{item['hint']}" for item in document["findings"]
@@ -91,11 +91,8 @@ def _split_rows(document: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def _input_row(name: str, info: dict[str, Any], drift: float | None) -> list[str]:
-    from mltool.data.describe import shown_values
+def _input_row(document: dict[str, Any], name: str) -> list[str]:
+    from mltool.data.describe import shown_input
 
-    train = info["splits"]["train"]
-    shape = "x".join(map(str, info["shape"])) or "-"
-    shown = "-" if drift is None else f"{drift:.3f}"
-    kind = info["kind"] or info["dtype"]
-    return [info["original"], kind, shape, shown_values(train), f"{train['missing']:,}", shown]
+    *shown, drift = shown_input(document, name)
+    return [*shown, f"{document['inputs'][name]['splits']['train']['missing']:,}", drift]

@@ -62,6 +62,14 @@ def _range(name: str, train: Samples) -> tuple[float | None, float | None, bool]
     return (min(lows), max(highs), missing) if lows else (None, None, missing)
 
 
+def shown_input(document: Mapping[str, Any], name: str) -> tuple[str, str, str, str, str]:
+    """An input of a scan in words: what the source calls it, kind, shape, values in training, and drift."""
+    info, drift = document["inputs"][name], document["drift"].get(name)
+    shape = "x".join(map(str, info["shape"])) or "-"
+    shown = "-" if drift is None else f"{drift:.3f}"
+    return info["original"], info["kind"] or info["dtype"], shape, shown_values(info["splits"]["train"]), shown
+
+
 def shown_values(found: Mapping[str, Any]) -> str:
     """The values of an input in one split of a scan, in words."""
     if "least" in found:

@@ -48,10 +48,10 @@ def distances(source: Source, ids: Mapping[str, Array]) -> dict[str, Distance]:
     for name, array in source.inputs.items():
         if _is_words(source, name):
             apart = [_word_distance(array[train].reshape(-1), array[test].reshape(-1), chance)]
+            let_go(array)
         else:
             pairs = zip(_columns(array, train), _columns(array, test), strict=True)
             apart = [_number_distance(*pair, chance) for pair in pairs]
-        let_go(array)
         there = [distance for distance in apart if distance is not None]
         if there:
             found[name] = max(there, key=lambda distance: distance.value - distance.noise)

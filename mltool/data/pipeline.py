@@ -49,7 +49,6 @@ class Pipeline:
         tf = extras.tensorflow()
         self.num_samples = len(samples)
         self.batch_size = batch_size
-        self.seed = seed
         self._distribute = distribute
         # tf.data runs on the CPU: what its functions capture must not lie on a GPU.
         with tf.device("CPU:0"):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mltool.data.order import order_type
 from mltool.data.scratch import is_on_disk, let_go, positions_of, room_for, slices_of
 from mltool.data.source import Array
 
@@ -22,7 +23,7 @@ def taken_groups(pool: Array, groups: Array, classes: Array | None, share: float
         bool [samples], true at the numbers of these groups.
     """
     sizes, kinds = _sizes_and_kinds(pool, groups, classes)
-    position = np.int32 if len(groups) <= 2**31 else np.int64
+    position = order_type(len(groups))
     unique = positions_of(sizes > 0, on_disk=is_on_disk(groups), dtype=position)
     order = np.arange(len(unique), dtype=position)
     np.random.default_rng([seed, 0x5B117]).shuffle(order)

@@ -44,6 +44,7 @@ class RowReader:
         if place is None or not len(positions):
             return array[positions]
         file, descriptor, start = place
+        positions = positions.astype(np.int64, copy=False)  # one type: they are looked up by their bytes
         stride = array.strides[0]  # type: ignore[attr-defined]
         first, offset = start - start % stride, start % stride
         # By value: every column of a table computes its positions by itself.
@@ -82,6 +83,6 @@ def _rows_of(descriptor: int, first: int, stride: int, positions: Array, count: 
     if not 0 <= int(positions.min()) <= int(positions.max()) < count:
         raise IndexError(f"positions {positions.min()} to {positions.max()} of {count} samples")
     rows = bytearray()
-    for place in (positions.astype(np.int64) * stride + first).tolist():
+    for place in (positions * stride + first).tolist():
         rows += os.pread(descriptor, stride, place)
     return rows

@@ -5,6 +5,7 @@ import logging
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,12 @@ class Columns(Mapping[str, Array]):
             yield self._values_of(piece, name, kind, may_be_empty=True)
             let_go(self)
 
+    @cached_property
+    def _edges(self) -> Array:
+        """The rows at which pieces begin, which are those of every column, and the number of rows."""
+        first = next(iter(self._arrow.values()))
+        return np.cumsum([0, *map(len, first.chunks)])
+
     def num_rows_of(self, name: str) -> int:
         """How many cells a column has."""
         return len(self._arrow[name])
@@ -99,18 +106,21 @@ class Columns(Mapping[str, Array]):
     def at(self, name: str, positions: Any) -> Array:
         """Cells of a column of text, at some rows."""
         column = self._arrow[name]
+
+        def texts(rows: Any) -> Array:
+            return as_texts(_cells(self._path, name, rows, self._missing))
+
         if isinstance(positions, slice):
             start, stop, step = positions.indices(len(column))
             if step == 1:
-                return as_texts(_cells(self._path, name, column.slice(start, max(0, stop - start)), self._missing))
+                return texts(column.slice(start, max(0, stop - start)))
             positions = np.arange(start, stop, step)
         # Piece by piece: Arrow's `take` would first copy the whole column, and fail beyond 2 GiB.
-        edges = np.cumsum([0, *map(len, column.chunks)])
-        places = np.searchsorted(edges, positions, side="right") - 1
-        found: dict[int, Array] = {}
-        for place in np.unique(places).tolist():
-            rows = column.chunk(place).take(extras.require("pyarrow").array(positions[places == place] - edges[place]))
-            found[place] = as_texts(_cells(self._path, name, rows, self._missing))
+        places = np.searchsorted(self._edges, positions, side="right") - 1
+        found = {
+            place: texts(column.chunk(place).take(positions[places == place] - self._edges[place]))
+            for place in np.unique(places).tolist()
+        }
         cells = np.empty(len(positions), max((part.dtype for part in found.values()), default=np.dtype("U1")))
         for place, part in found.items():
             cells[places == place] = part

@@ -27,9 +27,9 @@ def read_text_table(path: Path, separator: str | None, *, on_disk: bool) -> tupl
         "convert_options": reader.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
         ),
+        # The same blocks either way: what Arrow does at their edges is the same then.
+        "read_options": reader.ReadOptions(block_size=BLOCK_BYTES),
     }
-    # The same blocks either way: what Arrow does at their edges is the same then.
-    options["read_options"] = reader.ReadOptions(block_size=BLOCK_BYTES)
     file = None
     try:
         if on_disk:

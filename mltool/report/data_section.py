@@ -1,10 +1,11 @@
 """The scan of the data, as the page and the pictures beside `scan.json` tell it."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mltool import extras
-from mltool.data.describe import shown_values
+from mltool.data.describe import shown_input, shown_values
 from mltool.report import plots
 
 Picture = tuple[str, str, str]
@@ -50,17 +51,7 @@ def data_section(document: Mapping[str, Any], target: str | None) -> dict[str, A
 
 
 def _row(document: Mapping[str, Any], name: str) -> list[str]:
-    info, drift = document["inputs"][name], document["drift"].get(name)
-    train, samples = info["splits"]["train"], document["splits"]["train"]["samples"]
-    values = max(1, samples * _product(info["shape"]))
-    missing = f"{train['missing']:,} ({train['missing'] / values:.1%})" if train["missing"] else "0"
-    shape = "x".join(map(str, info["shape"])) or "-"
-    shown = "-" if drift is None else f"{drift:.3f}"
-    return [info["original"], info["kind"] or info["dtype"], shape, shown_values(train), missing, shown]
-
-
-def _product(shape: list[int]) -> int:
-    found = 1
-    for side in shape:
-        found *= side
-    return found
+    *shown, drift = shown_input(document, name)
+    info, samples = document["inputs"][name], document["splits"]["train"]["samples"]
+    count, values = info["splits"]["train"]["missing"], max(1, samples * math.prod(info["shape"]))
+    return [*shown, f"{count:,} ({count / values:.1%})" if count else "0", drift]

@@ -74,8 +74,9 @@ def _one_of_every_class(data: Dataset, name: str) -> list[tuple[str, Any]]:
     train = data.splits.train
     if not data.labels:
         return [(data.source.name_of(int(number)), data.source.inputs[name][[number]][0]) for number in train[:6]]
-    firsts = [(label, train[data.targets[train] == number][:1]) for number, label in enumerate(data.labels)]
-    return [(label, data.source.inputs[name][ids][0]) for label, ids in firsts[:MOST_LINES] if len(ids)]
+    targets = data.targets[train]
+    firsts = [(label, train[targets == number][:1]) for number, label in enumerate(data.labels[:MOST_LINES])]
+    return [(label, data.source.inputs[name][ids][0]) for label, ids in firsts if len(ids)]
 
 
 def _contact_sheet(data: Dataset, name: str) -> Any:

@@ -125,7 +125,7 @@ def confusion(counts: Array, labels: Sequence[str]) -> str:
     """A confusion matrix: rows the truth, columns the answers, the share of each row as the depth of the color."""
 
     def draw() -> Any:
-        short = [label if len(label) <= 18 else f"{label[:17]}…" for label in labels]
+        short = [_short(label, 18) for label in labels]
         names = 0.07 * max(map(len, short)) if len(labels) <= MOST_LABELS else 0.0
         side = _side_of_cells(counts)
         is_narrow = names > side
@@ -225,8 +225,8 @@ def drift(distances: Mapping[str, float]) -> str:
     return _styled(draw)
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= 24 else f"{label[:23]}…"
+def _short(label: str, most: int = 24) -> str:
+    return label if len(label) <= most else f"{label[: most - 1]}…"
 
 
 def line(values: Array) -> str:
