@@ -1,7 +1,8 @@
 """What a column of a table holds, and its values as a model takes them."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,8 +24,16 @@ MOST_DISTINCT = 1_000_000
 TEXT_WORDS = 3.0
 """Words of a value, on average, from which on a column is text."""
 
+FEWEST_ROWS = 50
+"""Rows from which on another value in nearly every one of them is no chance."""
 
-_WHOLE = 2**53
+FEWEST_NUMBERS = 20
+"""Distinct values from which on words that are nearly all numbers are hardly categories."""
+
+_FORMATTED = re.compile(r"[$€£]?\s*[+-]?(\d+|\d{1,3}([,.'\u2019\u00a0\u202f ]\d{3})+)([.,]\d+)?\s*[%$€£]?")
+"""A number as people write it: with a decimal comma, thousands separators, a unit of money or per cent."""
+
+WHOLE = 2**53
 """Integers from here on are not all told apart by float64."""
 
 
@@ -61,7 +70,7 @@ def infer_kind(name: str, pieces: Iterable[Array]) -> ColumnKind:
         return "ignore"
     if seen.num_there == seen.num_rows and len(seen.distinct) == 1:
         value = next(iter(seen.distinct))
-        if seen.is_number and abs(value) >= _WHOLE:
+        if seen.is_number and abs(value) >= WHOLE:
             logger.warning("column %r holds integers that numbers cannot tell apart (%g): left out", name, value)
         else:
             shown = f"{value:g}" if seen.is_number else repr(value)
@@ -114,14 +123,35 @@ def _kind_of_words(name: str, num_there: int, distinct: Sequence[str]) -> Column
     words = float(np.mean([len(value.split()) for value in distinct[:2000]]))
     if words >= TEXT_WORDS:
         return "text"
-    if len(distinct) <= MAX_CATEGORIES or len(distinct) <= num_there * 0.05:
-        return "category"
-    if len(distinct) > 0.9 * num_there:
-        logger.warning(
-            "column %r is another value in nearly every row: left out (columns: {%s: text} keeps it)", name, name
-        )
+    if len(distinct) > 0.9 * num_there and num_there >= FEWEST_ROWS:
+        cure = doubt_about(name, distinct)
+        kept = f"columns: {{{name}: category}} or {{{name}: text}} keeps it"
+        told = "; ".join(cure) if cure else f"column {name!r} is another value in nearly every row"
+        logger.warning("%s: left out (%s)", told, kept)
         return "ignore"
     return "category"
+
+
+def doubt_about(name: str, categories: Collection[str]) -> tuple[str, str] | None:
+    """Whether categories are rather numbers that cannot be read as such.
+
+    Args:
+        name: of the column.
+        categories: each once; "" is missing.
+
+    Returns:
+        What is strange, and the cure; None where nothing is.
+    """
+    others = [value for value in categories if value and not is_number(value)]
+    formatted = [value for value in others if _FORMATTED.fullmatch(value)]
+    words = [value for value in others if not _FORMATTED.fullmatch(value)]
+    if len(categories) < FEWEST_NUMBERS or not others or len(words) > 0.1 * len(categories):
+        return None
+    if formatted:
+        message = f"{name!r} holds numbers that are not written as such, as {formatted[0]!r}, and counts as words"
+        return message, "write them with a decimal point, without separators of thousands and units"
+    message = f"{name!r} holds numbers, but for {words[0]!r} and the like, and counts as words"
+    return message, f"where it stands for a missing value: data.source.missing: ['', {words[0]}]"
 
 
 def are_numbers(values: Array) -> bool:
@@ -177,12 +207,13 @@ def _numbers(read: Read, name: str, cells: Array) -> Array:
     try:
         return filled.astype(np.float64)
     except ValueError:
-        row = next(index for index, cell in enumerate(filled.tolist()) if not _is_number(cell))
+        row = next(index for index, cell in enumerate(filled.tolist()) if not is_number(cell))
         message = f"{read.origin}, row {read.line(row)}: {name!r} is {cells[row].item()!r}, a number is expected"
         raise DataError(message, read.hint.format(name=name)) from None
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a text is a number."""
     try:
         float(cell)
     except ValueError:

@@ -82,9 +82,12 @@ def _read_table(file: Path, schema: InputSchema | None) -> Given:
     table = read_table(file, markers, None)
     read = Read(str(file), table.rows.line, "mend it")
     inputs: dict[str, Array] = {}
-    for info in schema.inputs:
-        column = info.original or info.name
-        table.require(column, f"the model takes for {info.name!r}")
+    wanted = [info.original or info.name for info in schema.inputs]
+    lacking = [column for column in wanted if column not in table.columns]
+    if lacking:
+        named = ", ".join(map(repr, lacking))
+        raise DataError(f"{file} has no {named}, which the model takes", f"it has: {', '.join(table.columns)}")
+    for info, column in zip(schema.inputs, wanted, strict=True):
         kind: ColumnKind = "category" if info.kind == "category" else "text" if info.kind == "text" else "number"
         values = read_column(read, column, table.columns.values_of(column, kind), kind)
         inputs[info.name] = values.reshape(len(values), *info.shape)

@@ -24,11 +24,11 @@ class Rows:
     """
 
     def __init__(self, path: Path, separator: str | None, count: int = 0) -> None:
-        self._path, self._separator, self._count = path, separator, count
+        self._path, self.separator, self._count = path, separator, count
 
     def line(self, position: int) -> int:
         """The line at which a row begins; the first below a header of one line is 2."""
-        if self._separator is None:
+        if self.separator is None:
             return position + 1
         return position + 2 if self._lines is None else int(self._lines[position])
 
@@ -46,7 +46,7 @@ class Rows:
     def records(self) -> Iterator[tuple[int, list[str]]]:
         """Every record with the line that it begins at, the header first; bytes that are no UTF-8 are surrogates."""
         with _any_length(), self._path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, delimiter=self._separator or ",")
+            reader = csv.reader(file, delimiter=self.separator or ",")
             begin = 1
             for record in reader:
                 if record:  # a blank line is no record

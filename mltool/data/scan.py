@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mltool.data.columns import doubt_about
 from mltool.data.copies import copies
 from mltool.data.dataset import SPLITS, Dataset, class_counts
 from mltool.data.distances import Distance, distances
@@ -91,13 +92,13 @@ def _describe(data: Dataset, name: str, ids: Mapping[str, Array]) -> dict[str, A
     }
     for split, positions in ids.items():
         if array.dtype.kind == "U":
-            found["splits"][split] = _texts(batches_of(array, positions), found["kind"])
+            found["splits"][split] = _texts(found["original"], batches_of(array, positions), found["kind"])
         else:
             found["splits"][split] = _streamed(array, positions)
     return found
 
 
-def _texts(batches: Iterator[Array], kind: str) -> dict[str, Any]:
+def _texts(name: str, batches: Iterator[Array], kind: str) -> dict[str, Any]:
     missing, total, lengths = 0, 0, [0, 0, 0]
     counts: Counter[str] = Counter()
     for batch in batches:
@@ -113,7 +114,9 @@ def _texts(batches: Iterator[Array], kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {"missing": missing}
     if kind == "category":
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        return {**found, "distinct": len(counts), "most_frequent": dict(ordered[:MOST_VALUES])}
+        doubt = doubt_about(name, counts)
+        found |= {"distinct": len(counts), "most_frequent": dict(ordered[:MOST_VALUES])}
+        return {**found, "doubt": doubt} if doubt else found
     mean = lengths[1] / max(total, 1)
     return {**found, "characters": {"least": lengths[0], "mean": mean, "most": lengths[2]}}
 
@@ -197,5 +200,7 @@ def _about_values(document: Mapping[str, Any]) -> Iterator[Finding]:
         elif train["missing"]:
             what = "values" if info["shape"] else "texts"
             yield Finding("note", f"{train['missing']} {what} of {name!r} are missing in training", "")
+        if train.get("doubt"):
+            yield Finding("warning", *train["doubt"])
         if info["dtype"] != "text" and "least" in train and train["least"] == train["most"]:
             yield Finding("warning", f"{name!r} has one value in all of training", "leave it out")

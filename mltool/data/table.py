@@ -15,7 +15,7 @@ from mltool.data.joined import joined_sources
 from mltool.data.rows import RowNames
 from mltool.data.scratch import positions_of
 from mltool.data.source import Array, Source, checked_source
-from mltool.data.table_file import Table, read_table
+from mltool.data.table_file import IntegersTooLargeError, Table, read_table
 from mltool.data.table_store import column_values, keep_columns, keep_pieces
 from mltool.errors import DataError
 
@@ -78,6 +78,8 @@ def load_table(
     """
     special = {"data.source.weight": weight, "data.source.group": group, "data.split.column": split_column}
     tables = {split: read_table(path, missing, separator, on_disk=on_disk) for split, path in paths.items()}
+    for table in tables.values():
+        table.tell_strange_header()
     plan = _plan(tables[""], target, inputs, kinds or {}, special)
     sources = {
         split: _source(table, plan, special, is_regression=is_regression, first=tables[""])
@@ -110,9 +112,7 @@ def _plan(
         chosen = dict(inputs)
     else:
         chosen = identifiers([name for name in table.columns if name not in taken])
-    decided = {
-        column: kinds.get(column) or infer_kind(column, table.columns.pieces_of(column)) for column in chosen.values()
-    }
+    decided = {column: kinds.get(column) or _kind_of(table, column) for column in chosen.values()}
     kept = {name: column for name, column in chosen.items() if decided[column] != "ignore"}
     if not kept:
         raise DataError(f"{table.path} has no column that is an input", "data.source.columns says what they are")
@@ -122,6 +122,14 @@ def _plan(
     told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in by_kind.items() if names)
     logger.info("%s: target %s; %s (data.source.columns says otherwise)", table.path.name, found, told)
     return Plan(found, kept, decided)
+
+
+def _kind_of(table: Table, column: str) -> ColumnKind:
+    try:
+        return infer_kind(column, table.columns.pieces_of(column))
+    except IntegersTooLargeError:
+        logger.warning("column %r holds integers that numbers cannot tell apart: left out", column)
+        return "ignore"
 
 
 def find_target(table: Table) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.arrow_file import kept_on_disk
-from mltool.data.columns import ColumnKind, as_texts
+from mltool.data.columns import WHOLE, ColumnKind, as_texts, is_number
 from mltool.data.rows import Rows
 from mltool.data.scratch import let_go
 from mltool.data.source import Array
@@ -73,6 +73,8 @@ class Columns(Mapping[str, Array]):
         numbers = None
         if kind in (None, "number"):
             numbers = _numbers_of(column, self._missing, may_be_empty=may_be_empty)
+        if numbers is not None and _are_too_large(column, numbers):
+            raise IntegersTooLargeError(self._path, name, f"tell them apart as words with {{{name}: category}}")
         return _cells(self._path, name, column, self._missing) if numbers is None else numbers
 
     def pieces_of(self, name: str, kind: ColumnKind | None = None) -> Iterator[Array]:
@@ -93,6 +95,12 @@ class Columns(Mapping[str, Array]):
         """The rows at which pieces begin, which are those of every column, and the number of rows."""
         first = next(iter(self._arrow.values()))
         return np.cumsum([0, *map(len, first.chunks)])
+
+    def has_early(self, name: str, text: str) -> bool:
+        """Whether a text is a cell of a column, in its first rows."""
+        pa, compute = extras.require("pyarrow"), extras.require("pyarrow.compute")
+        cells = self._arrow[name].slice(0, HEAD_ROWS)
+        return pa.types.is_string(cells.type) and bool(compute.any(compute.equal(cells, text)).as_py())
 
     def num_rows_of(self, name: str) -> int:
         """How many cells a column has."""
@@ -125,6 +133,10 @@ class Columns(Mapping[str, Array]):
         for place, part in found.items():
             cells[places == place] = part
         return cells
+
+
+HEAD_ROWS = 10_000
+"""Rows that are looked at where one would do."""
 
 
 class Texts:
@@ -173,6 +185,19 @@ class Table:
             hint = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(self.columns)}"
             raise DataError(f"{self.path} has no column {name!r}, which {what} names", hint)
 
+    def tell_strange_header(self) -> None:
+        """A remark where the names look like a row of the data: a text file without a header loses its first."""
+        numbers = [name for name in self.columns if is_number(name)]
+        # 0, 1, 2 ... and 2019, 2020 ... and 400.0, 410.0 ... are names.
+        in_order = len(numbers) > 1 and sorted(numbers, key=float) == numbers
+        strange = numbers[:1] if not in_order else []
+        strange += [name for name in self.columns if not is_number(name) and self.columns.has_early(name, name)]
+        if strange and self.rows.separator is not None:
+            message = (
+                "%s: the first row names the columns, and %r looks like a value: without a header, a sample is lost"
+            )
+            logger.warning(message, self.path.name, strange[0])
+
     def column(self, name: str, what: str) -> Array:
         """The cells of a column.
 
@@ -202,23 +227,34 @@ def read_table(path: Path, missing: Sequence[str], separator: str | None, *, on_
     else:
         arrow, file, rows = read_text_table(path, separator, on_disk=on_disk)
     names = [name.strip() for name in arrow.column_names]
-    twice = sorted({name for name in names if names.count(name) > 1 and name})
-    if twice:
-        raise DataError(f"{path}: the column {twice[0]!r} stands twice in the header", "rename one of them")
-    if not all(names):
-        raise DataError(f"{path}: column {names.index('') + 1} has no name", "name it")
+    _require_names(path, names)
     if arrow.num_rows == 0:
         raise DataError(f"{path} has a header and no rows", "it needs a row a sample")
     columns = Columns(path, dict(zip(names, arrow.columns, strict=True)), missing, file)
     return Table(path, columns, rows, arrow.num_rows)
 
 
+def _require_names(path: Path, names: Sequence[str]) -> None:
+    """Proves that every column has a name of its own.
+
+    Raises:
+        DataError: if one has none, or that of another.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1 and name})
+    if twice:
+        hint = "the first row must name the columns" if is_number(twice[0]) else "rename one of them"
+        raise DataError(f"{path}: the column {twice[0]!r} stands twice in the header", hint)
+    if not all(names):
+        raise DataError(f"{path}: column {names.index('') + 1} has no name", "name it")
+
+
 def _read_parquet(path: Path, on_disk: bool) -> tuple[Any, mmap.mmap | None]:
     pa, parquet = extras.require("pyarrow"), extras.require("pyarrow.parquet")
     try:
-        if not on_disk:
-            return parquet.read_table(path), None
         with parquet.ParquetFile(path) as file:
+            _require_names(path, [name.strip() for name in file.schema_arrow.names])
+            if not on_disk:
+                return file.read(), None
             return kept_on_disk(file.schema_arrow, file.iter_batches())
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {first_line(error)}", "write it again") from error
@@ -238,8 +274,7 @@ def _cells(path: Path, name: str, column: Any, missing: set[str]) -> Array:
         try:
             numbers: Array = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
         except pa.ArrowInvalid as error:
-            message = f"{path}: {name!r} holds integers beyond 2**53, which are no longer told apart as numbers"
-            raise DataError(message, f"leave it out with columns: {{{name}: ignore}}, or write it as text") from error
+            raise IntegersTooLargeError(path, name, "write it as text") from error
         marks = [float(mark) for mark in missing if _is_finite(mark)]
         return np.where(np.isin(numbers, marks), np.nan, numbers) if marks else numbers
     try:
@@ -255,6 +290,14 @@ def _cells(path: Path, name: str, column: Any, missing: set[str]) -> Array:
         message = f"{path}: a text of {name!r} has {longest:,} characters: too long beside {len(text):,} rows"
         raise DataError(message, "cut long texts into several rows")
     return np.asarray(text.to_numpy(zero_copy_only=False), dtype=np.str_)
+
+
+class IntegersTooLargeError(DataError):
+    """Integers that float64 does not tell apart, as those of identifiers."""
+
+    def __init__(self, path: Path, name: str, cure: str) -> None:
+        message = f"{path}: {name!r} holds integers beyond 2**53, which are no longer told apart as numbers"
+        super().__init__(message, f"leave it out with columns: {{{name}: ignore}}, or {cure}")
 
 
 def _marked(text: Any, missing: set[str]) -> Any:
@@ -288,6 +331,16 @@ def _numbers_of(column: Any, missing: set[str], *, may_be_empty: bool) -> Array 
     # A text may spell NaN without being a marker of missing values: the other way tells it.
     strange = int(np.isnan(numbers).sum()) != found.null_count or most > np.finfo(np.float32).max
     return None if strange or (found.null_count == len(found) and not may_be_empty) else numbers
+
+
+def _are_too_large(column: Any, numbers: Array) -> bool:
+    """Whether a column of texts holds integers, written in digits, that float64 does not tell apart."""
+    large = np.flatnonzero(np.abs(numbers) >= WHOLE)[:HEAD_ROWS]
+    if not len(large):
+        return False
+    pa, compute = extras.require("pyarrow"), extras.require("pyarrow.compute")
+    texts = compute.utf8_trim_whitespace(column.take(pa.array(large)))
+    return bool(compute.any(compute.match_substring_regex(texts, r"^[+-]?\d+$")).as_py())
 
 
 def _is_finite(mark: str) -> bool:

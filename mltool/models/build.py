@@ -55,8 +55,7 @@ def build_model(
     for index, layer in enumerate(spec.layers):
         sources = [_source(known, source, index, layer) for source in layer.inputs] or [previous]
         if sources[0] is None:
-            message, hint = f"the model has the inputs {', '.join(tensors)}", f"add inputs: [{next(iter(tensors))}]"
-            raise _misfit(index, layer, message, hint)
+            raise _misfit(index, layer, f"the model has the inputs {', '.join(tensors)}", _joining(tensors))
         known[layer.name] = previous = _apply(layer, sources, index)
     if target_scale is not None:
         units = keras.layers.Rescaling(target_scale.deviation, target_scale.mean, name=ORIGINAL_UNITS)
@@ -66,6 +65,13 @@ def build_model(
         return keras.Model(structure, previous, name=name)
     except REFUSALS as error:
         raise SpecError(Message(f"the layers are not one graph: {reason_of(error)}", key="model.layers")) from error
+
+
+def _joining(tensors: Mapping[str, Any]) -> str:
+    """What makes one tensor of several."""
+    words = [name for name, tensor in tensors.items() if tensor.dtype == "string"]
+    first = f"model.preprocess must make numbers of {', '.join(words)}; then " if words else ""
+    return f"{first}begin with a layer that joins them: - Concatenate: {{inputs: [{', '.join(tensors)}]}}"
 
 
 def call_model(model: Any, inputs: Mapping[str, Any], *, training: bool) -> Any:

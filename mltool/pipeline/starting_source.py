@@ -23,7 +23,7 @@ from mltool.data.open import build_source
 from mltool.data.records import find_records
 from mltool.data.source import Array, Source
 from mltool.data.table import TARGET_NAMES, find_target
-from mltool.data.table_file import read_table
+from mltool.data.table_file import IntegersTooLargeError, read_table
 from mltool.data.tfrecord import Feature, image_reader, infer_features, read_feature
 from mltool.errors import DataError
 from mltool.spec.data import DataSpec, Kind, SourceSpec
@@ -172,11 +172,17 @@ def _look_at_table(path: Path, target: str | None) -> _Found:
     found = target or find_target(table)
     marks: set[str] = set()
     row_numbers: list[str] = []
-    for name, cells in table.columns.items():
+    for name in table.columns:
+        try:
+            cells = table.columns[name]
+        except IntegersTooLargeError:
+            continue
         marks |= _marks_of(cells)
         if name != found and _are_row_numbers(cells):
             row_numbers.append(name)
     keys: dict[str, Any] = {"target": found}
+    if table.rows.separator not in (None, ",", "\t"):
+        keys["separator"] = table.rows.separator
     if row_numbers and len(row_numbers) < len(table.columns) - 1:  # else there is nothing else to learn from
         logger.warning(
             "%s: %s counts the rows: left out (data.source.columns)", path.name, " and ".join(map(repr, row_numbers))

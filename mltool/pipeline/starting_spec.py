@@ -1,5 +1,6 @@
 """`mltool init`: a spec to start from, for data that are there, of a template, or the first one."""
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,13 +10,19 @@ from typing import Any
 import numpy as np
 
 from mltool.assets import asset_folder
+from mltool.data.columns import doubt_about
 from mltool.data.files import printable
-from mltool.data.source import label_of
+from mltool.data.source import Source, batches_of, label_of
 from mltool.errors import DataError, UsageError
 from mltool.pipeline.starting_model import Layer, StartingModel, starting_model
 from mltool.pipeline.starting_source import StartingSource, look
 from mltool.runs.atomic import writing
 from mltool.spec.load import flow_yaml, load_spec
+
+logger = logging.getLogger("mltool")
+
+FEWEST_SAMPLES = 20
+"""Samples from which on there are some to train, some to choose and some to test on."""
 
 STARTER = "starter"
 """The template that is taken where none is named."""
@@ -76,11 +83,28 @@ def write_spec_for(data: Path, file: Path, *, name: str, target: str | None = No
         DataError: if the data are missing, damaged, of no known kind, too few, or have no labels.
     """
     found = look(data, target, file.parent)
+    if found.source.num_samples < FEWEST_SAMPLES:
+        message = f"{data} has {found.source.num_samples} samples: too few to train, to choose and to test on"
+        raise DataError(message, f"{FEWEST_SAMPLES} are the fewest, hundreds a beginning")
+    _tell_doubts(found.source)
     classes = () if found.is_regression else _classes(found)
     with writing(file) as temporary:
         temporary.write_text("\n".join(_lines(found, classes, data, file, name)) + "\n", encoding="utf-8")
         load_spec(temporary)  # what is wrong with it is a flaw of ours: nothing is left behind
     return Started(found.kind, found.source.num_samples, classes)
+
+
+def _tell_doubts(source: Source) -> None:
+    """Remarks on columns of words that were rather meant as numbers."""
+    for name, kind in source.kinds.items():
+        values = source.inputs[name]
+        if kind == "category" and values.dtype.kind == "U":
+            found: set[str] = set()
+            for batch in batches_of(values, np.arange(len(values))):
+                found.update(batch.reshape(-1).tolist())
+            doubt = doubt_about(source.originals.get(name, name), found)
+            if doubt:
+                logger.warning("%s; %s", *doubt)
 
 
 def _classes(found: StartingSource) -> tuple[str, ...]:

@@ -221,7 +221,30 @@ def test_the_remarks_of_a_table_are_made_once(random, mltool):
     houses(random)
     err = mltool("init", "my.yaml", "--from", "houses.csv").err
     assert err.count("the target is the last column, 'price'") == 1
-    assert err.count("houses.csv: target price; number: rooms, area m2; category: town, id") == 1
+    assert err.count("houses.csv: target price; number: rooms, area m2; category: town") == 1
+
+
+def test_numbers_that_are_not_written_as_such_are_told_once(mltool):
+    rows = [f"{index % 40},{index % 5};{index % 2};{index}" for index in range(120)]
+    Path("t.csv").write_text("price;label;id\n" + "\n".join(rows) + "\n")
+    ran = mltool("init", "my.yaml", "--from", "t.csv")
+    assert ran.err.count("fields are separated by ';'") == 1
+    assert ran.err.count("'price' holds numbers that are not written as such, as '") == 1
+    source = load_spec("my.yaml").data.source
+    assert (source.separator, source.columns) == (";", {"price": "category", "id": "ignore"})
+    document = mltool("check", "my.yaml", "--data", "--json").document["scan"]
+    told = [finding["message"] for finding in document["findings"] if finding["level"] == "warning"]
+    assert any("'price' holds numbers that are not written as such" in message for message in told)
+
+
+def test_integers_that_numbers_cannot_tell_apart_are_left_out(mltool):
+    rows = [[2**60 + 2 * index, index % 7, ["x", "z"][index % 2]] for index in range(60)]
+    write_table("t.csv", [["account", "a", "label"], *rows])
+    parquet.write_table(arrow_csv.read_csv("t.csv"), "t.parquet")
+    for name in ("t.csv", "t.parquet"):
+        ran = mltool("init", f"{name}.yaml", "--from", name)
+        assert ran.err.count("column 'account' holds integers that numbers cannot tell apart: left out") == 1
+        assert load_spec(f"{name}.yaml").data.source.columns == {"account": "ignore", "a": "number"}
 
 
 def test_paths_are_relative_to_the_spec(random, mltool):
@@ -244,6 +267,11 @@ REFUSED = {
     "one class": (
         lambda: write_table("t.csv", [["a", "y"], *([i, "x"] for i in range(60))]),
         "all samples are of one class, 'x'",
+        4,
+    ),
+    "few samples": (
+        lambda: write_table("t.csv", [["a", "y"], *([i * i, "xz"[i % 2]] for i in range(6))]),
+        "t.csv has 6 samples: too few to train, to choose and to test on; 20 are the fewest",
         4,
     ),
     "ragged rows": (

@@ -39,7 +39,11 @@ def test_columns_are_found_by_their_own_names_and_others_are_left_out(tmp_path, 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param("age,job,note\n1,a,b\n", "has no column 'hours-per-week', which the model takes", id="no column"),
+        pytest.param(
+            "age,note\n1,b\n",
+            "has no 'hours-per-week', 'job', which the model takes; it has: age, note",
+            id="no column",
+        ),
         pytest.param(
             "age,hours-per-week,job,note\nold,1,a,b\n", "row 2: 'age' is 'old', a number is expected", id="a word"
         ),

@@ -158,6 +158,25 @@ def test_categories_and_holes_of_a_table_are_counted(scanned, table):
     assert any("1 values of 'size_in_m' are missing in training" in note for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("odd", "finding"),
+    [
+        pytest.param("n.a.", "'level' holds numbers, but for 'n.a.' and the like, and counts as words", id="a word"),
+        pytest.param("1,5", "'level' holds numbers that are not written as such, as '1,5', and counts", id="a comma"),
+        pytest.param("7", None, id="numbers that are declared categories"),
+    ],
+)
+def test_numbers_that_count_as_words_are_told(odd, finding, scanned, tmp_path):
+    # 40 numbers, and one other value in every eighth row.
+    values = [odd if index % 8 == 0 else str(index % 41) for index in range(320)]
+    rows = [f'"{value}",{index % 3},{index % 2}' for index, value in enumerate(values)]
+    (tmp_path / "t.csv").write_text("level,x,label\n" + "\n".join(rows), encoding="utf-8")
+    source = {"path": "t.csv", "columns": {"level": "category"}}
+    document = scanned(source, data={"split": {"test": 0.2, "validation": 0.1, "duplicates": "keep"}})
+    warnings = [message for message in findings(document, "warning") if "'level' holds" in message]
+    assert [message.startswith(finding) for message in warnings] == [True] if finding else not warnings
+
+
 def test_values_that_are_missing_only_outside_of_training_are_an_error(scanned, tmp_path):
     rows = [f"{index},{index % 2},{'train' if index < 8 else 'validation'}" for index in range(10)]
     text = "\n".join(["x,label,part", *rows, ",1,test", "5,0,test"])

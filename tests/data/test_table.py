@@ -415,9 +415,81 @@ def test_a_label_that_is_mapped_and_not_there_is_said(tmp_path):
         dataset_of(tmp_path, ", labels: {50K: '<=50K'}")
 
 
-def test_a_column_of_integers_that_are_one_number_is_not_called_constant(tmp_path, caplog):
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("first", [2**53, 12345678901234567890])
+def test_integers_that_numbers_cannot_tell_apart_are_left_out_or_words(first, on_disk, tmp_path, caplog):
     path = tmp_path / "ids.csv"
-    rows = [f"{12345678901234567890 + index},{index % 7},{index % 2}" for index in range(20)]
+    rows = [f"{first + index},{index % 7},{index % 2}" for index in range(20)]
     path.write_text("id,x,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    assert list(load_table({"": path}, target="label").inputs) == ["x"]
-    assert "column 'id' holds integers that numbers cannot tell apart (1.23457e+19): left out" in caplog.text
+    assert list(load_table({"": path}, target="label", on_disk=on_disk).inputs) == ["x"]
+    assert "column 'id' holds integers that numbers cannot tell apart: left out" in caplog.text
+    words = load_table({"": path}, target="label", kinds={"id": "category"}, on_disk=on_disk).inputs["id"]
+    assert words[:3].reshape(-1).tolist() == [str(first), str(first + 1), str(first + 2)]
+    with pytest.raises(DataError, match=r"'id' holds integers beyond 2\*\*53.*; leave it out .*or tell them apart as"):
+        load_table({"": path}, target="label", kinds={"id": "number"}, on_disk=on_disk)
+
+
+def test_large_numbers_that_are_no_integers_are_numbers(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("x,label\n" + "".join(f"{value},{value % 2:.0f}\n" for value in (1e20, 2.5e17, 3.0, 4e-3)))
+    assert load_table({"": path}, target="label").kinds == {"x": "number"}
+
+
+def _with_column(tmp_path, values):
+    path = tmp_path / "t.csv"
+    rows = [f'"{value}",{index % 7},{index % 2}' for index, value in enumerate(values)]
+    path.write_text("v,x,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return load_table({"": path}, target="label")
+
+
+@pytest.mark.parametrize("written", ["{:d},{:03d}", "{:d},{:d}", "${:d}.{:d}", "{:d}.{:d} %"])
+def test_numbers_that_are_not_written_as_such_are_told(written, tmp_path, caplog):
+    # Hand check: 60 rows, each with a value of its own, so that the column would be left out as a name of the row.
+    source = _with_column(tmp_path, [written.format(index + 1, (7 * index + 100) % 1000) for index in range(60)])
+    assert list(source.inputs) == ["x"]
+    first = written.format(1, 100)
+    assert (
+        f"'v' holds numbers that are not written as such, as '{first}', and counts as words; write them" in caplog.text
+    )
+
+
+def test_names_of_rows_are_left_out_of_small_tables_too(tmp_path, caplog):
+    assert list(_with_column(tmp_path, [f"ticket {index}" for index in range(60)]).inputs) == ["x"]
+    assert "column 'v' is another value in nearly every row: left out (columns: {v: category} or" in caplog.text
+
+
+@pytest.mark.parametrize("values", [[f"n{index % 30}" for index in range(60)], ["10%", "20%"] * 30, ["1", "3+"] * 30])
+def test_categories_are_taken_without_a_remark(values, tmp_path, caplog):
+    assert _with_column(tmp_path, values).kinds["v"] == "category"
+    assert "warning" not in caplog.text.lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        pytest.param("5.1,3.5,setosa\n" + "4.9,3.0,setosa\n5.0,3.1,other\n" * 5, "'5.1'", id="numbers"),
+        pytest.param("ham,hello there\n" + "ham,how are you\nspam,buy this now\n" * 5, "'ham'", id="words"),
+    ],
+)
+def test_a_file_without_a_header_is_told(text, shown, tmp_path, caplog):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    load_table({"": path}, target=text.splitlines()[0].split(",")[0 if "ham" in text else -1])
+    assert f"t.csv: the first row names the columns, and {shown} looks like a value" in caplog.text
+
+
+@pytest.mark.parametrize("header", ["0,1,2,label", "2019,2020,2021,label", "400.5,410.5,90,label", "a,b,c,label"])
+def test_names_that_are_numbers_in_order_are_names(header, tmp_path, caplog):
+    path = tmp_path / "t.csv"
+    path.write_text(header + "\n" + "1,2.5,3,x\n4,5.5,7,y\n8,9.5,9,y\n")
+    load_table({"": path}, target="label")
+    assert ("looks like a value" in caplog.text) == ("90" in header)
+
+
+def test_columns_of_parquet_that_have_one_name_are_refused(tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table([pa.array([1, 2]), pa.array([3, 4]), pa.array(["a", "b"])], names=["x", "x", "label"])
+    parquet.write_table(table, tmp_path / "t.parquet")
+    for on_disk in (False, True):
+        with pytest.raises(DataError, match="the column 'x' stands twice in the header; rename one of them"):
+            load_table({"": tmp_path / "t.parquet"}, target="label", on_disk=on_disk)

@@ -258,7 +258,8 @@ def test_integers_that_numbers_cannot_tell_apart_are_refused(tmp_path):
     parquet.write_table(table, tmp_path / "t.parquet")
     for on_disk in (False, True):
         with pytest.raises(DataError, match=r"'id' holds integers beyond 2\*\*53.*columns: \{id: ignore\}"):
-            load_table({"": tmp_path / "t.parquet"}, target="label", on_disk=on_disk)
+            load_table({"": tmp_path / "t.parquet"}, target="label", kinds={"id": "number"}, on_disk=on_disk)
+        assert list(load_table({"": tmp_path / "t.parquet"}, target="label", on_disk=on_disk).inputs) == ["x"]
 
 
 def test_line_ends_in_cells_are_the_same_at_the_edges_of_blocks(tmp_path):
