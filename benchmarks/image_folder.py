@@ -23,8 +23,8 @@ import numpy as np
 from mltool import extras
 from mltool.data.cache import keep_decoded
 from mltool.data.dataset import Samples
-from mltool.data.images import load_images
 from mltool.data.pipeline import Pipeline
+from mltool.data.sources.images import load_images
 
 BATCH_SIZE = 64
 EPOCHS = 4

@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 
 from mltool.data.identity import content_hashes, fingerprint, groups_of_equal_samples
-from mltool.data.open import build_source
 from mltool.data.scratch import AT_ONCE, as_index, is_on_disk, let_go, room_for, slices_of, taken_from
 from mltool.data.source import Array, ArrayLike, Source, Subset, batches_of, label_of
+from mltool.data.sources.open import build_source
 from mltool.data.splits import Splits, make_splits, require_disjoint
 from mltool.errors import DataError, Message, SpecError
 from mltool.spec.spec import Spec, to_plain

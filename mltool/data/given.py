@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mltool.data.columns import ColumnKind, Read, read_column
-from mltool.data.kinds import ENDINGS
 from mltool.data.source import Array
+from mltool.data.sources.kinds import ENDINGS
+from mltool.data.tables.columns import ColumnKind, Read, read_column
 from mltool.errors import DataError
 from mltool.runs.arrays import UNREADABLE_NPZ, load_arrays
 from mltool.runs.input_schema import InputSchema
@@ -54,9 +54,9 @@ def read_given(file: Path, schema: InputSchema | None) -> Given:
 
 
 def _read_files(path: Path, schema: InputSchema | None) -> Given:
-    from mltool.data.audio import read_sounds
-    from mltool.data.images import read_images
-    from mltool.data.text import read_texts
+    from mltool.data.sources.audio import read_sounds
+    from mltool.data.sources.images import read_images
+    from mltool.data.sources.text import read_texts
 
     if schema is None or len(schema.inputs) != 1:
         raise DataError(f"{path} gives one input, and the model takes several or unknown ones", "give a .npz file")
@@ -74,7 +74,7 @@ def _read_files(path: Path, schema: InputSchema | None) -> Given:
 
 
 def _read_table(file: Path, schema: InputSchema | None) -> Given:
-    from mltool.data.table_file import read_table
+    from mltool.data.tables.table_file import read_table
 
     if schema is None:
         raise DataError(f"{file} is a table, and no input.json says what its columns are", "give a .npz file")

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mltool.data.columns import doubt_about
 from mltool.data.copies import copies
 from mltool.data.dataset import SPLITS, Dataset, class_counts
 from mltool.data.distances import Distance, distances
 from mltool.data.source import Array, ArrayLike, batches_of
+from mltool.data.tables.columns import doubt_about
 
 SCHEMA_VERSION = 1
 

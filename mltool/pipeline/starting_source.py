@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from mltool.data.columns import are_numbers
-from mltool.data.described import find_target as find_class_column
-from mltool.data.encoded import as_files
-from mltool.data.files import open_tree
-from mltool.data.huggingface import read_saved
-from mltool.data.images import image_sizes, sizes_of
-from mltool.data.kinds import ENDINGS, kind_at
-from mltool.data.npz import read_arrays
-from mltool.data.open import build_source
-from mltool.data.records import find_records
 from mltool.data.source import Array, Source
-from mltool.data.table import TARGET_NAMES, find_target
-from mltool.data.table_file import IntegersTooLargeError, read_table
-from mltool.data.tfrecord import Feature, image_reader, infer_features, read_feature
+from mltool.data.sources.described import find_target as find_class_column
+from mltool.data.sources.encoded import as_files
+from mltool.data.sources.files import open_tree
+from mltool.data.sources.huggingface import read_saved
+from mltool.data.sources.images import image_sizes, sizes_of
+from mltool.data.sources.kinds import ENDINGS, kind_at
+from mltool.data.sources.npz import read_arrays
+from mltool.data.sources.open import build_source
+from mltool.data.sources.records import find_records
+from mltool.data.sources.tfrecord import Feature, image_reader, infer_features, read_feature
+from mltool.data.tables.columns import are_numbers
+from mltool.data.tables.table import TARGET_NAMES, find_target
+from mltool.data.tables.table_file import IntegersTooLargeError, read_table
 from mltool.errors import DataError
 from mltool.spec.data import DataSpec, Kind, SourceSpec
 
@@ -314,7 +314,7 @@ def _common_size(path: Path, sizes: Counter[tuple[int, int]]) -> tuple[int, int]
 
 
 def _look_at_sounds(path: Path) -> Iterator[tuple[str, Any]]:
-    from mltool.data.audio import sound_headers
+    from mltool.data.sources.audio import sound_headers
 
     headers = sound_headers(path)
     rates = Counter(header.sample_rate for header in headers)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from mltool.assets import asset_folder
-from mltool.data.columns import doubt_about
-from mltool.data.files import printable
 from mltool.data.source import Source, batches_of, label_of
+from mltool.data.sources.files import printable
+from mltool.data.tables.columns import doubt_about
 from mltool.errors import DataError, UsageError
 from mltool.pipeline.starting_model import Layer, StartingModel, starting_model
 from mltool.pipeline.starting_source import StartingSource, look

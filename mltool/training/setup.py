@@ -19,7 +19,7 @@ from mltool.data.random_layers import RANDOM_LAYERS
 from mltool.data.scan import scan
 from mltool.data.scratch import AT_ONCE
 from mltool.data.source import Array, batches_of
-from mltool.data.user_function import hash_of_code
+from mltool.data.sources.user_function import hash_of_code
 from mltool.errors import ArtifactError, DataError, Message, SpecError
 from mltool.models.build import ORIGINAL_UNITS, TargetScale, build_model, require_output
 from mltool.models.keras_objects import build_keras

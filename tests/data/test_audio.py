@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from mltool.data.audio import load_audio
 from mltool.data.cache import UnreadableError, keep_decoded
 from mltool.data.dataset import Dataset
+from mltool.data.sources.audio import load_audio
 from mltool.errors import DataError
 from mltool.spec.spec import Spec
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mltool.data.files import FolderTree, ZipTree, labelled_files, open_tree, printable
+from mltool.data.sources.files import FolderTree, ZipTree, labelled_files, open_tree, printable
 from mltool.errors import DataError
 
 PNG = (".png", ".jpg")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mltool.data.audio import load_audio
 from mltool.data.given import read_given
-from mltool.data.images import load_images
+from mltool.data.sources.audio import load_audio
+from mltool.data.sources.images import load_images
 from mltool.errors import DataError
 from mltool.runs.input_schema import InputInfo, InputSchema
 

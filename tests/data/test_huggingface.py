@@ -11,10 +11,10 @@ from PIL import Image
 
 from mltool.cli.main import main
 from mltool.data.dataset import open_dataset
-from mltool.data.described import Asked
-from mltool.data.encoded import Reading
-from mltool.data.huggingface import load_huggingface
-from mltool.data.kinds import kind_at
+from mltool.data.sources.described import Asked
+from mltool.data.sources.encoded import Reading
+from mltool.data.sources.huggingface import load_huggingface
+from mltool.data.sources.kinds import kind_at
 from mltool.errors import DataError
 from mltool.spec.load import load_spec
 

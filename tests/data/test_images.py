@@ -12,7 +12,7 @@ from PIL import Image
 
 from mltool.data.cache import keep_decoded
 from mltool.data.dataset import Dataset
-from mltool.data.images import LOOKED_AT, load_images
+from mltool.data.sources.images import LOOKED_AT, load_images
 from mltool.errors import DataError
 from mltool.spec.load import load_spec
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mltool import extras
-from mltool.data.keras_datasets import load_keras_dataset
+from mltool.data.sources.keras_datasets import load_keras_dataset
 from mltool.errors import DataError
 from mltool.spec.data import KERAS_DATASETS
 

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from mltool.data.kinds import ENDINGS, kind_at
+from mltool.data.sources.kinds import ENDINGS, kind_at
 from mltool.errors import DataError
 from mltool.spec.data import FOLDER_KINDS
 

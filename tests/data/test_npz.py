@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mltool.data.kinds import kind_at
-from mltool.data.npz import load_npz
+from mltool.data.sources.kinds import kind_at
+from mltool.data.sources.npz import load_npz
 from mltool.errors import DataError
 
 

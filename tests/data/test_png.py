@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image, PngImagePlugin
 
-from mltool.data import cache, images, png
+from mltool.data import cache
 from mltool.data.cache import UnreadableError, keep_decoded
-from mltool.data.images import load_images
-from mltool.data.png import decode_plain, is_worthwhile, plain_shape
+from mltool.data.sources import images, png
+from mltool.data.sources.images import load_images
+from mltool.data.sources.png import decode_plain, is_worthwhile, plain_shape
 
 END = b"\0\0\0\0IEND\xaeB`\x82"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mltool.data.joined import Joined
 from mltool.data.scratch import room_for
 from mltool.data.source import Array, ArrayLike, Subset
+from mltool.data.sources.joined import Joined
 from mltool.data.stored_rows import RowReader
-from mltool.data.table_store import Words
+from mltool.data.tables.table_store import Words
 
 COUNT = 1000
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from mltool.data import table_file
 from mltool.data.dataset import Dataset
-from mltool.data.table import identifiers, load_table
+from mltool.data.tables import table_file
+from mltool.data.tables.table import identifiers, load_table
 from mltool.errors import DataError
 from mltool.spec.load import load_spec
 

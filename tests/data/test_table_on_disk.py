@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mltool.data.open as opening
-from mltool.data.columns import infer_kind
+import mltool.data.sources.open as opening
 from mltool.data.dataset import Dataset
 from mltool.data.identity import content_hashes, groups_of_equal_samples
 from mltool.data.pipeline import Pipeline
 from mltool.data.scan import scan
 from mltool.data.scratch import is_on_disk
-from mltool.data.table import load_table
+from mltool.data.tables.columns import infer_kind
+from mltool.data.tables.table import load_table
 from mltool.errors import DataError, MachineError
 from mltool.runs.run import Run
 from mltool.spec.load import load_spec
@@ -44,7 +44,7 @@ train:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr("mltool.data.text_table.BLOCK_BYTES", 2048)
+    monkeypatch.setattr("mltool.data.tables.text_table.BLOCK_BYTES", 2048)
 
 
 def rows(seed=0, count=ROWS):
@@ -272,8 +272,8 @@ def test_line_ends_in_cells_are_the_same_at_the_edges_of_blocks(tmp_path):
 
 
 def test_what_a_column_holds_does_not_depend_on_its_pieces(monkeypatch):
-    monkeypatch.setattr("mltool.data.columns.MOST_DISTINCT", 30)
-    monkeypatch.setattr("mltool.data.columns._STEP", 64)
+    monkeypatch.setattr("mltool.data.tables.columns.MOST_DISTINCT", 30)
+    monkeypatch.setattr("mltool.data.tables.columns._STEP", 64)
     # 40 words in 64 rows are enough to see: all below, of which each is new, are not looked at.
     cells = np.asarray([f"word{index % 40}" for index in range(64)] + [f"new{index}" for index in range(400)])
     for size in (1, 7, 63, 64, 65, 1000):

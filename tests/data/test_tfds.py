@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import yaml
 
-from mltool.data import tfds
 from mltool.data.dataset import open_dataset
-from mltool.data.described import Asked
+from mltool.data.sources import tfds
+from mltool.data.sources.described import Asked
 from mltool.errors import DataError, MissingExtraError, SpecError
 from mltool.spec.load import load_spec
 

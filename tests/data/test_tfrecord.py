@@ -14,10 +14,10 @@ from PIL import Image
 
 from mltool.cli.main import main
 from mltool.data.dataset import open_dataset
-from mltool.data.encoded import Reading
-from mltool.data.kinds import kind_at
-from mltool.data.records import find_records
-from mltool.data.tfrecord import Feature, infer_features, load_tfrecord
+from mltool.data.sources.encoded import Reading
+from mltool.data.sources.kinds import kind_at
+from mltool.data.sources.records import find_records
+from mltool.data.sources.tfrecord import Feature, infer_features, load_tfrecord
 from mltool.errors import DataError, SpecError
 from mltool.spec.load import load_spec
 

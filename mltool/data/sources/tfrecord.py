@@ -10,11 +10,11 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.cache import FileArray, listed
-from mltool.data.encoded import Reading, encoded_images
-from mltool.data.records import AT_ONCE, Records, find_records, first_records, record_files
 from mltool.data.source import Array, ArrayLike, Skipped, Source, checked_source, inferred_kind
-from mltool.data.table import identifiers
-from mltool.data.text import MAX_TEXT_BYTES
+from mltool.data.sources.encoded import Reading, encoded_images
+from mltool.data.sources.records import AT_ONCE, Records, find_records, first_records, record_files
+from mltool.data.sources.text import MAX_TEXT_BYTES
+from mltool.data.tables.table import identifiers
 from mltool.errors import DataError
 
 

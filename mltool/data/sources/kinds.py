@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from mltool.data.files import FolderTree, ZipTree
+from mltool.data.sources.files import FolderTree, ZipTree
 from mltool.errors import DataError
 from mltool.spec.data import SAVED_SET, SAVED_SETS, Kind, kind_of_path
 from mltool.spec.features import RECORD_NAME

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from mltool.data.columns import ColumnKind, Read, infer_kind, read_column
-from mltool.data.encoded import Reading, encoded_images
 from mltool.data.source import Array, ArrayLike, InputKind, Source, checked_source, inferred_kind
-from mltool.data.table import TARGET_NAMES, identifiers
+from mltool.data.sources.encoded import Reading, encoded_images
+from mltool.data.tables.columns import ColumnKind, Read, infer_kind, read_column
+from mltool.data.tables.table import TARGET_NAMES, identifiers
 from mltool.errors import DataError
 
 

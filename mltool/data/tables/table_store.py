@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from mltool.data.columns import ColumnKind, Read, read_column
 from mltool.data.scratch import let_go, room_for
 from mltool.data.source import Array
 from mltool.data.stored_rows import RowReader
-from mltool.data.table_file import Table
+from mltool.data.tables.columns import ColumnKind, Read, read_column
+from mltool.data.tables.table_file import Table
 
 
 def keep_columns(table: Table, inputs: Mapping[str, str], kinds: Mapping[str, ColumnKind], hint: str) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from typing import Literal
 import numpy as np
 
 from mltool.data.cache import FileArray
-from mltool.data.files import LabelledFiles
+from mltool.data.sources.files import LabelledFiles
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are brought to one shape; see `mltool.data.images.load_images`."""
+    """How images are brought to one shape; see `mltool.data.sources.images.load_images`."""
 
     size: tuple[int, int] | None = None
     resize: Literal["stretch", "crop", "pad"] = "stretch"
@@ -54,6 +54,6 @@ def encoded_images(read: Callable[[int], bytes], names: Sequence[str], reading: 
     Raises:
         DataError: if none of the first can be read.
     """
-    from mltool.data.images import image_array
+    from mltool.data.sources.images import image_array
 
     return image_array(as_files(read, names), reading.size, reading.resize, reading.color)

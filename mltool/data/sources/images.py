@@ -13,10 +13,10 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.cache import FileArray, UnreadableError, unreadable
-from mltool.data.files import LabelledFiles, files_without_labels, labelled_files
-from mltool.data.kinds import ENDINGS
-from mltool.data.png import decode_plain, is_plain, is_worthwhile, plain_shape
 from mltool.data.source import Array, Source, checked_source
+from mltool.data.sources.files import LabelledFiles, files_without_labels, labelled_files
+from mltool.data.sources.kinds import ENDINGS
+from mltool.data.sources.png import decode_plain, is_plain, is_worthwhile, plain_shape
 from mltool.errors import DataError
 
 logger = logging.getLogger("mltool")

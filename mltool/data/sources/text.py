@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from mltool.data.cache import listed
-from mltool.data.files import LabelledFiles, files_without_labels, labelled_files
-from mltool.data.kinds import ENDINGS
 from mltool.data.source import Array, Skipped, Source, checked_source
+from mltool.data.sources.files import LabelledFiles, files_without_labels, labelled_files
+from mltool.data.sources.kinds import ENDINGS
 from mltool.errors import DataError
 
 MAX_TEXT_BYTES = 4_000_000_000

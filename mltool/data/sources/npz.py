@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mltool.data.joined import joined_sources
 from mltool.data.source import Array, Source, checked_source, inferred_input_name, inferred_kind
+from mltool.data.sources.joined import joined_sources
 from mltool.errors import DataError
 from mltool.runs.arrays import UNREADABLE_NPZ, load_arrays, read_npz
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
-from mltool.data.described import Asked, Described, described_source
-from mltool.data.files import SPLIT_FOLDERS
 from mltool.data.source import Array, Source
+from mltool.data.sources.described import Asked, Described, described_source
+from mltool.data.sources.files import SPLIT_FOLDERS
 from mltool.errors import DataError
 from mltool.spec.data import SAVED_SET, SAVED_SETS
 

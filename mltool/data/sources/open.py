@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mltool.data.cache import keep_decoded
-from mltool.data.described import Asked
-from mltool.data.encoded import Reading
-from mltool.data.keras_datasets import load_keras_dataset
-from mltool.data.kinds import kind_at
-from mltool.data.npz import load_npz
 from mltool.data.select import select
 from mltool.data.source import Source
-from mltool.data.user_function import load_arrays
+from mltool.data.sources.described import Asked
+from mltool.data.sources.encoded import Reading
+from mltool.data.sources.keras_datasets import load_keras_dataset
+from mltool.data.sources.kinds import kind_at
+from mltool.data.sources.npz import load_npz
+from mltool.data.sources.user_function import load_arrays
 from mltool.errors import DataError, Message, SpecError
 from mltool.spec.data import EMBEDDED, TFDS, DataSpec, Kind, SourceSpec
 
@@ -59,7 +59,7 @@ def _read(spec: DataSpec, is_regression: bool) -> Source:
         if source.known_kind == "tfds":
             return _load_tfds(spec)
         if source.dataset in EMBEDDED:
-            found = load_npz({"": Path(__file__).with_name(f"{source.dataset}.npz")})
+            found = load_npz({"": Path(__file__).parents[1] / f"{source.dataset}.npz"})
         else:
             found = load_keras_dataset(str(source.dataset))
         return _named(found, str(source.dataset), arrays)
@@ -102,7 +102,7 @@ def _paths(source: SourceSpec) -> dict[str, Path]:
 def _load_table(
     paths: Mapping[str, Path], spec: DataSpec, columns: Mapping[str, str] | None, is_regression: bool
 ) -> Source:
-    from mltool.data.table import load_table
+    from mltool.data.tables.table import load_table
 
     source = spec.source
     return load_table(
@@ -138,7 +138,7 @@ def _is_kept_on_disk(paths: Mapping[str, Path], cache: str) -> bool:
 
 
 def _load_tfrecord(paths: Mapping[str, Path], source: SourceSpec, inputs: Mapping[str, str] | None) -> Source:
-    from mltool.data.tfrecord import Feature, load_tfrecord
+    from mltool.data.sources.tfrecord import Feature, load_tfrecord
 
     features = source.features or {}
     return load_tfrecord(
@@ -153,13 +153,13 @@ def _load_tfrecord(paths: Mapping[str, Path], source: SourceSpec, inputs: Mappin
 
 
 def _load_huggingface(paths: Mapping[str, Path], source: SourceSpec, inputs: Mapping[str, str] | None) -> Source:
-    from mltool.data.huggingface import load_huggingface
+    from mltool.data.sources.huggingface import load_huggingface
 
     return load_huggingface(paths, _asked(source, inputs))
 
 
 def _load_tfds(spec: DataSpec) -> Source:
-    from mltool.data.tfds import load_tfds
+    from mltool.data.sources.tfds import load_tfds
 
     source = spec.source
     inputs = {name: found.column or found.array or name for name, found in spec.inputs.items()} if spec.inputs else None
@@ -172,7 +172,7 @@ def _asked(source: SourceSpec, inputs: Mapping[str, str] | None) -> Asked:
 
 
 def _load_images(paths: Mapping[str, Path], source: SourceSpec) -> Source:
-    from mltool.data.images import load_images
+    from mltool.data.sources.images import load_images
 
     return load_images(
         paths,
@@ -185,7 +185,7 @@ def _load_images(paths: Mapping[str, Path], source: SourceSpec) -> Source:
 
 
 def _load_audio(paths: Mapping[str, Path], source: SourceSpec) -> Source:
-    from mltool.data.audio import load_audio
+    from mltool.data.sources.audio import load_audio
 
     return load_audio(
         paths, sample_rate=source.sample_rate, seconds=source.seconds, label=source.label, group=source.group
@@ -193,7 +193,7 @@ def _load_audio(paths: Mapping[str, Path], source: SourceSpec) -> Source:
 
 
 def _load_text(paths: Mapping[str, Path], source: SourceSpec) -> Source:
-    from mltool.data.text import load_text
+    from mltool.data.sources.text import load_text
 
     return load_text(paths, label=source.label, group=source.group)
 

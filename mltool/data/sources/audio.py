@@ -15,9 +15,9 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.cache import FileArray, UnreadableError, one_by_one
-from mltool.data.files import LabelledFiles, files_without_labels, labelled_files
-from mltool.data.kinds import ENDINGS
 from mltool.data.source import Array, Source, checked_source
+from mltool.data.sources.files import LabelledFiles, files_without_labels, labelled_files
+from mltool.data.sources.kinds import ENDINGS
 from mltool.errors import DataError
 
 logger = logging.getLogger("mltool")

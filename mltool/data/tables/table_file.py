@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
-from mltool.data.arrow_file import kept_on_disk
-from mltool.data.columns import WHOLE, ColumnKind, as_texts, is_number
-from mltool.data.rows import Rows
 from mltool.data.scratch import let_go
 from mltool.data.source import Array
-from mltool.data.text import MAX_TEXT_BYTES
-from mltool.data.text_table import first_line, read_text_table
+from mltool.data.sources.text import MAX_TEXT_BYTES
+from mltool.data.tables.arrow_file import kept_on_disk
+from mltool.data.tables.columns import WHOLE, ColumnKind, as_texts, is_number
+from mltool.data.tables.rows import Rows
+from mltool.data.tables.text_table import first_line, read_text_table
 from mltool.errors import DataError
 
 logger = logging.getLogger("mltool")

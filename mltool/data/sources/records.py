@@ -11,8 +11,8 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.cache import listed
-from mltool.data.files import printable
 from mltool.data.source import Array, Skipped
+from mltool.data.sources.files import printable
 from mltool.errors import DataError
 from mltool.spec.features import RECORD_NAME
 

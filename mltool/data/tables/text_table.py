@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mltool import extras
-from mltool.data.arrow_file import BLOCK_BYTES, kept_on_disk
-from mltool.data.rows import Rows, is_text
+from mltool.data.tables.arrow_file import BLOCK_BYTES, kept_on_disk
+from mltool.data.tables.rows import Rows, is_text
 from mltool.errors import DataError
 
 logger = logging.getLogger("mltool")

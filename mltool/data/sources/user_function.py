@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mltool.data.npz import source_of_arrays
 from mltool.data.source import Source
+from mltool.data.sources.npz import source_of_arrays
 from mltool.errors import DataError
 from mltool.spec.user_code import find_file
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from mltool import extras
-from mltool.data.columns import ColumnKind, infer_kind
-from mltool.data.joined import joined_sources
-from mltool.data.rows import RowNames
 from mltool.data.scratch import positions_of
 from mltool.data.source import Array, Source, checked_source
-from mltool.data.table_file import IntegersTooLargeError, Table, read_table
-from mltool.data.table_store import column_values, keep_columns, keep_pieces
+from mltool.data.sources.joined import joined_sources
+from mltool.data.tables.columns import ColumnKind, infer_kind
+from mltool.data.tables.rows import RowNames
+from mltool.data.tables.table_file import IntegersTooLargeError, Table, read_table
+from mltool.data.tables.table_store import column_values, keep_columns, keep_pieces
 from mltool.errors import DataError
 
 logger = logging.getLogger("mltool")

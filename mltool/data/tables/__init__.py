@@ -1,0 +1,1 @@
+"""Tables: the cells of a file, what its columns hold, and where they are kept."""
