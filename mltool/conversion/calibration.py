@@ -11,12 +11,10 @@ from mltool.data.dataset import Dataset, Samples
 from mltool.data.scratch import AT_ONCE, spread
 from mltool.data.source import Array, batches_of
 from mltool.errors import DataError
+from mltool.spec.convert import LEAST_SAMPLES
 
 MOST_LOOKED_AT = 200_000
 """Training samples among which those that calibrate are drawn, evenly over all."""
-
-LEAST_SAMPLES = 8
-"""Fewer leave the ranges of activations to chance."""
 
 FEW_SAMPLES = 32
 """Accuracy was measured flat from 25 samples on; fewer calibrate with a remark."""

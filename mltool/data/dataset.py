@@ -14,6 +14,7 @@ from mltool.data.source import Array, ArrayLike, Source, Subset, batches_of, lab
 from mltool.data.sources.open import build_source
 from mltool.data.splits import Splits, make_splits, require_disjoint
 from mltool.errors import DataError, Message, SpecError
+from mltool.spec.convert import CALIBRATED, LEAST_SAMPLES
 from mltool.spec.spec import Spec, to_plain
 from mltool.spec.task import Task, task_of
 
@@ -96,7 +97,7 @@ class Dataset:
             raise DataError(
                 f"{self.source.origin} brings neither a validation nor a test set", "take another data.split.by"
             )
-        return make_splits(
+        splits = make_splits(
             groups_of_equal_samples(self.source.inputs, self.hashes),
             None if self.task == "regression" else self.targets,
             self.source.given,
@@ -107,6 +108,12 @@ class Dataset:
             duplicates=split.duplicates,
             seed=self._spec.seed,
         )
+        calibrated = [entry.name for entry in self._spec.convert if entry.quantize in CALIBRATED]
+        if calibrated and len(splits.train) < LEAST_SAMPLES:
+            # Now, and not after an hour of training.
+            few = f"training has {len(splits.train)} samples, and {calibrated[0]!r} needs {LEAST_SAMPLES} to calibrate"
+            raise DataError(few, "add samples, or take another scheme in convert")
+        return splits
 
     @property
     def fingerprint(self) -> str:

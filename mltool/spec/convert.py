@@ -15,6 +15,9 @@ SCHEMES = ("none", "dynamic", "float16", "int8", "int8-io")
 CALIBRATED = ("int8",)
 """Schemes whose files need samples to be made."""
 
+LEAST_SAMPLES = 8
+"""Samples that calibrate a file; fewer leave the ranges of activations to chance."""
+
 LATER_SCHEMES = ("int16x8", "int4", "qat", "auto")
 
 
@@ -50,7 +53,7 @@ class ConvertSpec(Section):
         Checked(_check_batch, lambda: {"anyOf": [{"const": "dynamic"}, {"type": "integer", "minimum": 1}]}),
     ] = 1
     """Samples of one call: a fixed number, or dynamic."""
-    representative: Annotated[int, Field(ge=8)] = 128
+    representative: Annotated[int, Field(ge=LEAST_SAMPLES)] = 128
     """Training samples that calibrate an int8 file, at least 8 (accuracy was measured flat from 25)."""
     preprocess: Annotated[Literal["auto", "inside"], Later(values=("outside",))] = "auto"
     """`auto` keeps Normalization, FillMissing, LogMel and MFCC in float where inputs are float; `inside`

@@ -15,14 +15,16 @@ BINARY = "{BinaryCrossentropy: {from_logits: true}}"
 def dataset(tmp_path):
     """Makes the data set of arrays, or of the embedded digits without any."""
 
-    def make(loss=SPARSE, data="", **arrays):
+    def make(loss=SPARSE, data="", convert="[]", **arrays):
         source = "dataset: digits"
         if arrays:
             np.savez(tmp_path / "a.npz", **arrays)
             source = "path: a.npz"
         spec = tmp_path / "s.yaml"
         model = "{layers: [Flatten, {Dense: {units: 10}}]}"
-        spec.write_text(f"name: s\ndata: {{source: {{{source}}}{data}}}\nmodel: {model}\ntrain: {{loss: {loss}}}\n")
+        lines = ["name: s", f"data: {{source: {{{source}}}{data}}}", f"model: {model}"]
+        lines += [f"train: {{loss: {loss}}}", f"convert: {convert}"]
+        spec.write_text("\n".join(lines))
         return Dataset(load_spec(spec))
 
     return make
@@ -169,6 +171,14 @@ def test_data_that_are_fewer_than_in_the_run_are_refused(dataset):
     kept = stored(dataset(x=X, y=Y))
     with pytest.raises(DataError, match="has fewer samples than when the run was trained"):
         dataset(x=X[:20], y=Y[:20]).use_stored_splits(kept)
+
+
+def test_too_few_samples_to_calibrate_are_refused_before_training(dataset):
+    few = {"x_train": X[:7], "y_train": Y[:7], "x_validation": X[7:20], "y_validation": Y[7:20]}
+    rest = {"x_test": X[20:], "y_test": Y[20:]}
+    assert len(dataset(convert="[{quantize: dynamic}]", **few, **rest).splits.train) == 7
+    with pytest.raises(DataError, match="training has 7 samples, and 'int8' needs 8 to calibrate; add samples, or"):
+        _ = dataset(convert="[{quantize: dynamic}, {quantize: int8}]", **few, **rest).splits
 
 
 def test_a_label_that_changed_changes_the_fingerprint_alone(dataset):
