@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mltool import console
+from mltool.errors import Interrupted
 
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file.", show_default=False)]
 Overrides = Annotated[
@@ -58,6 +59,9 @@ def verb(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with console.captured_descriptors():
                 command(**arguments)
+        except KeyboardInterrupt:
+            # The command-line library would end with the right code and say nothing.
+            raise Interrupted("interrupted") from None
         except EOFError as error:
             # The command-line library takes it for Ctrl-D; nothing here reads from a terminal, so it is a flaw.
             raise RuntimeError("a file ended early") from error

@@ -107,7 +107,7 @@ def _schema(run: "Run | None", path: Path) -> "InputSchema | None":
 
 def _test_samples(
     run: "Run | None", path: Path, schema: "InputSchema | None", count: int
-) -> tuple[dict[str, Any], list[int], list[Any]]:
+) -> tuple[dict[str, Any], list[Any], list[Any]]:
     """The first test samples with their truth: from the data of the run, else from the vectors beside the file."""
     from mltool.runs.lite import LiteFolder, input_key
 
@@ -116,7 +116,8 @@ def _test_samples(
 
         data = run_data(run)
         samples = data.take(data.splits.test[:count])
-        return samples.first(count), samples.ids.tolist(), _truth(samples.targets[:], run.input_schema)
+        names = [data.source.name_of(number) if len(data.source.names) else number for number in samples.ids.tolist()]
+        return samples.first(count), names, _truth(samples.targets[:], run.input_schema)
     lite = LiteFolder(path.parent)
     if schema is None or not lite.vectors_file.is_file():
         raise UsageError(

@@ -1,6 +1,7 @@
 """Decodes the files of a source once, and keeps the samples in memory or in a temporary file."""
 
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mltool import extras
-from mltool.data.scratch import temporary_array
+from mltool.data.scratch import let_go, temporary_array
 from mltool.data.select import taken
 from mltool.data.source import Array, ArrayLike, Skipped, Source, Subset
 from mltool.errors import DataError, MachineError
@@ -30,6 +31,10 @@ SHOWN = 10
 _AT_ONCE, _AT_ONCE_BYTES = 128, 1 << 23
 """Files of one task, and bytes of their samples: a task for each costs a quarter of the time of decoding a small image
 (measured)."""
+
+
+_READ_BYTES = 1 << 28
+"""Of the samples that are decoded before the next ones are asked for."""
 
 
 class UnreadableError(Exception):
@@ -162,7 +167,7 @@ def keep_decoded(source: Source, cache: Literal["auto", "memory", "disk", "none"
     source = replace(source, inputs=inputs)
     if not skipped:
         return source
-    logger.warning("%d files could not be read and are left out: %s", len(skipped), listed(skipped))
+    logger.info("%d files could not be read and are left out (mltool check --data names them)", len(skipped))
     whole = np.setdiff1d(np.arange(source.num_samples), list(bad))
     return replace(taken(source, whole), skipped=skipped)
 
@@ -195,9 +200,12 @@ def _files_of(array: ArrayLike) -> tuple[FileArray | None, Array]:
 def _decode_all(files: FileArray, positions: Array, store: Array | None) -> dict[int, str]:
     """Decodes every file once, also where none is kept: what is damaged must not show after an hour of training."""
     bad: dict[int, str] = {}
-    for start in range(0, len(positions), 4096):
-        part = positions[start : start + 4096].tolist()
-        bad |= files.read_all(part, None if store is None else store[start : start + 4096])[1]
+    size = max(1, min(4096, _READ_BYTES // max(1, files.dtype.itemsize * math.prod(files.shape[1:]))))
+    for start in range(0, len(positions), size):
+        part = positions[start : start + size].tolist()
+        bad |= files.read_all(part, None if store is None else store[start : start + size])[1]
+        if store is not None:
+            let_go(store)
     return bad
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from mltool.data.dataset import SPLITS, Dataset
 from mltool.data.identity import repeated
-from mltool.data.scratch import as_index, let_go, slices_of
+from mltool.data.scratch import as_index, let_go, slices_of, taken_from
 from mltool.data.source import Array
 
 MOST_NAMED = 10
@@ -20,9 +20,10 @@ def copies(data: Dataset) -> dict[str, Any]:
     """Counts copies, from the samples and splits alone: a resumed run, whose splits are recorded, counts the same.
 
     Returns:
-        `samples_with_a_copy`; `across_splits`: groups of equal samples that stand in two splits, or stood in two until
-        one was left out; `dropped`: left out; `kept`: samples of training with a copy in validation or test, and of
-        validation with one in test; `first`: names of the first groups, a sample of each split.
+        `samples_with_a_copy`; `contradicting`: those with a copy of another class; `contradictions`: names of the first
+        of them, a sample of each class; `across_splits`: groups of equal samples that stand in two splits, or stood in
+        two until one was left out; `dropped`: left out; `kept`: samples of training with a copy in validation or test,
+        and of validation with one in test; `first`: names of the first groups, a sample of each split.
     """
     places = _places(data)
     copied = repeated(data.hashes)
@@ -35,14 +36,32 @@ def copies(data: Dataset) -> dict[str, Any]:
     crossing = np.sum(stands, axis=0) > 1
     kept = ((here == 0) & (stands[1] | stands[2])) | ((here == 1) & stands[2])
     across = starts[crossing[starts]]
+    differing, contradictions = _contradictions(data, order, starts, sizes)
     first = sorted(zip(order[across], across, sizes[crossing[starts]], strict=True))[:MOST_NAMED]
     return {
         "samples_with_a_copy": len(order),
+        "contradicting": differing,
+        "contradictions": contradictions,
         "across_splits": len(across),
         "dropped": int((crossing & (here >= _LEFT_OUT)).sum()),
         "kept": int(kept.sum()),
         "first": [_named(data, order[start : start + size], places) for _, start, size in first],
     }
+
+
+def _contradictions(data: Dataset, order: Array, starts: Array, sizes: Array) -> tuple[int, list[list[str]]]:
+    """How many samples are in groups of several classes, and the first of each class of the first such groups."""
+    if data.task == "regression" or not len(order):
+        return 0, []
+    classes = taken_from(data.targets, order)
+    differ = np.maximum.reduceat(classes, starts) != np.minimum.reduceat(classes, starts)
+    first = sorted(zip(order[starts[differ]].tolist(), starts[differ].tolist(), sizes[differ].tolist(), strict=True))
+    named = []
+    for _, start, size in first[:MOST_NAMED]:
+        group, of = order[start : start + size], classes[start : start + size]
+        each = sorted(group[np.unique(of, return_index=True)[1]].tolist())
+        named.append([f"{data.source.name_of(one)} ({data.labels[int(data.targets[one])]})" for one in each])
+    return int(sizes[differ].sum()), named
 
 
 def _group_has(mark: Array, starts: Array, sizes: Array) -> Array:

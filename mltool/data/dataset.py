@@ -10,10 +10,11 @@ import numpy as np
 
 from mltool.data.identity import content_hashes, fingerprint, groups_of_equal_samples
 from mltool.data.scratch import AT_ONCE, as_index, is_on_disk, let_go, room_for, slices_of, taken_from
-from mltool.data.source import Array, ArrayLike, Source, Subset, batches_of, label_of
+from mltool.data.source import Array, ArrayLike, Source, Subset, batches_of, can_be_label, label_of
 from mltool.data.sources.open import build_source
 from mltool.data.splits import Splits, make_splits, require_disjoint
 from mltool.errors import DataError, Message, SpecError
+from mltool.spec.argument_check import did_you_mean
 from mltool.spec.convert import CALIBRATED, LEAST_SAMPLES
 from mltool.spec.spec import Spec, to_plain
 from mltool.spec.task import Task, task_of
@@ -45,8 +46,8 @@ class Samples:
         """The inputs of the first samples, as every artifact takes them: float32, or text."""
         return {name: as_model_takes(array[:count]) for name, array in self.inputs.items()}
 
-    def batches(self, name: str, size: int = 1024) -> Iterator[Array]:
-        """One input in batches, in the type of the source."""
+    def batches(self, name: str, size: int | None = None) -> Iterator[Array]:
+        """One input in batches, in the type of the source; see `batches_of`."""
         return batches_of(self.inputs[name], size=size)
 
 
@@ -83,6 +84,7 @@ class Dataset:
         self.task: Task = task_of(spec.train.loss)
         self.source: Source = build_source(spec.data, seed=spec.seed, is_regression=self.task == "regression")
         self.labels, self.targets = _encode(self.source, self.task, spec.data.source.classes)
+        _require_classes(spec.train.class_weights, self.labels)
         self.hashes = content_hashes(self.source.inputs)
         self._spec = spec
 
@@ -107,6 +109,7 @@ class Dataset:
             test=split.test or 0.2,
             duplicates=split.duplicates,
             seed=self._spec.seed,
+            name_of=self.source.name_of,
         )
         calibrated = [entry.name for entry in self._spec.convert if entry.quantize in CALIBRATED]
         if calibrated and len(splits.train) < LEAST_SAMPLES:
@@ -183,10 +186,38 @@ class Dataset:
             ):
                 changed = int((found != kept).sum())
                 if changed:
-                    raise DataError(f"{changed} {what} of {name} changed since the run was trained", "train again")
+                    raise DataError(self._told_change(name, what, changed, kept), "restore the data, or train again")
         if self._spec.data.split.duplicates != "keep":
             require_disjoint({name: stored[f"{name}_hashes"] for name in SPLITS})
         self.__dict__["splits"] = Splits(ids["train"], ids["validation"], ids["test"])
+
+    def _told_change(self, split: str, what: str, changed: int, kept: Array) -> str:
+        gone = changed if what == "targets" else int((~np.isin(kept, self.hashes)).sum())
+        if gone == changed:
+            return f"{changed} {what} of {split} changed since the run was trained"
+        moved = f"stand at other places (now {self.source.num_samples} samples; were files added or renamed?)"
+        what = f"{gone} samples of {split} are gone or changed since the run was trained, others" if gone else split
+        return f"{what} {moved}" if gone else f"the samples of {split} {moved}"
+
+
+def _require_classes(weights: Mapping[str, float] | str | None, labels: Sequence[str]) -> None:
+    """Proves that `class_weights` names classes of the data.
+
+    Raises:
+        SpecError: naming the one that is none.
+    """
+    if weights is None:
+        return
+    if not labels:
+        raise SpecError(Message("a regression has no classes", "leave it out", key="train.class_weights"))
+    if isinstance(weights, str):
+        return
+    unknown = [label for label in weights if label not in labels]
+    if unknown:
+        hint = did_you_mean(unknown[0], labels) or f"the classes are {', '.join(labels)}"
+        raise SpecError(Message(f"no class is called {unknown[0]!r}", hint, key="train.class_weights"))
+    if not any(weights.get(label, 1.0) for label in labels):
+        raise SpecError(Message("all classes weigh 0", "give one of them more", key="train.class_weights"))
 
 
 _read: ContextVar[list[tuple[object, Dataset]] | None] = ContextVar("_read", default=None)
@@ -242,6 +273,13 @@ def _encode(source: Source, task: Task, classes: Sequence[str] | None) -> tuple[
     index = as_index(source.given.get("train", range(len(targets))))
     known = batches_of(targets[index] if isinstance(index, slice) else Subset.of(targets, index), size=AT_ONCE)
     names = np.unique(np.concatenate([np.unique(part) for part in known]))
+    if len(names) < 2 and classes is None:
+        message = f"{source.origin}: all samples of training are of one class, {label_of(names[0])!r}"
+        raise DataError(message, "there is nothing to learn")
+    for name in names:
+        if not can_be_label(label_of(name)):
+            message = f"{source.origin}: {label_of(name)!r} cannot be the name of a class"
+            raise DataError(message, "use one line of UTF-8 text")
     if task == "binary" and classes is None and len(names) != 2:
         raise DataError(
             f"{source.origin}: a binary loss needs 2 classes, the targets have {len(names)}", "use another loss"

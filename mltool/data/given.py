@@ -99,6 +99,8 @@ def _read_table(file: Path, schema: InputSchema | None) -> Given:
 
 
 def _read_arrays(file: Path, schema: InputSchema | None) -> Given:
+    if not file.exists():
+        raise DataError(f"{file} is not there", "name a file, a folder or a .zip of samples")
     try:
         loaded = load_arrays(file)
     except UNREADABLE_NPZ as error:

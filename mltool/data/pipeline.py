@@ -6,6 +6,7 @@ samples or of rows, files to decode) is fetched by the same indices.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from mltool.data.order import epoch_order, order_type
 from mltool.data.scratch import is_on_disk, let_go, room_for, slices_of
 from mltool.data.source import Array, ArrayLike
 from mltool.data.stored_rows import RowReader
+from mltool.errors import DataError
 
 
 class Pipeline:
@@ -54,13 +56,14 @@ class Pipeline:
         with tf.device("CPU:0"):
             self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
             self._order = _Order(seed, self.num_samples, on_disk=any(map(is_on_disk, samples.inputs.values())))
-            self._inputs = _gatherer(samples.inputs)
+            self._failures: list[DataError] = []
+            self._inputs = _gatherer(samples.inputs, self._failures)
             others: dict[str, ArrayLike] = {"targets": samples.targets}
             if samples.weights is not None:
                 others["weights"] = samples.weights.astype(np.float32)
             if augment is not None:
                 others["ids"] = samples.ids
-            self._others = _gatherer(others)
+            self._others = _gatherer(others, self._failures)
             self._class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
         self._batches = self._build(augment, mix)
         self._datasets: dict[int, Any] = {}
@@ -69,6 +72,21 @@ class Pipeline:
     def steps(self) -> int:
         """Batches of an epoch."""
         return -(-self.num_samples // self.batch_size)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Inside, what is wrong with the data is raised as it is: TensorFlow makes an error of its own of it.
+
+        Raises:
+            DataError: naming the file that can no longer be read.
+        """
+        tf = extras.tensorflow()
+        try:
+            yield
+        except tf.errors.OpError:
+            if self._failures:
+                raise self._failures[0] from None
+            raise
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Any]:
         """An iterator over the batches of an epoch, from `first_step` on."""
@@ -164,14 +182,26 @@ _ROWS_AT_ONCE = 128
 """Samples that are read from the disk before the pages of what is mapped are given back."""
 
 
-def _gatherer(arrays: Mapping[str, ArrayLike]) -> Callable[[Any], dict[str, Any]]:
-    """A function from positions to samples, in the types of the arrays, for use inside tf.data."""
+def _gatherer(arrays: Mapping[str, ArrayLike], failures: list[DataError]) -> Callable[[Any], dict[str, Any]]:
+    """A function from positions to samples, in the types of the arrays, for use inside tf.data.
+
+    Args:
+        arrays: by name.
+        failures: where errors are kept that TensorFlow hands on as text.
+    """
     tf = extras.tensorflow()
     constants = {name: tf.constant(np.ascontiguousarray(a)) for name, a in arrays.items() if not is_on_disk(a)}
     rest = {name: array for name, array in arrays.items() if is_on_disk(array)}
     types = [tf.string if array.dtype.kind == "U" else tf.as_dtype(array.dtype) for array in rest.values()]
 
     def read(positions: Array) -> list[Array]:
+        try:
+            return read_rows(positions)
+        except DataError as error:
+            failures.append(error)
+            raise
+
+    def read_rows(positions: Array) -> list[Array]:
         parts = []
         for few in slices_of(len(positions), _ROWS_AT_ONCE):
             reader = RowReader()

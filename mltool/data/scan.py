@@ -1,7 +1,8 @@
 """The truth about data before an hour is spent on training: counts, ranges, copies, damage, drift, and what to do."""
 
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -39,11 +40,13 @@ class Finding:
         level: `error`: training on it proves nothing; `warning`: look at it; `note`.
         message: what was found, with names of samples.
         hint: what to do.
+        is_asked_for: whether the spec asks for it by name (`duplicates: keep`), so that training goes on.
     """
 
     level: Literal["error", "warning", "note"]
     message: str
     hint: str = ""
+    is_asked_for: bool = False
 
 
 def scan(data: Dataset) -> dict[str, Any]:
@@ -148,8 +151,9 @@ def _streamed(array: ArrayLike, positions: Array) -> dict[str, Any]:
 def _findings(document: Mapping[str, Any], drift: Mapping[str, Distance]) -> Iterator[Finding]:
     yield from _about_classes(document)
     yield from _about_copies(document["copies"])
+    yield from _about_contradictions(document)
     if document["skipped"]:
-        named = "; ".join(f"{item['name']}: {item['reason']}" for item in document["skipped"][:MOST_NAMED])
+        named = _listed([f"{item['name']}: {item['reason']}" for item in document["skipped"]], len(document["skipped"]))
         yield Finding(
             "warning", f"{len(document['skipped'])} files cannot be read and are left out: {named}", "mend them"
         )
@@ -173,8 +177,13 @@ def _about_classes(document: Mapping[str, Any]) -> Iterator[Finding]:
             level: Literal["error", "warning"] = "error" if split == "train" else "warning"
             names = ", ".join(empty[:MOST_NAMED])
             yield Finding(level, f"{split} has no sample of the class {names}", "add some, or take the class out")
+    alike: dict[str, str] = {}
+    for label in classes:
+        other = alike.setdefault(unicodedata.normalize("NFKC", label).casefold().strip(), label)
+        if other != label:
+            yield Finding("warning", f"the classes {other!r} and {label!r} look alike", "data.source.labels joins them")
     ratio = max(classes.values()) / max(min(classes.values()), 1)
-    if ratio > IMBALANCE:
+    if ratio > IMBALANCE and min(classes.values()):
         rarest, commonest = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
         message = f"the class {commonest!r} has {ratio:.0f} times the samples of {rarest!r}"
         yield Finding("warning", message, "train.class_weights: balanced, and a metric such as AUC beside accuracy")
@@ -183,13 +192,29 @@ def _about_classes(document: Mapping[str, Any]) -> Iterator[Finding]:
 def _about_copies(found: Mapping[str, Any]) -> Iterator[Finding]:
     if not found["across_splits"]:
         return
-    named = "; ".join(" = ".join(pair) for pair in found["first"][:MOST_NAMED])
+    named = _listed([" = ".join(pair) for pair in found["first"]], found["across_splits"])
     if found["kept"]:
         message = f"{found['kept']} samples of training or validation have a copy in another split: {named}"
-        yield Finding("error", message, "take them out, or data.split.duplicates: drop")
+        yield Finding("error", message, "take them out, or data.split.duplicates: drop", is_asked_for=True)
     else:
         message = f"{found['dropped']} copies of test or validation samples are left out of training: {named}"
         yield Finding("warning", message, "where do they come from?")
+
+
+def _about_contradictions(document: Mapping[str, Any]) -> Iterator[Finding]:
+    """Equal samples of different classes: rows of few values often are, pictures and sounds by mistake only."""
+    found = document["copies"]
+    if found["contradicting"]:
+        of_rows = all(info["kind"] in ("number", "category") for info in document["inputs"].values())
+        named = _listed([" = ".join(pair) for pair in found["contradictions"]], 0)
+        message = f"{found['contradicting']} samples have an equal one of another class: {named}"
+        yield Finding("note" if of_rows else "warning", message, "mend the labels, or take the wrong ones out")
+
+
+def _listed(shown: Sequence[str], count: int) -> str:
+    """The first of some, and how many more there are."""
+    more = count - MOST_NAMED
+    return "; ".join(shown[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _about_values(document: Mapping[str, Any]) -> Iterator[Finding]:

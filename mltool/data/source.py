@@ -1,5 +1,6 @@
 """What a source yields: named inputs and targets, in one order, with the splits that it brings."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -43,14 +44,20 @@ class ArrayLike(Protocol):
         ...
 
 
-def batches_of(array: ArrayLike, positions: Array | None = None, size: int = 1024) -> Iterator[Array]:
+BATCH_BYTES = 2**25
+"""Of a batch that is looked at: of long sounds a few, of numbers many samples."""
+
+
+def batches_of(array: ArrayLike, positions: Array | None = None, size: int | None = None) -> Iterator[Array]:
     """An input in batches, in the type of the source: what is not in memory is never copied whole.
 
     Args:
         array: all samples.
         positions: of those that are wanted, in their order; all when None.
-        size: samples of a batch; the last may have fewer.
+        size: samples of a batch; the last may have fewer; 1024, or what `BATCH_BYTES` hold, when None.
     """
+    if size is None:
+        size = max(1, min(1024, BATCH_BYTES // max(1, array.dtype.itemsize * math.prod(array.shape[1:]))))
     for start in range(0, len(array) if positions is None else len(positions), size):
         place = slice(start, start + size)
         yield array[place if positions is None else positions[place]]
@@ -180,8 +187,11 @@ def checked_source(
             raise DataError(
                 f"{origin}: input {name!r} is empty (shape {array.shape})", "give it a value for every sample"
             )
-        if array.dtype.kind not in "uifbU":
+        if array.dtype.kind not in "uifbU" or (array.dtype.kind == "f" and array.dtype.itemsize > _WIDEST):
             raise DataError(f"{origin}: input {name!r} is of type {array.dtype}", "a model takes numbers or text")
+        if array.dtype.kind == "U" and len(array.shape) > 2:
+            message = f"{origin}: input {name!r} is text of shape {array.shape[1:]} a sample"
+            raise DataError(message, "save numbers as numbers; of text, one or a row of categories a sample is taken")
         if len(array) != len(targets):
             raise DataError(f"{origin}: input {name!r} has {len(array)} samples, the targets have {len(targets)}")
         if isinstance(array, np.ndarray):
@@ -192,8 +202,32 @@ def checked_source(
             ready[name] = array[..., np.newaxis] if gray or column else array
         else:
             ready[name] = array
+    if targets.dtype.kind not in "uifbU" or (targets.dtype.itemsize > _WIDEST and targets.dtype.kind == "f"):
+        raise DataError(f"{origin}: the targets are of type {targets.dtype}", "give classes as numbers or text")
     _require_finite(origin, "the targets", targets)
+    if more.get("weights") is not None:
+        more["weights"] = _checked_weights(origin, np.asarray(more["weights"]), len(targets), more.get("names", ()))
     return Source(origin, ready, targets, given, **more)
+
+
+_WIDEST = 8
+"""Bytes of a number: TensorFlow takes no wider ones."""
+
+
+def _checked_weights(origin: str, weights: Array, count: int, names: Sequence[str]) -> Array:
+    if weights.dtype.kind not in "uifb" or weights.shape != (count,):
+        message = f"{origin}: the weights are {weights.dtype} of shape {weights.shape}"
+        raise DataError(message, f"a number for every sample is expected: ({count},)")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is told as infinite
+        found = weights.astype(np.float32)
+    bad = ~(np.isfinite(found) & (found >= 0))
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        name = names[first] if len(names) else f"sample {first}"
+        raise DataError(f"{origin}: the weight of {name} is {weights[first]}", "0 or more is expected")
+    if not found.any():
+        raise DataError(f"{origin}: all weights are 0", "nothing would be learned")
+    return found
 
 
 def _require_finite(origin: str, what: str, array: Array) -> None:
@@ -228,6 +262,12 @@ def inferred_kind(array: ArrayLike) -> InputKind:
     if inferred_input_name(array) == "image":
         return "image"
     return "series" if axes == 2 else ""
+
+
+def can_be_label(text: str) -> bool:
+    """Whether it can be a line of labels.txt and a text in JSON; a file's name need not."""
+    is_utf8 = not any("\ud800" <= character <= "\udfff" for character in text)
+    return len(text.splitlines()) == 1 and is_utf8 and not text.isspace()
 
 
 def label_of(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Shares samples out between training, validation and test, and proves that no two splits share a sample."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,6 +46,7 @@ def make_splits(
     test: float,
     duplicates: Duplicates,
     seed: int,
+    name_of: Callable[[int], str] = "sample {}".format,
 ) -> Splits:
     """Shares samples out.
 
@@ -62,6 +63,7 @@ def make_splits(
         test: share of all samples, unless `given` has a test set.
         duplicates: what becomes of copies of test and validation samples.
         seed: of the random order.
+        name_of: what a sample is called in messages.
 
     Raises:
         DataError: if a split would be empty, or copies are found with `duplicates: error`.
@@ -73,7 +75,7 @@ def make_splits(
     if families is not None:
         # A family has samples of many classes: there is nothing to stratify by.
         together, classes = joined_groups(groups, families), None
-    counts = _Copies(duplicates)
+    counts = _Copies(duplicates, name_of)
     if "test" in taken:
         test_set = taken["test"]
     else:
@@ -94,11 +96,23 @@ def make_splits(
     splits = Splits(train_ids, validation_ids, test_ids, counts.dropped, counts.kept)
     for name, ids in splits.ids().items():
         if len(ids) == 0:
-            what = f"{len(groups)} samples" if families is None else f"{len(np.unique(families))} groups"
-            raise DataError(f"the {name} split is empty: {what} are too few for the shares", "change data.split")
+            raise _empty_split(name, groups, families, counts.dropped)
     if duplicates != "keep":
         require_disjoint({name: taken_from(groups, ids) for name, ids in splits.ids().items()})
     return splits
+
+
+def _empty_split(name: str, groups: Array, families: Array | None, dropped: int) -> DataError:
+    """Why a split has no samples."""
+    different = len(np.unique(groups))
+    if dropped and different < len(groups):
+        message = f"the {name} split is empty: {dropped} samples are copies of validation or test samples"
+        return DataError(message, "take the copies out, or give other data for them")
+    if different < len(groups) / 2:
+        message = f"the {name} split is empty: {len(groups)} samples, but only {different} different ones"
+        return DataError(message, "equal samples stay together: are the data what they should be?")
+    what = f"{len(groups)} samples" if families is None else f"{len(np.unique(families))} groups"
+    return DataError(f"the {name} split is empty: {what} are too few for the shares", "change data.split")
 
 
 def _mask(positions: Sequence[int] | Array, count: int) -> Array:
@@ -170,6 +184,7 @@ def _require_whole_families(families: Array, splits: Mapping[str, Array]) -> Non
 @dataclass
 class _Copies:
     duplicates: Duplicates
+    name_of: Callable[[int], str]
     dropped: int = 0
     kept: int = 0
 
@@ -178,7 +193,9 @@ class _Copies:
         count = int(np.count_nonzero(copies))
         if count and self.duplicates == "error":
             first = int(np.argmax(copies))
-            message = f"{count} samples of {name} are copies of {other_name} samples (first: sample {first})"
+            twin = int(np.argmax((groups == groups[first]) & other))
+            pair = f"{self.name_of(first)} = {self.name_of(twin)}"
+            message = f"{count} samples of {name} are copies of {other_name} samples (first: {pair})"
             raise DataError(message, "take them out, or set data.split.duplicates: drop")
         if self.duplicates == "keep":
             self.kept += count

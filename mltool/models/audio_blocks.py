@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
+from mltool.spec.blocks import MAX_FFT_LENGTH, MIN_WINDOW
 
 Array = np.ndarray[Any, Any]
 
@@ -56,11 +57,15 @@ class LogMel:
                 f"fft_length must be a power of two (got {fft_length}): "
                 f"write fft_length: {near}, sequence_length: {fft_length}"
             )
+        if fft_length > MAX_FFT_LENGTH:
+            raise ValueError(f"fft_length ({fft_length}) is more than {MAX_FFT_LENGTH}")
         self.fft_length = fft_length
         self.sequence_length = sequence_length or fft_length
         self.sequence_stride = sequence_stride or max(1, self.sequence_length // 2)
         if self.sequence_length > fft_length:
             raise ValueError(f"sequence_length ({sequence_length}) is more than fft_length ({fft_length})")
+        if self.sequence_length < MIN_WINDOW:
+            raise ValueError(f"sequence_length ({sequence_length}) is less than {MIN_WINDOW}: its window is all zeros")
         self.window, self.log_offset = window, log_offset
         self.num_mel_bins, self.sample_rate = num_mel_bins, sample_rate
         self.min_freq, self.max_freq = min_freq, sample_rate / 2 if max_freq is None else max_freq

@@ -18,7 +18,7 @@ from mltool.data.sources.files import open_tree
 from mltool.data.sources.huggingface import read_saved
 from mltool.data.sources.images import image_sizes, sizes_of
 from mltool.data.sources.kinds import ENDINGS, kind_at
-from mltool.data.sources.npz import read_arrays
+from mltool.data.sources.npz import SPLIT_WORDS, read_arrays
 from mltool.data.sources.open import build_source
 from mltool.data.sources.records import find_records
 from mltool.data.sources.tfrecord import Feature, image_reader, infer_features, read_feature
@@ -136,7 +136,8 @@ def _are_values(targets: Array) -> bool:
 
 def _look_at_arrays(path: Path, target: str | None) -> _Found:
     arrays = read_arrays(path)
-    stems = list(dict.fromkeys(re.sub(r"_(train|validation|test)$", "", name) for name in arrays))
+    ending = f"_({'|'.join(SPLIT_WORDS)})"
+    stems = list(dict.fromkeys(re.sub(f"{ending}$", "", name) for name in arrays))
     found = target or next(
         (s for wanted in (*TARGET_NAMES, "labels", "targets") for s in stems if s.lower() == wanted), ""
     )
@@ -145,8 +146,10 @@ def _look_at_arrays(path: Path, target: str | None) -> _Found:
             raise DataError(f"{path} has no array {target!r}", f"it has: {', '.join(arrays)}")
         found = stems[-1]
         logger.warning("%s: the targets are the last array, %r (--target names another)", path, found)
-    length = {stem: sum(len(a) for n, a in arrays.items() if re.fullmatch(rf"{re.escape(stem)}(_\w+)?", n) and a.ndim)
-              for stem in stems}  # fmt: skip
+    length = {
+        stem: sum(len(a) for n, a in arrays.items() if re.fullmatch(f"{re.escape(stem)}({ending})?", n) and a.ndim)
+        for stem in stems
+    }
     others = [stem for stem in stems if stem != found and length[stem] == length[found]]
     if not others:
         raise DataError(f"{path} has no array beside {found!r} with a value for every sample", "name one x")

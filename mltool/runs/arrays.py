@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-UNREADABLE_NPZ = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
-"""What numpy and zipfile raise for a file that is missing, damaged, encrypted, or holds objects."""
+UNREADABLE_NPZ = (
+    OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, MemoryError,
+    OverflowError,
+)  # fmt: skip
+"""What numpy and zipfile raise for a file that is missing, damaged, encrypted, or holds objects; a damaged header can
+claim any size."""
+
+_BEGINNINGS = (b"PK", b"\x93NUMPY")
+"""Of an .npz, which is a .zip, and of an .npy (numpy.lib.format)."""
 
 
 def load_arrays(path: Path, *, on_disk: bool = False) -> "np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]":
@@ -26,11 +33,20 @@ def load_arrays(path: Path, *, on_disk: bool = False) -> "np.ndarray[Any, Any] |
 
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ValueError("it is no plain file")  # a FIFO would be waited for without end
-    loaded = np.load(path, mmap_mode="r" if on_disk else None, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded as arrays:
-        return dict(arrays)
+    with path.open("rb") as file:
+        if not file.read(6).startswith(_BEGINNINGS):
+            # Else numpy takes it for pickled objects, and says how to run what is in them.
+            raise ValueError("it is no file of numpy's")
+    try:
+        loaded = np.load(path, mmap_mode="r" if on_disk else None, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded as arrays:
+            return dict(arrays)
+    except ValueError as error:
+        if "pickle" not in str(error):
+            raise
+        raise ValueError("it holds pickled objects, which could run code") from error
 
 
 def read_npz(path: Path) -> "dict[str, np.ndarray[Any, Any]]":

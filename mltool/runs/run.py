@@ -84,6 +84,17 @@ class Run:
         )
         return run
 
+    def discard(self) -> None:
+        """Takes away what `create` wrote, of a run that did not begin; whatever else lies there stays."""
+        for file in (self.spec_file, self.manifest_file, self.lock_file):
+            file.unlink(missing_ok=True)
+        folders = [self.directory]
+        if self.directory.parent.parent == Path("runs").absolute():
+            folders += [self.directory.parent, self.directory.parent.parent]
+        with contextlib.suppress(OSError):  # of a folder that is not empty
+            for folder in folders:
+                folder.rmdir()
+
     @classmethod
     def open(cls, directory: Path) -> "Run":
         """Opens a run that is there.

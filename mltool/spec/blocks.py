@@ -6,6 +6,12 @@ Each is a plain Keras graph in the model, so that every artifact holds it and pl
 
 from typing import Any, Final
 
+MAX_FFT_LENGTH: Final = 2**20
+"""A frame of 20 s at 48 kHz: more is a mistake, and would fill the memory with its filters."""
+
+MIN_WINDOW: Final = 4
+"""A periodic Hann window of 1 is zero, of 2 a single sample."""
+
 _MEL: Final[dict[str, Any]] = {
     "fft_length": ["int>=8"],
     "sequence_length": ["int>0|null", None],

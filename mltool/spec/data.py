@@ -224,6 +224,8 @@ class SourceSpec(Section):
             raise_problem("says no source", "write dataset: digits, or path: FILE", at_key=True)
         if self.arguments and self.python is None:
             raise_problem("are for python, which is not set", "leave them out", path=("arguments",), at_key=True)
+        if self.max_skipped != type(self).model_fields["max_skipped"].default and self.on_error != "skip":
+            raise_problem("is for on_error: skip", "add on_error: skip", path=("max_skipped",), at_key=True)
         return self
 
     @model_validator(mode="after")

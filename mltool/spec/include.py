@@ -43,8 +43,11 @@ def _read(path: Path, above: Sequence[Path]) -> Document:
     found = document
     for name in reversed(names):
         file = path.parent / Path(name).expanduser()
-        if file.resolve() in chain or len(chain) > MAX_DEPTH:
+        if file.resolve() in chain:
             raise _refusal(document, f"{name} includes this file in a circle", "take one of the two out")
+        if len(chain) > MAX_DEPTH:
+            message = f"{name} would be file {len(chain) + 1} of files that include one another"
+            raise _refusal(document, message, f"{MAX_DEPTH + 1} are the most: put some of them together")
         if not file.is_file():
             raise _refusal(document, f"{name} is not there", "the path is relative to this file")
         base = _read(file, chain)

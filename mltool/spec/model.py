@@ -1,7 +1,7 @@
 """The `model` section: preprocessing and layers, as a graph that is checked before TensorFlow is imported."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -210,6 +210,15 @@ class ModelSpec(Section):
         if isinstance(self.preprocess, str):
             return ()
         return tuple(layer for layers in self.preprocess.values() for layer in layers)
+
+    @property
+    def places(self) -> Iterator[tuple[tuple[str | int, ...], LayerSpec]]:
+        """All layers with their keys in this section."""
+        if not isinstance(self.preprocess, str):
+            for name, layers in self.preprocess.items():
+                above = ("preprocess",) if name == SINGLE else ("preprocess", name)
+                yield from (((*above, index), layer) for index, layer in enumerate(layers))
+        yield from ((("layers", index), layer) for index, layer in enumerate(self.layers))
 
     @property
     def layer_names(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from mltool.spec.export import ExportSpec, ServeSpec
 from mltool.spec.limits import Drop, LimitsSpec
 from mltool.spec.model import AUTO, INPUT_KINDS, SINGLE, LayerSpec, ModelSpec
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
+from mltool.spec.sound import sound_problems
 from mltool.spec.task import takes_logits
 from mltool.spec.train import TrainSpec, close_hint, metric_name
 
@@ -63,6 +64,7 @@ class Spec(Section):
     def _sections_fit(self) -> "Spec":
         problems = (
             *self._input_problems(),
+            *self._sound_problems(),
             *self._output_problems(),
             *self._convert_problems(),
             *self._limit_problems(),
@@ -99,6 +101,13 @@ class Spec(Section):
         for name in sorted(set(self.model.layer_names) & set(self.data.inputs or ())):
             message = f"{name!r} is the name of an input and of a layer"
             yield Problem(("data", "inputs", name), True, message, "rename one of them")
+
+    def _sound_problems(self) -> Iterable[Problem]:
+        """Spectrograms whose arguments do not fit one another, or the sounds."""
+        rate, seconds = self.data.source.sample_rate, self.data.source.seconds
+        for place, layer in self.model.places:
+            for argument, message, hint in sound_problems(layer.layer, rate, seconds):
+                yield Problem(("model", *place, layer.layer.name, argument), False, message, hint)
 
     def _output_problems(self) -> Iterable[Problem]:
         """Whether the loss takes what the last layer gives; told only where both are certain."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mltool import console, extras
+from mltool.data.pipeline import Pipeline
 from mltool.errors import Interrupted, TrainingError
 from mltool.runs.run import Run
 from mltool.training.callbacks import improves, restore, state_of
@@ -80,7 +81,8 @@ class Epochs:
         if state.step == 0:
             self._loop.reset_metrics()
         batches = pipeline.epoch(state.epoch, state.step)
-        for count in self._in_chunks(self._loop.train_steps, batches, self._train_chunks, pipeline.steps - state.step):
+        left = pipeline.steps - state.step
+        for count in self._in_chunks(self._loop.train_steps, pipeline, batches, self._train_chunks, left):
             state.step += count
             state.global_step += count
             loss = self._loop.running_loss()
@@ -98,20 +100,22 @@ class Epochs:
         self._loop.reset_metrics()
         validation = self._setup.validation
         batches = validation.epoch(0)
-        for _ in self._in_chunks(self._loop.evaluate_steps, batches, self._validation_chunks, validation.steps):
+        chunks = self._validation_chunks
+        for _ in self._in_chunks(self._loop.evaluate_steps, validation, batches, chunks, validation.steps):
             self._stop_if_asked()  # and validate this epoch again
         return {f"val_{name}": value for name, value in self._loop.results().items()}
 
     def _in_chunks(
-        self, run_steps: Callable[..., None], batches: Iterator[Any], chunks: Chunks, left: int
+        self, run_steps: Callable[..., None], pipeline: Pipeline, batches: Iterator[Any], chunks: Chunks, left: int
     ) -> Iterator[int]:
         """Runs `left` steps; yields after every chunk how many steps it had."""
         tf = extras.tensorflow()
         while left:
             count = chunks.next_length(left)
             started = time.perf_counter()
-            run_steps(batches, tf.constant(count, tf.int64))
-            self._loop.running_loss()  # waits for the device
+            with pipeline.reading():
+                run_steps(batches, tf.constant(count, tf.int64))
+                self._loop.running_loss()  # waits for the device
             seconds = time.perf_counter() - started
             chunks.took(count, seconds)
             self.state.seconds += seconds

@@ -114,9 +114,12 @@ def record_setup(run: Run, setup: Setup) -> None:
     """Writes into the run what it starts from: splits, data, what the model takes, versions and devices."""
     data = setup.data
     splits, hashes = data.splits, data.split_hashes()
+    document = scan(data)
+    errors = [finding for finding in document["findings"] if finding["level"] == "error"]
+    if not all(finding["is_asked_for"] for finding in errors):
+        raise DataError(Message(finding["message"], finding["hint"]) for finding in errors)
     if not run.splits_file.is_file():
         run.save_splits(data.record())
-    document = scan(data)
     write_json(run.scan_file, document)
     for finding in document["findings"]:
         if finding["level"] != "note":
@@ -279,16 +282,10 @@ def _class_weights(spec: Spec, data: Dataset, train: Samples) -> Array | None:
     asked = spec.train.class_weights
     if asked is None:
         return None
-    if not data.labels:
-        raise SpecError(Message("a regression has no classes", "leave it out", key="train.class_weights"))
     if isinstance(asked, str):
         counts = class_counts(train.targets, len(data.labels))
         weights: Array = (len(train) / (len(data.labels) * np.maximum(counts, 1))).astype(np.float32)
         return weights
-    unknown = [label for label in asked if label not in data.labels]
-    if unknown:
-        hint = f"the classes are {', '.join(data.labels)}"
-        raise SpecError(Message(f"no class is called {unknown[0]!r}", hint, key="train.class_weights"))
     return np.asarray([asked.get(label, 1.0) for label in data.labels], dtype=np.float32)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mltool.errors import Interrupted, MltoolError
+from mltool.errors import DataError, Interrupted, MltoolError, SpecError
 from mltool.runs.atomic import writing
 from mltool.runs.run import Run
 from mltool.training.checkpoints import State
@@ -26,7 +26,7 @@ class TrainResult:
         run: where.
         epochs: that were run, over all resumptions.
         best_epoch: whose weights were kept (from 1), or None with `keep: last`.
-        metrics: of the last epoch, training and validation; those that are numbers.
+        metrics: of the epoch that was kept, training and validation; those that are numbers.
         seconds: of training, over all resumptions.
     """
 
@@ -49,6 +49,16 @@ def train(run: Run) -> TrainResult:
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
         MachineError: if another process trains this run.
     """
+    try:
+        return _locked_train(run)
+    except (DataError, SpecError):
+        # Nothing was trained: the same command must work once the data or the spec are mended.
+        if "training_sections" not in run.manifest:
+            run.discard()
+        raise
+
+
+def _locked_train(run: Run) -> TrainResult:
     with run.locked():
         run.clear_partial_files()
         if run.status == "trained":
@@ -101,8 +111,9 @@ def _record_end(run: Run, state: State) -> None:
 
 def _result_of(run: Run) -> TrainResult:
     manifest, lines = run.manifest, read_lines(run.metrics_file)
-    last = lines[-1] if lines else {}
-    metrics = {name: value for name, value in last.items() if name not in NOT_METRICS and value is not None}
+    best = manifest.get("best_epoch")
+    kept = next((line for line in lines if line["epoch"] == best), lines[-1] if lines else {})
+    metrics = {name: value for name, value in kept.items() if name not in NOT_METRICS and value is not None}
     return TrainResult(
         run, manifest["epochs"], manifest.get("best_epoch"), metrics, manifest["stages"]["train"]["seconds"]
     )

@@ -76,7 +76,7 @@ def arrays():
     y = np.arange(30) % 2
     np.savez("data.npz", x_train=x[:24], y_train=y[:24], x_test=x[24:], y_test=y[24:])
     write_spec("{path: data.npz}", flat="")
-    return "sample 3", "sample 28"
+    return "y_train[3]", "y_test[4]"
 
 
 @pytest.mark.parametrize("make", [images, sounds, texts, tables, arrays])

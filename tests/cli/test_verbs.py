@@ -190,7 +190,7 @@ def test_the_command_line_knows_the_schemes_of_the_spec():
             4,
             "'image' is missing (NaN) in sample 0; training had a value everywhere",
         ),
-        ("x.npy", lambda p: None, 4, "cannot be read"),
+        ("x.npy", lambda p: None, 4, "x.npy is not there; name a file"),
     ],
     ids=["a map, no channel axis", "one array", "another name", "a number", "objects", "empty", "NaN", "missing"],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from mltool.data.cache import UnreadableError, keep_decoded
 from mltool.data.dataset import Dataset
-from mltool.data.sources.audio import load_audio
+from mltool.data.sources.audio import load_audio, read_sounds
 from mltool.errors import DataError
 from mltool.spec.spec import Spec
 
@@ -146,6 +146,23 @@ def test_the_longest_file_says_the_length_where_nothing_else_does(tmp_path, capl
     assert source.inputs["audio"].shape == (3, 880)
     assert "every sound is made 0.11 s long, as the longest" in caplog.text
     assert "a/long.wav (their median is 0.05 s" in caplog.text
+
+
+@pytest.mark.parametrize("format", ["RF64", "W64", "AIFF"])
+def test_a_file_of_another_form_that_is_cut_off_is_told(format, tmp_path):
+    whole = encoded(sine(440), format=format)
+    assert opened(folder_of(tmp_path / "whole", {"a/1.wav": whole, "b/2.wav": sine(300)})).num_samples == 2
+    cut = folder_of(tmp_path / "cut", {"a/1.wav": whole[: len(whole) // 2], "b/2.wav": sine(300)})
+    with pytest.raises(DataError, match=r"a/1\.wav: it is cut off: [\d,]+ of [\d,]+ bytes are there"):
+        keep_decoded(opened(cut), "memory", max_skipped=0)
+
+
+def test_what_is_done_to_a_sound_is_told_when_it_is_answered(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    path = folder_of(tmp_path, {"1.wav": encoded(sine(440, rate=16000, seconds=2.0), rate=16000)}) / "1.wav"
+    read_sounds(path, RATE // 2, RATE)
+    assert "1 of 1 sounds are resampled to 8000 Hz: 1 of 16000 Hz" in caplog.text
+    assert "1 of 1 sounds are longer than 0.5 s: the rest is cut off" in caplog.text
 
 
 def test_a_cut_sound_is_resampled_as_the_whole_is(tmp_path):

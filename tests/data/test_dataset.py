@@ -104,7 +104,7 @@ def test_a_regression_has_values_and_no_labels(dataset):
         ),
         pytest.param(
             {"y": np.zeros(40, int), "loss": BINARY},
-            "a binary loss needs 2 classes, the targets have 1",
+            "all samples of training are of one class, '0'; there is nothing to learn",
             id="one of two",
         ),
         pytest.param(
@@ -162,7 +162,9 @@ def test_data_that_changed_since_the_run_are_refused(dataset):
     kept = stored(dataset(x=X, y=Y))
     changed = X.copy()
     changed[kept["test_ids"][0], 0] += 1
-    with pytest.raises(DataError, match="1 samples of test changed since the run was trained; train again") as caught:
+    with pytest.raises(
+        DataError, match="1 samples of test changed since the run was trained; restore the data"
+    ) as caught:
         dataset(x=changed, y=Y).use_stored_splits(kept)
     assert caught.value.exit_code == 4
 
@@ -171,6 +173,38 @@ def test_data_that_are_fewer_than_in_the_run_are_refused(dataset):
     kept = stored(dataset(x=X, y=Y))
     with pytest.raises(DataError, match="has fewer samples than when the run was trained"):
         dataset(x=X[:20], y=Y[:20]).use_stored_splits(kept)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "", " ", "\ud800"])
+def test_a_class_whose_name_is_no_line_of_text_is_refused(name, dataset):
+    with pytest.raises(DataError, match="cannot be the name of a class; use one line of UTF-8 text"):
+        dataset(x=X, y=np.asarray([name, "c"])[Y])
+
+
+def test_all_samples_of_one_class_are_nothing_to_learn(dataset):
+    with pytest.raises(DataError, match="all samples of training are of one class, '1'; there is nothing to learn"):
+        dataset(x=X, y=np.ones(40, int))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("{cta: 2}", "no class is called 'cta'; did you mean 'cat'?"),
+        ("{cat: 0, dog: 0}", "all classes weigh 0; give one of them more"),
+    ],
+)
+def test_class_weights_that_do_not_fit_the_data_are_told_without_training(weights, message, dataset):
+    with pytest.raises(SpecError, match=message.replace("?", r"\?")) as caught:
+        dataset(loss=f"{SPARSE}, class_weights: {weights}", x=X, y=np.asarray(["cat", "dog"])[Y])
+    assert caught.value.messages[0].key == "train.class_weights"
+
+
+def test_samples_that_only_moved_are_told_so(dataset):
+    kept = stored(dataset(x=X, y=Y))
+    with pytest.raises(
+        DataError, match=r"0 samples of train are gone or changed .*, others stand at other places \(now 41"
+    ):
+        dataset(x=np.concatenate([X[:1] + 9, X]), y=np.concatenate([Y[:1], Y])).use_stored_splits(kept)
 
 
 def test_too_few_samples_to_calibrate_are_refused_before_training(dataset):
@@ -191,7 +225,7 @@ def test_a_label_that_changed_since_the_run_is_refused(dataset):
     first = dataset(x=X, y=Y)
     other = Y.copy()
     other[first.splits.test[0]] = 1 - other[first.splits.test[0]]
-    with pytest.raises(DataError, match="1 targets of test changed since the run was trained; train again"):
+    with pytest.raises(DataError, match="1 targets of test changed since the run was trained; restore the data"):
         dataset(x=X, y=other).use_stored_splits(stored(first))
 
 

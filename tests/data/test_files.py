@@ -56,6 +56,38 @@ def test_endings_count_in_any_case_and_others_do_not(tmp_path):
     assert FolderTree(fill(tmp_path, *names), PNG).names == ["a/1.png", "a/2.PNG", "a/3.Jpg"]
 
 
+def test_files_of_other_endings_are_told(tmp_path, caplog):
+    labelled(fill(tmp_path / "f", "a/1.png", "b/2.png", "b/3.tiff", "b/4.TIFF", "b/README"))
+    assert "f: files that are no images are left out: 2 .tiff, 1 without an ending" in caplog.text
+
+
+def test_what_a_mac_leaves_behind_is_left_out(tmp_path, caplog):
+    files = labelled(fill(tmp_path, "a/1.png", "b/2.png", "__MACOSX/a/1.png", "a/.DS_Store"))
+    assert shown(files) == {"a/1.png": "a", "b/2.png": "b"}
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["train/a/1.png", "test/a/1.png", "extra/a/1.png"],
+            "and the folder 'extra' is none; call it train",
+        ),
+        (["train/a/1.png", "train/b/1.png", "test1/1.png"], "and the folder 'test1' is none"),
+        (["train/a/1.png", "test/b/1.png", "1.png"], "and a file beside it is none"),
+    ],
+)
+def test_a_split_beside_what_is_none_is_refused(names, message, tmp_path):
+    with pytest.raises(DataError, match=f"holds folders of classes, so it is a split, {message}"):
+        labelled(fill(tmp_path, *names))
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    names = ["bus/1.png", "train/2.png", "car/3.png"]
+    assert sorted(shown(labelled(fill(tmp_path, *names))).values()) == ["bus", "car", "train"]
+
+
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_hidden_files_and_folders_are_left_out(kind, tmp_path):
     names = ["a/1.png", "a/.2.png", ".git/3.png", "a/.thumbs/4.png", "__MACOSX/._1.png"]
@@ -306,9 +338,7 @@ def test_a_link_to_a_file_is_that_file(tmp_path):
 @pytest.mark.parametrize(
     ("names", "options", "expected"),
     [
-        pytest.param(
-            [], {}, r"holds no images \(\.png, \.jpg\); name the folder that holds a folder a class", id="nothing"
-        ),
+        pytest.param([], {}, r"holds no images \(\.png, \.jpg\); name the folder that holds them", id="nothing"),
         pytest.param(["a/1.txt"], {}, "holds no images", id="other files"),
         pytest.param(["1.png", "a/2.png"], {}, r"/1\.png lies in no folder of a class; put it into one", id="no class"),
         pytest.param(
@@ -454,4 +484,24 @@ def test_a_link_inside_a_zip_is_not_followed(tmp_path):
     link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(link, "/etc/passwd")
-    assert ZipTree(tmp_path / "a.zip", PNG).read("a/1.png") == b"/etc/passwd"
+    with pytest.raises(DataError, match=r"a\.zip: a/1\.png is a link; put the file itself there"):
+        ZipTree(tmp_path / "a.zip", PNG)
+
+
+def test_a_name_that_stands_twice_in_a_zip_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("a/1.png", b"first")
+        archive.writestr("a/1.png", b"second")
+    with pytest.raises(DataError, match=r"a\.zip: a/1\.png stands twice in it"):
+        ZipTree(tmp_path / "a.zip", PNG)
+
+
+def test_names_of_windows_in_a_zip_are_folders(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("cat\\1.png", "dog\\2.png"):
+            entry = zipfile.ZipInfo("x")
+            entry.filename = name
+            archive.writestr(entry, b"bytes")
+    tree = ZipTree(tmp_path / "a.zip", PNG)
+    assert tree.names == ["cat/1.png", "dog/2.png"]
+    assert tree.read("dog/2.png") == b"bytes"

@@ -96,7 +96,7 @@ def test_a_picture_of_another_size_is_refused_where_training_brought_none_to_a_s
     write_pictures(tmp_path)
     info = InputInfo("image", "float32", (16, 16, 3), 0.0, 255.0, kind="image")
     assert read_given(tmp_path / "cat" / "2.png", schema_of(info)).inputs["image"].shape == (1, 16, 16, 3)
-    with pytest.raises(DataError, match=r"0\.png is 20x30, an image of training is 16x16"):
+    with pytest.raises(DataError, match=r"0\.png is 20x30, every image of training is 16x16; bring"):
         read_given(tmp_path / "cat" / "0.png", schema_of(info))
 
 

@@ -369,11 +369,25 @@ def test_a_spec_allows_some_unreadable_files(folder):
     assert found.source.num_samples == 22
     assert [(skip.name.removeprefix(f"{path}/"), skip.reason) for skip in found.source.skipped] == [
         ("a/1.png", "it is empty (0 bytes)"),
-        ("b/3.png", "it is no image that can be read"),
+        ("b/3.png", "it is no image that can be read (PNG, JPEG, BMP, GIF, WebP)"),
     ]
     with pytest.raises(DataError, match=r"2 files cannot be read, 1 may be skipped: .*raise data\.source\.max_skipped"):
         dataset(path, ", on_error: skip, max_skipped: 1")
     with pytest.raises(DataError, match=r"2 files cannot be read: .*set data\.source\.on_error: skip"):
+        dataset(path)
+
+
+def test_a_class_of_which_nothing_can_be_read_is_not_left_out(folder):
+    path = folder({**many("a", "b"), **{f"c/{number}.png": b"text" for number in range(3)}})
+    with pytest.raises(DataError, match=r"no sample of the class 'c' can be read; mend them \(first: .*c/0"):
+        dataset(path, ", on_error: skip, max_skipped: 5")
+
+
+@pytest.mark.parametrize("format", ["TIFF", "EPS", "PPM", "ICO"])
+def test_only_the_formats_that_are_promised_are_decoded(format, folder):
+    """Pillow would open others, whatever the ending: a TIFF of floats as black, an EPS with Ghostscript."""
+    path = folder({**many("a", "b"), "a/1.png": encoded(NOISE, format)})
+    with pytest.raises(DataError, match=r"1 file cannot be read: .*a/1\.png: it is no image that can be read \(PNG"):
         dataset(path)
 
 

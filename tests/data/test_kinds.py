@@ -63,6 +63,12 @@ def test_files_of_several_kinds_must_be_told_apart(place, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["folder", "a.zip"])
+def test_a_text_beside_the_folders_of_the_classes_is_none_of_them(place, tmp_path):
+    made(tmp_path / place, ["README.txt", "a/1.png", "b/2.png"])
+    assert kind_at(tmp_path / place) == "images"
+
+
+@pytest.mark.parametrize("place", ["folder", "a.zip"])
 @pytest.mark.parametrize("names", [["a/notes.md"], ["a/.1.png"]], ids=["others", "hidden"])
 def test_a_folder_of_none_of_them_is_said(place, names, tmp_path):
     with pytest.raises(DataError, match=r"holds no images, audio or text files; their endings: \.png, \.jpg"):

@@ -1,5 +1,8 @@
 """Samples in an .npz file, and what is wrong with the files that people have."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -101,7 +104,25 @@ def test_the_input_is_named_and_shaped_after_what_it_is(shape, dtype, name, expe
         pytest.param({"x": np.float64(3), "y": Y}, r"input 'x' is empty|one number", id="one number"),
         pytest.param({"x": X, "y": np.int64(3)}, "there are no samples", id="one target"),
         pytest.param(
-            {"x": np.asarray([1, None], dtype=object), "y": Y}, "cannot be read as .npz: Object arrays", id="objects"
+            {"x": np.asarray([1, None], dtype=object), "y": Y},
+            "cannot be read as .npz: it holds pickled objects",
+            id="objects",
+        ),
+        pytest.param(
+            {"x": X.astype(np.longdouble), "y": Y}, "input 'x' is of type float128; a model takes", id="long doubles"
+        ),
+        pytest.param(
+            {"x": X.astype(str).reshape(6, 1, 2), "y": Y}, r"input 'x' is text of shape \(1, 2\)", id="a series"
+        ),
+        pytest.param({"x": X, "y": Y.astype(bytes)}, r"the targets are of type \|S\d+; give classes", id="bytes"),
+        pytest.param({"x": X, "y": Y.astype(complex)}, "the targets are of type complex128", id="complex targets"),
+        pytest.param(
+            {"x": X, "x_train": X, "x_test": X, "y": Y}, "has x, x_train, x_test: which of them count", id="x twice"
+        ),
+        pytest.param(
+            {"x_train": X, "x_val": X, "x_validation": X, "x_test": X, "y_train": Y, "y_test": Y},
+            "has x_train, x_val, x_validation, x_test: which of them count",
+            id="validation twice",
         ),
     ],
 )
@@ -109,6 +130,72 @@ def test_wrong_arrays_are_answered_with_what_is_there(arrays, expected, write):
     with pytest.raises(DataError, match=expected) as caught:
         load_npz({"": write(**arrays)})
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        pytest.param(-np.ones(6), "the weight of sample 0 is -1.0; 0 or more is expected", id="negative"),
+        pytest.param(np.asarray([1, 1, np.nan, 1, 1, 1]), "the weight of sample 2 is nan", id="NaN"),
+        pytest.param(np.full(6, 1e300), "the weight of sample 0 is 1e\\+300", id="beyond float32"),
+        pytest.param(np.zeros(6), "all weights are 0; nothing would be learned", id="zeros"),
+        pytest.param(np.ones(7), r"of shape \(7,\); a number for every sample is expected: \(6,\)", id="too many"),
+        pytest.param(np.ones((6, 1)), r"of shape \(6, 1\)", id="a column"),
+        pytest.param(np.asarray(["1"] * 6), "the weights are <U1", id="text"),
+    ],
+)
+def test_weights_that_are_none_are_refused(weights, expected, write):
+    with pytest.raises(DataError, match=expected):
+        load_npz({"": write(x=X, y=Y, w=weights)}, weight="w")
+
+
+def test_weights_come_in_the_parts_of_the_targets(write):
+    parts = {"x_train": X, "x_test": X[:2], "y_train": Y, "y_test": Y[:2]}
+    source = load_npz({"": write(**parts, w_train=np.arange(6.0), w_test=np.ones(2))}, weight="w")
+    assert source.weights.tolist() == [0, 1, 2, 3, 4, 5, 1, 1]
+    with pytest.raises(
+        DataError, match="'w' and 'y' have different lengths; 'w': 2 train, 6 test; 'y': 6 train, 2 test"
+    ):
+        load_npz({"": write(**parts, w_train=np.ones(2), w_test=np.ones(6))}, weight="w")
+
+
+@pytest.mark.parametrize("word", ["val", "valid", "dev", "validation"])
+def test_validation_may_be_written_short(word, write, caplog):
+    caplog.set_level("INFO")
+    parts = {"x_train": X, f"x_{word}": X[:3], "x_test": X[:2], "y_train": Y, f"y_{word}": Y[:3], "y_test": Y[:2]}
+    source = load_npz({"": write(**parts, ids=np.arange(6))})
+    assert {split: len(place) for split, place in source.given.items()} == {"train": 6, "validation": 3, "test": 2}
+    assert source.name_of(6) == "y_validation[0]"
+    assert source.name_of(10) == "y_test[1]"
+    assert "arrays that nothing takes: ids (data.inputs)" in caplog.text
+
+
+def claims(shape):
+    """An .npy whose header claims a shape."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return buffer.getvalue() + bytes(64)
+
+
+@pytest.mark.parametrize("shape", [(10**12, 8, 8, 1), (-8, 8, 8, 1)])
+def test_a_header_that_claims_the_impossible_is_damage(shape, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", claims(shape))
+        archive.writestr("y.npy", claims((64,)))
+    with pytest.raises(DataError, match=r"a\.npz cannot be read as \.npz"):
+        load_npz({"": tmp_path / "a.npz"})
+    (tmp_path / "f").mkdir()
+    np.save(tmp_path / "f" / "y.npy", Y)
+    (tmp_path / "f" / "x.npy").write_bytes(claims(shape))
+    with pytest.raises(DataError, match=r"f/x\.npy cannot be read as \.npy"):
+        load_npz({"": tmp_path / "f"})
+
+
+def test_a_text_called_npz_is_not_answered_with_how_to_run_it(tmp_path):
+    (tmp_path / "a.npz").write_text("x,y\n1,2\n")
+    with pytest.raises(DataError, match=r"cannot be read as \.npz: it is no file of numpy's") as caught:
+        load_npz({"": tmp_path / "a.npz"})
+    assert "allow_pickle" not in str(caught.value)
 
 
 def test_parts_of_one_number_are_refused(write):

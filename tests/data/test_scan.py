@@ -429,7 +429,7 @@ def arrays(tmp_path):
     x["train"][5] = x["test"][7]
     np.savez(tmp_path / "a.npz", x_train=x["train"], x_test=x["test"], y_train=np.arange(40) % 2,
              y_test=np.arange(10) % 2)  # fmt: skip
-    return {"path": "a.npz"}, ["sample 5 (", "sample 47 (test)"]
+    return {"path": "a.npz"}, ["y_test[7] (test)", "y_train[5] ("]
 
 
 def user_function(tmp_path):
@@ -443,7 +443,7 @@ def load():
     return {"x_train": x[:50], "x_test": x[50:], "y_train": y[:50], "y_test": y[50:]}
 """
     (tmp_path / "leaky_data.py").write_text(code, encoding="utf-8")
-    return {"python": "leaky_data:load"}, ["sample 3 (", "sample 55 (test)"]
+    return {"python": "leaky_data:load"}, ["y_test[5] (test)", "y_train[3] ("]
 
 
 KINDS = {
@@ -491,8 +491,8 @@ def test_a_sample_that_is_left_out_is_called_so(scanned):
     labels = parts(np.arange(20) % 2, np.arange(8) % 2, np.arange(8) % 2, name="y")
     copies = scanned(**x, **labels)["copies"]
     assert copies["first"] == [
-        ["sample 3 (train, left out)", "sample 28 (test)"],
-        ["sample 21 (validation, left out)", "sample 33 (test)"],
+        ["y_train[3] (train, left out)", "y_test[0] (test)"],
+        ["y_validation[1] (validation, left out)", "y_test[5] (test)"],
     ]
     assert (copies["across_splits"], copies["dropped"], copies["kept"]) == (2, 2, 0)
 
@@ -503,7 +503,25 @@ def test_copies_inside_training_are_counted_and_no_leak(scanned):
     labels = parts(np.arange(20) % 2, np.arange(8) % 2, np.arange(8) % 2, name="y")
     document = scanned(**x, **labels)
     assert (document["copies"]["samples_with_a_copy"], document["copies"]["across_splits"]) == (3, 0)
-    assert findings(document, "warning") == findings(document, "error") == []
+    assert findings(document, "error") == []
+    assert findings(document, "warning") == [
+        "3 samples have an equal one of another class: y_train[3] (1) = y_train[4] (0)"
+    ]
+    assert document["copies"]["contradicting"] == 3
+
+
+def test_equal_rows_of_a_table_may_be_of_two_classes(scanned, tmp_path):
+    rows = ["1,2,a", "1,2,b", *(f"{index},{index % 7},{'ab'[index % 2]}" for index in range(2, 60))]
+    (tmp_path / "t.csv").write_text("x,z,label\n" + "\n".join(rows), encoding="utf-8")
+    document = scanned({"path": "t.csv"}, data={"split": {"test": 0.2, "validation": 0.1}})
+    assert any("2 samples have an equal one of another class: t.csv row 2 (a)" in m for m in findings(document, "note"))
+
+
+def test_classes_that_look_alike_are_told(scanned):
+    names = np.asarray(["dog", "dog ", "cat"])
+    x = parts(numbers(30), numbers(9, 1), numbers(9, 2))
+    labels = parts(*(names[np.arange(count) % 3] for count in (30, 9, 9)), name="y")
+    assert "the classes 'dog' and 'dog ' look alike" in findings(scanned(**x, **labels), "warning")
 
 
 def test_the_scan_of_recorded_splits_is_the_scan_of_the_first_time(dataset, tmp_path):
@@ -525,6 +543,7 @@ def test_only_the_first_copies_are_named_and_all_are_counted(scanned):
     assert len(document["copies"]["first"]) == 10
     [message] = findings(document, "error")
     assert message.count(" = ") == 5
+    assert message.endswith("; and 25 more")
 
 
 def test_a_great_many_copies_are_counted_in_time(scanned):

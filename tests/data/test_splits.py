@@ -77,7 +77,7 @@ def test_equal_samples_stay_together():
 
 def test_a_group_as_large_as_the_data_leaves_nothing_to_train_on():
     with pytest.raises(
-        DataError, match=r"split is empty: 10 samples are too few for the shares; change data\.split"
+        DataError, match=r"split is empty: 10 samples, but only 1 different ones; equal samples stay together"
     ) as caught:
         split([0] * 10)
     assert caught.value.exit_code == 4
@@ -115,7 +115,9 @@ def test_copies_of_test_samples_are_dropped_from_training_and_counted():
 def test_copies_may_be_an_error():
     groups = np.arange(30)
     groups[20] = 3
-    with pytest.raises(DataError, match=r"1 samples of training are copies of test samples \(first: sample 3\)"):
+    with pytest.raises(
+        DataError, match=r"1 samples of training are copies of test samples \(first: sample 3 = sample 20\)"
+    ):
         split(groups, given=given(20, 10), duplicates="error")
 
 

@@ -19,6 +19,8 @@ def fails(): raise RuntimeError("no luck")
 def nothing(): return None
 def ragged(): return {"x": [[1], [1, 2]], "y": [0, 1]}
 def objects(): return {"x": np.array([None, 1]), "y": [0, 1]}
+def masked(): return {"x": np.ma.masked_less(np.arange(4.0).reshape(4, 1), 2), "y": [0, 1, 0, 1]}
+def leaves(): raise SystemExit(0)
 def short(): return {"x": np.zeros((3, 2)), "y": [0, 1]}
 """
 
@@ -79,6 +81,8 @@ def test_checking_runs_nothing(spec):
         pytest.param("nothing", "returned NoneType; a map of arrays is expected", id="nothing"),
         pytest.param("ragged", "returned ragged arrays", id="ragged"),
         pytest.param("objects", "'x' is an array of objects", id="objects"),
+        pytest.param("masked", "'x' has masked values; return NaN", id="masked"),
+        pytest.param("leaves", "raised SystemExit: 0; call it by hand", id="the end of the process"),
         pytest.param("short", "'x' and 'y' have|has 3 samples, the targets have 2", id="other lengths"),
     ],
 )

@@ -94,6 +94,13 @@ def test_a_wrong_include_is_told_with_its_place(text, expected, write):
         load_spec(write("mine.yaml", text))
 
 
+def test_a_long_chain_of_files_is_no_circle(write):
+    for number in range(12):
+        write(f"{number}.yaml", f"include: {number + 1}.yaml\n")
+    with pytest.raises(SpecError, match=r"9\.yaml would be file 10 of files that include one another; 9 are the most"):
+        load_spec(write("mine.yaml", "include: 1.yaml\n"))
+
+
 def test_a_set_cannot_include(write):
     with pytest.raises(SpecError, match="include: cannot be set from the command line"):
         load_spec(write("mine.yaml", BASE), ["include=below/base.yaml"])

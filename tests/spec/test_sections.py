@@ -544,6 +544,35 @@ def test_a_wrong_graph_is_refused(changes, expected, bench):
     assert expected in found[0]
 
 
+SOUND = {"data.source": {"path": "sounds", "kind": "audio", "sample_rate": 8000, "seconds": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            {"fft_length": 250},
+            "fft_length: must be a power of two (got 250); write fft_length: 256, sequence_length",
+        ),
+        ({"fft_length": 2**30}, "fft_length: must be at most 1048576 (got 1073741824)"),
+        ({"fft_length": 8192}, "fft_length: 8192 is more than the 4000 values of a sound"),
+        ({"fft_length": 256, "sequence_length": 300}, "sequence_length: must be at most fft_length, 256 (got 300)"),
+        ({"fft_length": 256, "sequence_length": 1}, "sequence_length: must be at least 4 (got 1); its window is all"),
+        (
+            {"fft_length": 256, "max_freq": 9000},
+            "max_freq: must be at most half of the sample rate, 4000 Hz",
+        ),
+        ({"fft_length": 256, "min_freq": 4000}, "min_freq: must be below the highest frequency, 4000 Hz (got 4000)"),
+        ({"fft_length": 256, "sample_rate": 16000}, "sample_rate: is 16000, data.source.sample_rate is 8000"),
+        ({"fft_length": 256, "num_mfcc": 41}, "num_mfcc: must be at most num_mel_bins, 40 (got 41)"),
+    ],
+)
+def test_a_spectrogram_that_cannot_be_is_told_with_its_place(arguments, expected, bench):
+    [found] = bench.refused({**SOUND, "model.preprocess": [{"MFCC": arguments}]})
+    assert f"model.preprocess.0.MFCC.{expected}" in found
+    assert bench.load({**SOUND, "model.preprocess": [{"MFCC": {"fft_length": 256}}]}).model.layers
+
+
 def test_a_list_of_preprocessing_cannot_serve_two_inputs(bench):
     changes = {
         "data.inputs": {"a": {}, "b": {}},

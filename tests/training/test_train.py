@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mltool.errors import SpecError, TrainingError
+from mltool.errors import DataError, SpecError, TrainingError
 from mltool.runs.run import Run
 from mltool.spec.data import SourceSpec
 from mltool.spec.load import load_spec
@@ -48,6 +48,58 @@ def test_every_task_learns(features, make_run, target, loss, units, metrics):
     assert lines[-1]["val_loss"] < 0.8 * lines[0]["val_loss"]
     assert set(result.metrics) == set(lines[-1]) - {"epoch", "step", "seconds", "learning_rate"}
     assert np.isfinite(list(result.metrics.values())).all()
+
+
+def test_the_figures_that_are_told_are_those_of_the_epoch_that_was_kept(features, make_run):
+    features["train"] |= {"epochs": 12, "optimizer": {"Adam": {"learning_rate": 30.0}}}
+    run = make_run(features)
+    result = train(run)
+    lines = read_lines(run.metrics_file)
+    best = min(range(12), key=lambda index: lines[index]["val_loss"])
+    assert best < 11, "the last epoch is the best one: this proves nothing"
+    assert result.best_epoch == best + 1
+    assert result.metrics["val_loss"] == lines[best]["val_loss"]
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(features, make_run, tmp_path):
+    features["train"]["class_weights"] = {"nobody": 2.0}
+    run = make_run(features)
+    with pytest.raises(SpecError, match="no class is called 'nobody'"):
+        train(run)
+    assert not run.directory.exists()
+
+
+def test_a_file_that_is_damaged_while_it_is_trained_on_is_named(tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    for number in range(40):
+        folder = tmp_path / "images" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pillow.fromarray(np.full((8, 8, 3), number, np.uint8)).save(folder / f"{number:02}.png")
+
+    spec = tmp_path / "s.yaml"
+    spec.write_text(
+        """
+name: s
+data: {source: {path: images}, cache: none, batch_size: 4, split: {test: 0.1, validation: 0.1}}
+model: {layers: [Flatten, {Dense: {units: 2}}]}
+train: {epochs: 3, loss: {SparseCategoricalCrossentropy: {from_logits: true}}}
+"""
+    )
+    run = Run.create(load_spec(spec), tmp_path / "run")
+    begun = setup.record_setup
+
+    def record(*arguments):
+        begun(*arguments)
+        for file in (tmp_path / "images").rglob("*.png"):
+            file.write_bytes(b"junk")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mltool.training.train.record_setup", record)
+        with pytest.raises(DataError, match=r"images/[ab]/\d\d\.png cannot be read: it is no image") as caught:
+            train(run)
+    assert caught.value.exit_code == 4
+
+    assert run.status == "failed"
 
 
 def test_a_finished_run_tells_all_that_it_was_made_of(trained_run):
@@ -163,8 +215,7 @@ def test_a_model_that_does_not_fit_fails_before_training(features, make_run, mod
     run = make_run(features | {"model": model})
     with pytest.raises(SpecError, match=message):
         train(run)
-    assert run.status == "failed"
-    assert not run.metrics_file.exists()
+    assert not run.directory.exists()
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,7 @@ def read_sounds(path: Path, length: int, sample_rate: int) -> tuple[Array, list[
         DataError: naming the first that cannot be read.
     """
     files = files_without_labels(path, ENDINGS["audio"], "sound files")
+    _tell(_headers(files), sample_rate, length / sample_rate, "")
     decode = _Decoder(files, sample_rate, length)
     return FileArray(len(files.files), one_by_one(decode), (length,), np.float32, files.names)[:], list(files.names)
 
@@ -212,6 +213,8 @@ def _open(data: bytes) -> Any:
     size = _DATA_SIZE.search(sound.extra_info)
     if size and int(size[2]) < int(size[1]) < UNKNOWN_BYTES:
         raise UnreadableError(f"it is cut off: {int(size[2]):,} of {int(size[1]):,} bytes of sound are there")
+    if (end := _end_of(data)) and end > len(data):
+        raise UnreadableError(f"it is cut off: {len(data):,} of {end:,} bytes are there")
     if "lacks an end-of-stream" in sound.extra_info:
         raise UnreadableError("it is cut off: its last page is missing")
     if not RATES[0] <= sound.samplerate <= RATES[1]:
@@ -219,6 +222,18 @@ def _open(data: bytes) -> Any:
     if sound.frames == 0:
         raise UnreadableError("it has no samples (0 frames)")
     return sound
+
+
+def _end_of(data: bytes) -> int:
+    """The length that the header of RF64 (EBU Tech 3306), W64 (Sonic Foundry) or AIFF gives; 0 of another file."""
+    match data[:4]:
+        case b"RF64" if data[12:16] == b"ds64":
+            return int.from_bytes(data[20:28], "little") + 8
+        case b"riff":
+            return int.from_bytes(data[16:24], "little")
+        case b"FORM":
+            return int.from_bytes(data[4:8], "big") + 8
+    return 0
 
 
 class _Decoder:

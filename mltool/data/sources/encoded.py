@@ -1,5 +1,6 @@
 """Encoded images that lie in records or cells instead of files of their own."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +27,7 @@ class _Cells:
         self.origin = ""
         self.names: Sequence[str] = ()
         self._read = read
+        self.others = Counter[str]()
 
     def read(self, name: str) -> bytes:
         """The bytes of one; the name is its position."""

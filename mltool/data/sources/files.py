@@ -1,6 +1,7 @@
 """The files of a folder, or of a .zip of one: their names, labels, groups, and bytes."""
 
 import functools
+import logging
 import lzma
 import os
 import re
@@ -9,6 +10,7 @@ import struct
 import threading
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,8 +18,10 @@ from typing import Protocol
 
 import numpy as np
 
-from mltool.data.source import Array
+from mltool.data.source import Array, can_be_label
 from mltool.errors import DataError
+
+logger = logging.getLogger("mltool")
 
 MAX_RATIO = 1000
 """A file of a .zip that unpacks to more than this many times its size is taken for a bomb."""
@@ -31,10 +35,17 @@ SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "validation", "va
 
 
 class FileTree(Protocol):
-    """Files by their names below a folder, with `/` between the parts, in alphabetical order."""
+    """Files by their names below a folder, with `/` between the parts, in alphabetical order.
+
+    Attributes:
+        origin: of the folder, for messages.
+        names: of the files that count.
+        others: how many files of other endings there are.
+    """
 
     origin: str
     names: Sequence[str]
+    others: Counter[str]
 
     def read(self, name: str) -> bytes:
         """The bytes of a file.
@@ -62,6 +73,7 @@ class FolderTree:
     def __init__(self, folder: Path, endings: Sequence[str]) -> None:
         found: list[str] = []
         seen: list[str] = []
+        self.others: Counter[str] = Counter()
         wanted = tuple(endings)
         for name, entry in _visible(folder):
             if entry.is_dir(follow_symlinks=False):
@@ -74,6 +86,8 @@ class FolderTree:
                 if not entry.is_file(follow_symlinks=False):  # known without asking the disk again
                     _require_plain(entry.path)
                 found.append(name)
+            else:
+                self.others[PurePosixPath(entry.name).suffix.lower()] += 1
         only = _only_folder(found)
         self._folder = folder / only
         self.origin = str(self._folder)
@@ -98,7 +112,8 @@ def _visible(folder: Path) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
         path, inside = pending.pop()
         try:
             with os.scandir(path) as listing:
-                entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda e: e.name)
+                shown = (entry for entry in listing if not entry.name.startswith((".", "__MACOSX")))
+                entries = sorted(shown, key=lambda entry: entry.name)
         except OSError as error:
             message = f"{printable(str(error.filename))} cannot be read: {error.strerror}"
             raise DataError(message, "give it read permission") from error
@@ -153,6 +168,7 @@ class ZipTree:
 
     def __init__(self, path: Path, endings: Sequence[str]) -> None:
         self.origin = str(path)
+        self.others: Counter[str] = Counter()
         self._path = path
         self._local = threading.local()
         _require_plain(path)
@@ -165,11 +181,18 @@ class ZipTree:
         folders: set[str] = set()
         for entry in entries:
             _require_safe(path, entry)
-            place = PurePosixPath(entry.filename)
+            place = PurePosixPath(entry.filename.replace("\\", "/"))  # as some programs of Windows write it
             if any(part.startswith((".", "__MACOSX")) for part in place.parts):
                 continue
             folders |= {parent.as_posix() for parent in (place / "x" if entry.is_dir() else place).parents} - {"."}
-            if not entry.is_dir() and entry.filename.lower().endswith(tuple(endings)):
+            if entry.is_dir() or entry.filename.endswith("\\"):
+                continue
+            if not entry.filename.lower().endswith(tuple(endings)):
+                self.others[place.suffix.lower()] += 1
+            elif place.as_posix() in kept:
+                name = printable(place.as_posix())
+                raise DataError(f"{path}: {name} stands twice in it", "only one of them would be read: make it again")
+            else:
                 kept[place.as_posix()] = entry
         only = _only_folder(list(kept))
         self._entries = {name.removeprefix(only): entry for name, entry in kept.items()}
@@ -185,6 +208,8 @@ class ZipTree:
             with self._local.archive.open(entry) as file:
                 # Not all that there is: it can be more than the .zip says, and fill the memory.
                 data: bytes = file.read(entry.file_size + 1)
+        except NotImplementedError as error:
+            raise OSError(f"packed in a way that is not read: {error}") from error
         except _DAMAGES as error:
             raise OSError(f"damaged in the .zip: {error}") from error
         if len(data) != entry.file_size:
@@ -203,6 +228,8 @@ def _require_safe(path: Path, entry: zipfile.ZipInfo) -> None:
     if entry.file_size > max(RATIO_FREE_BYTES, MAX_RATIO * entry.compress_size):
         message = f"{path}: {printable(name)} unpacks from {entry.compress_size:,} to {entry.file_size:,} bytes"
         raise DataError(message, "do not trust this file")
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        raise DataError(f"{path}: {printable(name)} is a link", "put the file itself there, or take the link away")
     if entry.flag_bits & 0x1:
         raise DataError(f"{path}: {printable(name)} is encrypted", "unpack it first")
 
@@ -220,7 +247,7 @@ def open_tree(path: Path, endings: Sequence[str], what: str) -> FolderTree | Zip
     """
     tree = FolderTree(path, endings) if path.is_dir() else ZipTree(path, endings)
     if not tree.names:
-        raise DataError(f"{path} holds no {what} ({', '.join(endings)})", "name the folder that holds a folder a class")
+        raise DataError(f"{path} holds no {what} ({', '.join(endings)})", "name the folder that holds them")
     if tree.empty_folders:
         shown = ", ".join(printable(name) for name in tree.empty_folders[:5])
         raise DataError(f"{path}: the folder {shown} holds no {what}", "fill it, or take it away")
@@ -279,7 +306,7 @@ class _OneFile:
     """A file as the only one of its folder."""
 
     def __init__(self, path: Path) -> None:
-        self.origin, self._path = str(path.parent), path
+        self.origin, self._path, self.others = str(path.parent), path, Counter[str]()
         self.names: Sequence[str] = [path.name]
 
     def read(self, name: str) -> bytes:
@@ -307,7 +334,11 @@ def labelled_files(
     splits: list[str] = []
     inside: list[str] = []
     for number, (split, tree) in enumerate(zip(paths, trees, strict=True)):
-        own = _split_folders(tree.names) if split == "" else {}
+        if tree.others:
+            counts = tree.others.most_common(5)
+            shown = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in counts)
+            logger.warning("%s: files that are no %s are left out: %s", tree.origin, what, shown)
+        own = _split_folders(tree, label) if split == "" else {}
         for name in tree.names:
             parts = name.split("/")
             files.append((number, name))
@@ -327,11 +358,22 @@ def labelled_files(
     )
 
 
-def _split_folders(names: Sequence[str]) -> dict[str, str]:
-    """Folders at the top that bring a split, if all of them do."""
-    tops = {name.partition("/")[0] for name in names if "/" in name}
-    all_do = tops and all(top.lower() in SPLIT_FOLDERS for top in tops) and all("/" in name for name in names)
-    found = {top: SPLIT_FOLDERS[top.lower()] for top in tops} if all_do else {}
+def _split_folders(tree: FileTree, label: str | None) -> dict[str, str]:
+    """Folders at the top that bring a split, if all of them do.
+
+    Raises:
+        DataError: if only some of them do, and they hold folders: their names would be taken for classes.
+    """
+    tops = {name.partition("/")[0] if "/" in name else "" for name in tree.names}
+    found = {top: SPLIT_FOLDERS[top.lower()] for top in sorted(tops) if top.lower() in SPLIT_FOLDERS}
+    if found and tops - set(found):
+        nested = next((name for name in tree.names if name.count("/") > 1 and name.partition("/")[0] in found), None)
+        if nested is not None and label is None:
+            split, other = nested.partition("/")[0], sorted(tops - set(found))[0]
+            named = f"the folder {printable(other)!r}" if other else "a file beside it"
+            message = f"{tree.origin}: {split!r} holds folders of classes, so it is a split, and {named} is none"
+            raise DataError(message, "call it train, validation or test, or take it away; or set data.source.label")
+        return {}
     return found if len(set(found.values())) > 1 else {}
 
 
@@ -341,14 +383,12 @@ def _label(name: str, inside: str, pattern: str | None, shown: str) -> str:
         raise DataError(f"{shown} lies in no folder of a class", "put it into one, or set data.source.label")
     label = _matched(pattern, name, "label", shown) if pattern else parts[0]
     if not _can_be_label(label):
-        raise DataError(f"{shown}: {printable(label)!r} cannot be a label", "use one line of UTF-8 text")
+        message = f"{shown}: {printable(label)!r} cannot be a label"
+        raise DataError(message, "use one line of UTF-8 text")
     return label
 
 
-@functools.lru_cache(maxsize=1000)
-def _can_be_label(text: str) -> bool:
-    """Whether it can be a line of labels.txt and a text in JSON; a file's name need not."""
-    return len(text.splitlines()) == 1 and not any("\ud800" <= character <= "\udfff" for character in text)
+_can_be_label = functools.lru_cache(maxsize=1000)(can_be_label)
 
 
 def _matched(pattern: str, name: str, what: str, shown: str) -> str:

@@ -24,6 +24,9 @@ logger = logging.getLogger("mltool")
 MAX_PIXELS = 100_000_000
 """An image of more is taken for a bomb: a file of 40 kB can unpack to gigabytes."""
 
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
+"""What is decoded, whatever a file is called: Pillow would also start Ghostscript for a file of PostScript."""
+
 Color = Literal["rgb", "gray"]
 Resize = Literal["stretch", "crop", "pad"]
 
@@ -107,8 +110,9 @@ def read_images(path: Path, shape: tuple[int, ...], resize: Resize | None) -> tu
     files = files_without_labels(path, ENDINGS["images"], "images")
     mode = "L" if shape[2] == 1 else "RGB"
     size = (shape[0], shape[1])
-    like = _Look("an image of training", size, 0, 0)
-    decode = _decoder(files, size if resize else None, resize or "stretch", mode, like, may_be_colored=True)
+    like = _Look("every image of training", size, 0, 0)
+    hint = f"bring it to {size[0]}x{size[1]} (height x width) first, as those of training were"
+    decode = _decoder(files, size if resize else None, resize or "stretch", mode, like, may_be_colored=True, hint=hint)
     return _array(files, decode, shape)[:], list(files.names)
 
 
@@ -223,11 +227,11 @@ def _open(data: bytes) -> Any:
         raise UnreadableError("it is empty (0 bytes)")
     pillow = extras.require("PIL.Image")
     try:
-        image = pillow.open(io.BytesIO(data))
+        image = pillow.open(io.BytesIO(data), formats=FORMATS)
     except pillow.DecompressionBombError as error:
         raise UnreadableError(f"it is too large: {error}") from error
     except _RAISED as error:
-        raise UnreadableError("it is no image that can be read") from error
+        raise UnreadableError("it is no image that can be read (PNG, JPEG, BMP, GIF, WebP)") from error
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableError(f"it is too large: {image.width}x{image.height} pixels")
     return image
@@ -241,6 +245,7 @@ def _decoder(
     first: _Look,
     *,
     may_be_colored: bool,
+    hint: str = "set data.source.image_size: [H, W]",
 ) -> Callable[[int, bytes], Array]:
     height, width = size or first.size
 
@@ -258,7 +263,7 @@ def _decoder(
         if ready.size != (width, height):
             if size is None:
                 found = f"{ready.size[1]}x{ready.size[0]}, {first.name} is {height}x{width}"
-                raise DataError(f"{files.names[position]} is {found}", "set data.source.image_size: [H, W]")
+                raise DataError(f"{files.names[position]} is {found}", hint)
             ready = _resized(ready, (width, height), resize)
         return np.asarray(ready, np.uint8).reshape(height, width, len(mode))
 

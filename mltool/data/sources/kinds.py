@@ -43,6 +43,9 @@ def kind_at(path: Path) -> Kind:
     kinds: dict[Kind, int] = {
         kind: sum(endings[ending] for ending in own) for kind, own in ENDINGS.items() if any(endings[e] for e in own)
     }
+    texts = [name for name in tree.names if name.lower().endswith(ENDINGS["text"])]
+    if len(kinds) > 1 and texts and not any("/" in name for name in texts):
+        del kinds["text"]  # a README.txt beside the folders of the classes
     if not kinds:
         raise DataError(f"{path} holds no images, audio or text files", f"their endings: {', '.join(every)}")
     if len(kinds) > 1:

@@ -1,17 +1,25 @@
 """Samples in an .npz file, or a folder of .npy files: arrays NAME, or NAME_train and NAME_test."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mltool.data.source import Array, Source, checked_source, inferred_input_name, inferred_kind
+from mltool.data.sources.files import SPLIT_FOLDERS
 from mltool.data.sources.joined import joined_sources
 from mltool.errors import DataError
 from mltool.runs.arrays import UNREADABLE_NPZ, load_arrays, read_npz
 
+logger = logging.getLogger("mltool")
+
 SPLITS = ("train", "validation", "test")
 """Endings of arrays that bring their own splits: NAME_train and NAME_test, and NAME_validation where it is there."""
+
+SPLIT_WORDS = {word: split for word, split in SPLIT_FOLDERS.items() if word not in ("training", "testing")}
+"""Endings of arrays, as they are also written, and the split that they bring."""
 
 
 def load_npz(
@@ -44,14 +52,21 @@ def read_arrays(path: Path) -> dict[str, Array]:
     """
     if path.suffix.lower() == ".npy":
         raise DataError(f"{path} is one array", "give the folder that holds x.npy and y.npy, or an .npz")
+    if path.is_dir() and path.suffix.lower() != ".npz":
+        return {file.stem: _read_array(file) for file in sorted(path.glob("*.npy"))}
     try:
-        if path.is_dir() and path.suffix.lower() != ".npz":
-            return {file.stem: np.asanyarray(load_arrays(file, on_disk=True)) for file in sorted(path.glob("*.npy"))}
         return read_npz(path)
     except FileNotFoundError as error:
         raise DataError(f"{path} is not there", "give a path that is, with --set data.source.path=FILE.npz") from error
     except UNREADABLE_NPZ as error:
         raise DataError(f"{path} cannot be read as .npz: {error}", "write it again with numpy.savez") from error
+
+
+def _read_array(file: Path) -> Array:
+    try:
+        return np.asanyarray(load_arrays(file, on_disk=True))
+    except UNREADABLE_NPZ as error:
+        raise DataError(f"{file} cannot be read as .npy: {error}", "write it again with numpy.save") from error
 
 
 def source_of_arrays(
@@ -71,22 +86,75 @@ def source_of_arrays(
     """
     targets, given = _joined(origin, arrays, target)
     names = inputs or {"": "x"}
+
+    def beside(name: str) -> Array:
+        array, splits = _joined(origin, arrays, name)
+        if splits != given:
+            shown = f"{name!r}: {_lengths(array, splits)}; {target!r}: {_lengths(targets, given)}"
+            raise DataError(f"{origin}: {name!r} and {target!r} have different lengths", shown)
+        return array
+
     read: dict[str, Array] = {}
     for name, array_name in names.items():
-        array, splits = _joined(origin, arrays, array_name)
-        if splits != given:
-            raise DataError(f"{origin}: {array_name!r} and {target!r} have different lengths", f"{splits} and {given}")
+        array = beside(array_name)
         read[name or inferred_input_name(array)] = array
-    weights = _joined(origin, arrays, weight)[0].astype(np.float32) if weight else None
+    weights = beside(weight) if weight else None
+    used = {target, weight, *names.values()}
+    unused = [name for name in arrays if name not in used and _stem(name) not in used]
+    if unused:
+        logger.info("%s: arrays that nothing takes: %s (data.inputs)", origin, ", ".join(unused))
     kinds = {name: inferred_kind(array) for name, array in read.items()}
-    return checked_source(origin, read, targets, given, kinds=kinds, weights=weights, target_name=target)
+    return checked_source(
+        origin,
+        read,
+        targets,
+        given,
+        kinds=kinds,
+        weights=weights,
+        names=PartNames(target, given) if given else (),
+        target_name=target,
+    )
+
+
+def _stem(name: str) -> str:
+    """The name of an array without that of a split."""
+    stem, _, word = name.rpartition("_")
+    return stem if word in SPLIT_WORDS else name
+
+
+def _lengths(array: Array, splits: Mapping[str, range]) -> str:
+    return ", ".join(f"{len(place)} {split}" for split, place in splits.items()) or f"shape {array.shape}"
+
+
+class PartNames(Sequence[str]):
+    """What samples of arrays in parts are called: `y_test[3]`."""
+
+    def __init__(self, target: str, given: Mapping[str, range]) -> None:
+        self._target, self._given = target, given
+
+    def __len__(self) -> int:
+        return sum(map(len, self._given.values()))
+
+    def __getitem__(self, position: Any) -> Any:
+        """A name, or those of a slice."""
+        if isinstance(position, slice):
+            return [self[index] for index in range(*position.indices(len(self)))]
+        for split, place in self._given.items():
+            if position in place:
+                return f"{self._target}_{split}[{position - place.start}]"
+        raise IndexError(position)
 
 
 def _joined(origin: str, arrays: Mapping[str, Array], name: str) -> tuple[Array, dict[str, range]]:
     """The array `name`, or its parts one after the other and where each part lies."""
+    found = [(word, split) for word, split in SPLIT_WORDS.items() if f"{name}_{word}" in arrays]
+    splits = [split for _, split in found]
+    if found and (name in arrays or len(set(splits)) < len(splits)):
+        both = [name] * (name in arrays) + [f"{name}_{word}" for word, _ in found]
+        raise DataError(f"{origin} has {', '.join(both)}: which of them count?", "take one way of naming them")
     if name in arrays:
         return arrays[name], {}
-    parts = {split: arrays[f"{name}_{split}"] for split in SPLITS if f"{name}_{split}" in arrays}
+    parts = {split: arrays[f"{name}_{word}"] for word, split in sorted(found, key=lambda item: SPLITS.index(item[1]))}
     if not {"train", "test"} <= set(parts):
         wanted = f"{name!r}, or {name}_train and {name}_test"
         raise DataError(

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mltool.data.cache import keep_decoded
 from mltool.data.select import select
-from mltool.data.source import Source
+from mltool.data.source import Source, label_of
 from mltool.data.sources.described import Asked
 from mltool.data.sources.encoded import Reading
 from mltool.data.sources.keras_datasets import load_keras_dataset
@@ -45,7 +47,23 @@ def build_source(spec: DataSpec, *, seed: int, is_regression: bool) -> Source:
         is_regression=is_regression,
         seed=seed,
     )
-    return keep_decoded(source, spec.cache, max_skipped=asked.max_skipped if asked.on_error == "skip" else 0)
+    kept = keep_decoded(source, spec.cache, max_skipped=asked.max_skipped if asked.on_error == "skip" else 0)
+    if kept.skipped and not is_regression:
+        _require_no_class_lost(source, kept)
+    return kept
+
+
+def _require_no_class_lost(source: Source, kept: Source) -> None:
+    """Proves that every class has a file that can be read: else the model has an output less, and nobody asked for it.
+
+    Raises:
+        DataError: naming the class.
+    """
+    gone = np.setdiff1d(np.unique(source.targets), np.unique(kept.targets))
+    if len(gone):
+        first = kept.skipped[0]
+        message = f"{source.origin}: no sample of the class {label_of(gone[0])!r} can be read"
+        raise DataError(message, f"mend them (first: {first.name}: {first.reason})")
 
 
 def _read(spec: DataSpec, is_regression: bool) -> Source:

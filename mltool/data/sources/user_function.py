@@ -67,8 +67,9 @@ def load_arrays(
     """
     try:
         returned = load_function(reference)(**arguments)
-    # Code of the user's raises what it likes; it is not a flaw of ours, and its own traceback is under -v.
-    except Exception as error:
+    # Code of the user's raises what it likes; it is not a flaw of ours, and its own traceback is under -v. Nor may it
+    # end the process: exit code 0 would say that all is well.
+    except (Exception, SystemExit) as error:
         kind = type(error).__name__
         raise DataError(f"{reference} raised {kind}: {error}", "call it by hand to see where") from error
     if not isinstance(returned, Mapping) or not all(isinstance(key, str) for key in returned):
@@ -78,6 +79,9 @@ def load_arrays(
         arrays = {key: np.asarray(value) for key, value in returned.items()}
     except ValueError as error:
         raise DataError(f"{reference} returned ragged arrays: {error}", "give all samples one shape") from error
+    masked = [key for key, value in returned.items() if np.ma.isMaskedArray(value) and np.ma.is_masked(value)]
+    if masked:
+        raise DataError(f"{reference}: {masked[0]!r} has masked values", "return NaN, or a number, in their place")
     objects = [key for key, array in arrays.items() if array.dtype == object]
     if objects:
         raise DataError(f"{reference}: {objects[0]!r} is an array of objects", "return numbers or text of one shape")
