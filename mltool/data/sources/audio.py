@@ -31,6 +31,9 @@ UNKNOWN_BYTES = 0x7FFFF000
 RATES = (1000, 384_000)
 """Sample rates that sound can have; a damaged header would make a second an hour."""
 
+FAR_LONGER = 10
+"""Times the median length from which on the longest sound is a mistake rather than the length of a sample."""
+
 _TAIL_SECONDS = 0.1
 """Read behind the end of a sample before it is resampled, far longer than the filter: its end is as in the whole."""
 
@@ -177,7 +180,8 @@ def _tell(headers: Mapping[int, SoundHeader], rate: int, seconds: float, longest
     found, total = list(headers.values()), len(headers)
     if longest:
         median = float(np.median([header.seconds for header in found]))
-        logger.info(
+        logger.log(
+            logging.WARNING if seconds > FAR_LONGER * median else logging.INFO,
             "every sound is made %.3g s long, as the longest, %s (their median is %.3g s; data.source.seconds says "
             "another length)",
             seconds,

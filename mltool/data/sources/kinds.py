@@ -50,5 +50,6 @@ def kind_at(path: Path) -> Kind:
         raise DataError(f"{path} holds no images, audio or text files", f"their endings: {', '.join(every)}")
     if len(kinds) > 1:
         shown = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        raise DataError(f"{path} holds files of several kinds: {shown}", "say which: data.source.kind")
+        message = f"{path} holds files of several kinds: {shown}"
+        raise DataError(message, "take the others away, or say which: data.source.kind")
     return next(iter(kinds))
