@@ -201,10 +201,14 @@ def test_class_weights_that_do_not_fit_the_data_are_told_without_training(weight
 
 def test_samples_that_only_moved_are_told_so(dataset):
     kept = stored(dataset(x=X, y=Y))
-    with pytest.raises(
-        DataError, match=r"0 samples of train are gone or changed .*, others stand at other places \(now 41"
-    ):
+    with pytest.raises(DataError, match=r"the samples of train stand at other places \(now 41 samples; were files"):
         dataset(x=np.concatenate([X[:1] + 9, X]), y=np.concatenate([Y[:1], Y])).use_stored_splits(kept)
+    changed = np.concatenate([X[:1] + 9, X])
+    changed[kept["train_ids"][0] + 1] += 5
+    with pytest.raises(
+        DataError, match=r"1 samples of train are gone or changed .*, others stand at other"
+    ):
+        dataset(x=changed, y=np.concatenate([Y[:1], Y])).use_stored_splits(kept)
 
 
 def test_too_few_samples_to_calibrate_are_refused_before_training(dataset):
