@@ -20,10 +20,11 @@ def copies(data: Dataset) -> dict[str, Any]:
     """Counts copies, from the samples and splits alone: a resumed run, whose splits are recorded, counts the same.
 
     Returns:
-        `samples_with_a_copy`; `contradicting`: those with a copy of another class; `contradictions`: names of the first
-        of them, a sample of each class; `across_splits`: groups of equal samples that stand in two splits, or stood in
-        two until one was left out; `dropped`: left out; `kept`: samples of training with a copy in validation or test,
-        and of validation with one in test; `first`: names of the first groups, a sample of each split.
+        `samples_with_a_copy`; `contradicting`: those with a copy of another class, in `contradicting_groups` groups;
+        `contradictions`: names of the first of them, a sample of each class; `across_splits`: groups of equal samples
+        that stand in two splits, or stood in two until one was left out; `dropped`: left out; `kept`: samples of
+        training with a copy in validation or test, and of validation with one in test; `first`: names of the first
+        groups, a sample of each split.
     """
     places = _places(data)
     copied = repeated(data.hashes)
@@ -36,32 +37,39 @@ def copies(data: Dataset) -> dict[str, Any]:
     crossing = np.sum(stands, axis=0) > 1
     kept = ((here == 0) & (stands[1] | stands[2])) | ((here == 1) & stands[2])
     across = starts[crossing[starts]]
-    differing, contradictions = _contradictions(data, order, starts, sizes)
-    first = sorted(zip(order[across], across, sizes[crossing[starts]], strict=True))[:MOST_NAMED]
     return {
         "samples_with_a_copy": len(order),
-        "contradicting": differing,
-        "contradictions": contradictions,
+        **_contradictions(data, order, starts, sizes),
         "across_splits": len(across),
         "dropped": int((crossing & (here >= _LEFT_OUT)).sum()),
         "kept": int(kept.sum()),
-        "first": [_named(data, order[start : start + size], places) for _, start, size in first],
+        "first": [_named(data, group, places) for group in _first_groups(order, starts, sizes, crossing[starts])],
     }
 
 
-def _contradictions(data: Dataset, order: Array, starts: Array, sizes: Array) -> tuple[int, list[list[str]]]:
+def _first_groups(order: Array, starts: Array, sizes: Array, mark: Array) -> list[Array]:
+    """The groups of equal samples that are marked, those whose first sample comes first; `MOST_NAMED` of them."""
+    places = np.flatnonzero(mark)
+    places = places[np.argsort(order[starts[places]])[:MOST_NAMED]]
+    return [order[starts[place] : starts[place] + sizes[place]] for place in places]
+
+
+def _contradictions(data: Dataset, order: Array, starts: Array, sizes: Array) -> dict[str, Any]:
     """How many samples are in groups of several classes, and the first of each class of the first such groups."""
     if data.task == "regression" or not len(order):
-        return 0, []
+        return {"contradicting": 0, "contradicting_groups": 0, "contradictions": []}
     classes = taken_from(data.targets, order)
     differ = np.maximum.reduceat(classes, starts) != np.minimum.reduceat(classes, starts)
-    first = sorted(zip(order[starts[differ]].tolist(), starts[differ].tolist(), sizes[differ].tolist(), strict=True))
     named = []
-    for _, start, size in first[:MOST_NAMED]:
-        group, of = order[start : start + size], classes[start : start + size]
-        each = sorted(group[np.unique(of, return_index=True)[1]].tolist())
-        named.append([f"{data.source.name_of(one)} ({data.labels[int(data.targets[one])]})" for one in each])
-    return int(sizes[differ].sum()), named
+    for group in _first_groups(order, starts, sizes, differ):
+        firsts = group[np.unique(taken_from(data.targets, group), return_index=True)[1]]
+        shown = [(one, data.labels[int(data.targets[one])]) for one in sorted(firsts.tolist())]
+        named.append([f"{data.source.name_of(one)} ({label})" for one, label in shown])
+    return {
+        "contradicting": int(sizes[differ].sum()),
+        "contradicting_groups": int(differ.sum()),
+        "contradictions": named,
+    }
 
 
 def _group_has(mark: Array, starts: Array, sizes: Array) -> Array:

@@ -1,6 +1,6 @@
 """The samples of a spec, shared out: what training, calibration and evaluation draw from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -111,12 +111,19 @@ class Dataset:
             seed=self._spec.seed,
             name_of=self.source.name_of,
         )
+        if self.source.weights is not None and not self.source.weights[splits.train].any():
+            raise DataError(f"{self.source.origin}: all weights of training are 0", "nothing would be learned")
         calibrated = [entry.name for entry in self._spec.convert if entry.quantize in CALIBRATED]
         if calibrated and len(splits.train) < LEAST_SAMPLES:
             # Now, and not after an hour of training.
             few = f"training has {len(splits.train)} samples, and {calibrated[0]!r} needs {LEAST_SAMPLES} to calibrate"
             raise DataError(few, "add samples, or take another scheme in convert")
         return splits
+
+    @property
+    def declared_columns(self) -> Collection[str]:
+        """The columns whose kinds the spec says."""
+        return self._spec.data.source.columns or {}
 
     @property
     def fingerprint(self) -> str:
@@ -163,12 +170,19 @@ class Dataset:
         """The content hashes of every split."""
         return {name: taken_from(self.hashes, ids) for name, ids in self.splits.ids().items()}
 
-    def use_stored_splits(self, stored: Mapping[str, Array]) -> None:
+    def use_stored_splits(self, stored: Mapping[str, Array], inputs: Collection[str] | None = None) -> None:
         """Takes the splits that a run recorded, and proves that the data are still those.
 
+        Args:
+            stored: what `record` gave.
+            inputs: that the run was trained on; None where that is not known.
+
         Raises:
-            DataError: if samples are gone, changed, or stand in two splits.
+            DataError: if samples are gone, changed, or stand in two splits, or the inputs are others.
         """
+        if inputs is not None and set(inputs) != set(self.source.inputs):
+            message = f"the inputs are {', '.join(self.source.inputs)}, and the run was trained on {', '.join(inputs)}"
+            raise DataError(message, "another mltool took other columns: data.source.columns, or train again")
         wanted = [f"{name}_{what}" for name in SPLITS for what in ("ids", "hashes", "targets")]
         lacking = [key for key in wanted if key not in stored]
         if lacking:
@@ -196,8 +210,9 @@ class Dataset:
         if gone == changed:
             return f"{changed} {what} of {split} changed since the run was trained"
         moved = f"stand at other places (now {self.source.num_samples} samples; were files added or renamed?)"
-        what = f"{gone} samples of {split} are gone or changed since the run was trained, others" if gone else split
-        return f"{what} {moved}" if gone else f"the samples of {split} {moved}"
+        if not gone:
+            return f"the samples of {split} {moved}"
+        return f"{gone} samples of {split} are gone or changed since the run was trained, others {moved}"
 
 
 def _require_classes(weights: Mapping[str, float] | str | None, labels: Sequence[str]) -> None:

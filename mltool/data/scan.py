@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -89,6 +89,7 @@ def _describe(data: Dataset, name: str, ids: Mapping[str, Array]) -> dict[str, A
     found: dict[str, Any] = {
         "kind": data.source.kinds.get(name, ""),
         "original": data.source.originals.get(name, name),
+        "declared": data.source.originals.get(name, name) in data.declared_columns,
         "dtype": "text" if array.dtype.kind == "U" else str(array.dtype),
         "shape": list(array.shape[1:]),
         "splits": {},
@@ -176,17 +177,29 @@ def _about_classes(document: Mapping[str, Any]) -> Iterator[Finding]:
         if empty:
             level: Literal["error", "warning"] = "error" if split == "train" else "warning"
             names = ", ".join(empty[:MOST_NAMED])
-            yield Finding(level, f"{split} has no sample of the class {names}", "add some, or take the class out")
-    alike: dict[str, str] = {}
-    for label in classes:
-        other = alike.setdefault(unicodedata.normalize("NFKC", label).casefold().strip(), label)
-        if other != label:
-            yield Finding("warning", f"the classes {other!r} and {label!r} look alike", "data.source.labels joins them")
+            hint = "add some, take the class out, or take another seed"
+            yield Finding(level, f"{split} has no sample of the class {names}", hint)
+    alike = _alike(classes)
+    if alike:
+        named = _listed([f"{one!r} and {other!r}" for one, other in alike], len(alike))
+        yield Finding("warning", f"classes look alike: {named}", "if they are one: data.source.labels joins them")
     ratio = max(classes.values()) / max(min(classes.values()), 1)
     if ratio > IMBALANCE and min(classes.values()):
         rarest, commonest = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
         message = f"the class {commonest!r} has {ratio:.0f} times the samples of {rarest!r}"
         yield Finding("warning", message, "train.class_weights: balanced, and a metric such as AUC beside accuracy")
+
+
+def _alike(classes: Iterable[str]) -> list[tuple[str, str]]:
+    """Names that a person takes for one; letters of both cases are classes of their own."""
+    first: dict[str, str] = {}
+    pairs = []
+    for label in classes:
+        plain = unicodedata.normalize("NFKC", label).strip()
+        other = first.setdefault(plain.casefold() if len(plain) > 1 else plain, label)
+        if other != label:
+            pairs.append((other, label))
+    return pairs
 
 
 def _about_copies(found: Mapping[str, Any]) -> Iterator[Finding]:
@@ -206,7 +219,7 @@ def _about_contradictions(document: Mapping[str, Any]) -> Iterator[Finding]:
     found = document["copies"]
     if found["contradicting"]:
         of_rows = all(info["kind"] in ("number", "category") for info in document["inputs"].values())
-        named = _listed([" = ".join(pair) for pair in found["contradictions"]], 0)
+        named = _listed([" = ".join(pair) for pair in found["contradictions"]], found["contradicting_groups"])
         message = f"{found['contradicting']} samples have an equal one of another class: {named}"
         yield Finding("note" if of_rows else "warning", message, "mend the labels, or take the wrong ones out")
 
@@ -226,6 +239,6 @@ def _about_values(document: Mapping[str, Any]) -> Iterator[Finding]:
             what = "values" if info["shape"] else "texts"
             yield Finding("note", f"{train['missing']} {what} of {name!r} are missing in training", "")
         if train.get("doubt"):
-            yield Finding("warning", *train["doubt"])
+            yield Finding("note" if info["declared"] else "warning", *train["doubt"])
         if info["dtype"] != "text" and "least" in train and train["least"] == train["most"]:
             yield Finding("warning", f"{name!r} has one value in all of training", "leave it out")

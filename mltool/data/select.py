@@ -73,7 +73,7 @@ def taken(source: Source, positions: Array) -> Source:
         given=given,
         groups=None if source.groups is None else source.groups[positions],
         weights=None if source.weights is None else source.weights[positions],
-        names=[source.names[index] for index in positions] if len(source.names) else (),
+        names=[source.names[index] for index in positions.tolist()] if len(source.names) else (),
     )
 
 

@@ -224,9 +224,8 @@ def _checked_weights(origin: str, weights: Array, count: int, names: Sequence[st
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
         name = names[first] if len(names) else f"sample {first}"
-        raise DataError(f"{origin}: the weight of {name} is {weights[first]}", "0 or more is expected")
-    if not found.any():
-        raise DataError(f"{origin}: all weights are 0", "nothing would be learned")
+        shown = "missing" if np.isnan(weights[first]) else weights[first]
+        raise DataError(f"{origin}: the weight of {name} is {shown}", "0 or more is expected")
     return found
 
 

@@ -92,7 +92,7 @@ def run_data(run: Run) -> Dataset:
         DataError: if they changed since.
     """
     data = open_dataset(run.spec)
-    data.use_stored_splits(run.load_splits())
+    data.use_stored_splits(run.load_splits(), [info.name for info in run.input_schema.inputs])
     data.require_fingerprint(run.manifest.get("data", {}).get("fingerprint"))
     return data
 

@@ -65,7 +65,7 @@ class LogMel:
         if self.sequence_length > fft_length:
             raise ValueError(f"sequence_length ({sequence_length}) is more than fft_length ({fft_length})")
         if self.sequence_length < MIN_WINDOW:
-            raise ValueError(f"sequence_length ({sequence_length}) is less than {MIN_WINDOW}: its window is all zeros")
+            raise ValueError(f"sequence_length ({sequence_length}) is less than {MIN_WINDOW}: no window is so short")
         self.window, self.log_offset = window, log_offset
         self.num_mel_bins, self.sample_rate = num_mel_bins, sample_rate
         self.min_freq, self.max_freq = min_freq, sample_rate / 2 if max_freq is None else max_freq

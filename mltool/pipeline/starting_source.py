@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -137,7 +137,7 @@ def _are_values(targets: Array) -> bool:
 def _look_at_arrays(path: Path, target: str | None) -> _Found:
     arrays = read_arrays(path)
     ending = f"_({'|'.join(SPLIT_WORDS)})"
-    stems = list(dict.fromkeys(re.sub(f"{ending}$", "", name) for name in arrays))
+    stems = list(dict.fromkeys(_stem_of(name, arrays) for name in arrays))
     found = target or next(
         (s for wanted in (*TARGET_NAMES, "labels", "targets") for s in stems if s.lower() == wanted), ""
     )
@@ -159,6 +159,12 @@ def _look_at_arrays(path: Path, target: str | None) -> _Found:
         inputs=None if others == ["x"] else {_input_name(stem): {"array": stem} for stem in others},
         is_regression=bool(parts) and _are_values(parts[0]),
     )
+
+
+def _stem_of(name: str, arrays: Mapping[str, Any]) -> str:
+    """The name of an array without that of its split, where it has parts for training and test."""
+    stem, _, word = name.rpartition("_")
+    return stem if word in SPLIT_WORDS and {f"{stem}_train", f"{stem}_test"} <= set(arrays) else name
 
 
 def _input_name(stem: str) -> str:

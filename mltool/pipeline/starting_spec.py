@@ -100,7 +100,7 @@ def _tell_doubts(source: Source) -> None:
         values = source.inputs[name]
         if kind == "category" and values.dtype.kind == "U":
             found: set[str] = set()
-            for batch in batches_of(values, np.arange(len(values))):
+            for batch in batches_of(values):
                 found.update(batch.reshape(-1).tolist())
             doubt = doubt_about(source.originals.get(name, name), found)
             if doubt:

@@ -29,10 +29,13 @@ class Run:
 
     Attributes:
         directory: absolute; the other attributes are the files and folders in it, whether they are there or not.
+        is_new: whether this object made the run, and did not open it.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(os.path.abspath(directory))  # noqa: PTH100  `Path.absolute` keeps the dots
+        self.is_new = False
+        self._made: list[Path] = []
         self.spec_file = self.directory / "spec.yaml"
         self.manifest_file = self.directory / "run.json"
         self.splits_file = self.directory / "splits.npz"
@@ -69,14 +72,17 @@ class Run:
             now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
             mark = "".join(secrets.choice("abcdefghijkmnpqrstuvwxyz23456789") for _ in range(4))
             directory = Path("runs") / spec.name / f"{now}-{mark}"
+        run = cls(directory)
+        folders = (run.directory, *run.directory.parents)
+        run._made = [folder for folder in folders if not folder.exists()]
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            taken = any(directory.iterdir())
+            taken = any(item != run.lock_file for item in run.directory.iterdir())
         except OSError as error:
             raise MachineError(f"cannot make the run directory {directory}: {error.strerror}") from error
         if taken:
             raise MachineError(f"{directory} is not empty; a run overwrites nothing", "choose another --run-dir")
-        run = cls(directory)
+        run.is_new = True
         write_text(run.spec_file, dump_spec(spec))
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
         run.update(
@@ -85,14 +91,11 @@ class Run:
         return run
 
     def discard(self) -> None:
-        """Takes away what `create` wrote, of a run that did not begin; whatever else lies there stays."""
-        for file in (self.spec_file, self.manifest_file, self.lock_file):
-            file.unlink(missing_ok=True)
-        folders = [self.directory]
-        if self.directory.parent.parent == Path("runs").absolute():
-            folders += [self.directory.parent, self.directory.parent.parent]
-        with contextlib.suppress(OSError):  # of a folder that is not empty
-            for folder in folders:
+        """Takes away what `create` made, of a run that did not begin; what it did not make stays."""
+        with contextlib.suppress(OSError):  # of a file that is open on Windows, or a folder that is not empty
+            for file in (self.spec_file, self.manifest_file, self.splits_file, self.scan_file, self.lock_file):
+                file.unlink(missing_ok=True)
+            for folder in self._made:
                 folder.rmdir()
 
     @classmethod

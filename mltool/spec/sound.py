@@ -22,12 +22,12 @@ def sound_problems(
     given = {**defaults, **block.arguments}
     fft_length, window = given["fft_length"], given["sequence_length"] or given["fft_length"]
     rate = given["sample_rate"] or sample_rate
-    if fft_length & (fft_length - 1):
+    if fft_length > MAX_FFT_LENGTH:
+        yield "fft_length", f"must be at most {MAX_FFT_LENGTH} (got {fft_length})", "take a shorter frame"
+    elif fft_length & (fft_length - 1):
         near = 1 << fft_length.bit_length()
         hint = f"write fft_length: {near}, sequence_length: {fft_length}"
         yield "fft_length", f"must be a power of two (got {fft_length})", hint
-    elif fft_length > MAX_FFT_LENGTH:
-        yield "fft_length", f"must be at most {MAX_FFT_LENGTH} (got {fft_length})", "take a shorter frame"
     elif rate and seconds and fft_length > round(rate * seconds):
         yield (
             "fft_length",
@@ -37,7 +37,7 @@ def sound_problems(
     if window > fft_length:
         yield "sequence_length", f"must be at most fft_length, {fft_length} (got {window})", "take a longer fft_length"
     elif window < MIN_WINDOW:
-        yield "sequence_length", f"must be at least {MIN_WINDOW} (got {window})", "its window is all zeros"
+        yield "sequence_length", f"must be at least {MIN_WINDOW} (got {window})", "no window is so short"
     high = given["max_freq"] or (rate and rate / 2)
     if high and given["min_freq"] >= high:
         yield "min_freq", f"must be below the highest frequency, {high:g} Hz (got {given['min_freq']:g})", "lower it"

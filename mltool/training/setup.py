@@ -115,8 +115,8 @@ def record_setup(run: Run, setup: Setup) -> None:
     data = setup.data
     splits, hashes = data.splits, data.split_hashes()
     document = scan(data)
-    errors = [finding for finding in document["findings"] if finding["level"] == "error"]
-    if not all(finding["is_asked_for"] for finding in errors):
+    errors = [f for f in document["findings"] if f["level"] == "error" and not f["is_asked_for"]]
+    if errors and not run.splits_file.is_file():
         raise DataError(Message(finding["message"], finding["hint"]) for finding in errors)
     if not run.splits_file.is_file():
         run.save_splits(data.record())
@@ -168,7 +168,8 @@ def _open_data(run: Run, spec: Spec) -> Dataset:
         extras.tensorflow()
     data = open_dataset(spec)
     if run.splits_file.is_file():
-        data.use_stored_splits(run.load_splits())
+        began = "input" in run.manifest
+        data.use_stored_splits(run.load_splits(), [info.name for info in run.input_schema.inputs] if began else None)
         data.require_fingerprint(run.manifest.get("data", {}).get("fingerprint"))
     return data
 

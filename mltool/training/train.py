@@ -44,21 +44,11 @@ def train(run: Run) -> TrainResult:
 
     Raises:
         DataError: if the data are missing, damaged, or changed since the run began.
-        SpecError: if the model does not fit the data.
+        SpecError: if the model does not fit the data; after these two, a run that was just made is taken away.
         TrainingError: if the loss is no longer a number.
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
         MachineError: if another process trains this run.
     """
-    try:
-        return _locked_train(run)
-    except (DataError, SpecError):
-        # Nothing was trained: the same command must work once the data or the spec are mended.
-        if "training_sections" not in run.manifest:
-            run.discard()
-        raise
-
-
-def _locked_train(run: Run) -> TrainResult:
     with run.locked():
         run.clear_partial_files()
         if run.status == "trained":
@@ -72,6 +62,9 @@ def _locked_train(run: Run) -> TrainResult:
             raise
         except MltoolError as error:
             run.update(status="failed", error=str(error))
+            if run.is_new and isinstance(error, DataError | SpecError) and "training_sections" not in run.manifest:
+                # Nothing was trained: the same command must work once the data or the spec are mended.
+                run.discard()
             raise
         except Exception as error:
             run.update(status="failed", error=f"{type(error).__name__}: {error}")

@@ -221,7 +221,7 @@ def test_the_remarks_of_a_table_are_made_once(random, mltool):
     houses(random)
     err = mltool("init", "my.yaml", "--from", "houses.csv").err
     assert err.count("the target is the last column, 'price'") == 1
-    assert err.count("houses.csv: target price; number: rooms, area m2; category: town") == 1
+    assert err.count("houses.csv: target price; number: rooms, area m2; category: town (data.source") == 1
 
 
 def test_numbers_that_are_not_written_as_such_are_told_once(mltool):
@@ -233,8 +233,21 @@ def test_numbers_that_are_not_written_as_such_are_told_once(mltool):
     source = load_spec("my.yaml").data.source
     assert (source.separator, source.columns) == (";", {"price": "category", "id": "ignore"})
     document = mltool("check", "my.yaml", "--data", "--json").document["scan"]
-    told = [finding["message"] for finding in document["findings"] if finding["level"] == "warning"]
+    told = [finding["message"] for finding in document["findings"]]
     assert any("'price' holds numbers that are not written as such" in message for message in told)
+
+
+def test_arrays_whose_names_end_like_a_split_are_inputs(mltool):
+    x = np.random.default_rng(1).normal(size=(60, 2)).astype(np.float32)
+    np.savez("a.npz", x=x, std_dev=x, is_valid=np.ones((60, 1), np.float32), y=np.arange(60) % 2)
+    assert mltool("init", "my.yaml", "--from", "a.npz").code == 0
+    assert list(load_spec("my.yaml").data.inputs) == ["x", "std_dev", "is_valid"]
+    assert mltool("check", "my.yaml", "--data", "-q").code == 0
+    np.savez("b.npz", x_train=x, x_val=x[:9] + 1, x_test=x[:8] + 2, y_train=np.arange(60) % 2, y_val=np.arange(9) % 2,
+             y_test=np.arange(8) % 2)  # fmt: skip
+    assert mltool("init", "b.yaml", "--from", "b.npz").code == 0
+    splits = mltool("check", "b.yaml", "--data", "--json").document["scan"]["splits"]
+    assert [splits[name]["samples"] for name in ("train", "validation", "test")] == [60, 9, 8]
 
 
 def test_integers_that_numbers_cannot_tell_apart_are_left_out(mltool):

@@ -157,6 +157,21 @@ def test_a_file_of_another_form_that_is_cut_off_is_told(format, tmp_path):
         keep_decoded(opened(cut), "memory", max_skipped=0)
 
 
+@pytest.mark.parametrize(("format", "place"), [("RF64", slice(20, 28)), ("W64", slice(16, 24)), ("AIFF", slice(4, 8))])
+@pytest.mark.parametrize("byte", [0x7F, 0xFF])
+def test_a_size_that_a_recorder_could_not_know_is_none(format, place, byte, tmp_path):
+    content = bytearray(encoded(sine(440), format=format))
+    content[place] = bytes([byte] * (place.stop - place.start))
+    files = {"a/1.wav": bytes(content), "b/2.wav": sine(300)}
+    assert keep_decoded(opened(folder_of(tmp_path, files)), "memory", max_skipped=0).num_samples == 2
+
+
+def test_a_damaged_sound_that_is_to_be_answered_is_told_with_its_reason(tmp_path):
+    path = folder_of(tmp_path, {"1.wav": encoded(sine(440))[:4000]}) / "1.wav"
+    with pytest.raises(DataError, match=r"1\.wav cannot be read: it is cut off: [\d,]+ of 16,000 bytes of sound"):
+        read_sounds(path, RATE, RATE)
+
+
 def test_what_is_done_to_a_sound_is_told_when_it_is_answered(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     path = folder_of(tmp_path, {"1.wav": encoded(sine(440, rate=16000, seconds=2.0), rate=16000)}) / "1.wav"

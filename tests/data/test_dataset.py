@@ -15,14 +15,14 @@ BINARY = "{BinaryCrossentropy: {from_logits: true}}"
 def dataset(tmp_path):
     """Makes the data set of arrays, or of the embedded digits without any."""
 
-    def make(loss=SPARSE, data="", convert="[]", **arrays):
-        source = "dataset: digits"
+    def make(loss=SPARSE, data="", convert="[]", source="", **arrays):
+        place = "dataset: digits"
         if arrays:
             np.savez(tmp_path / "a.npz", **arrays)
-            source = "path: a.npz"
+            place = f"path: a.npz{source}"
         spec = tmp_path / "s.yaml"
         model = "{layers: [Flatten, {Dense: {units: 10}}]}"
-        lines = ["name: s", f"data: {{source: {{{source}}}{data}}}", f"model: {model}"]
+        lines = ["name: s", f"data: {{source: {{{place}}}{data}}}", f"model: {model}"]
         lines += [f"train: {{loss: {loss}}}", f"convert: {convert}"]
         spec.write_text("\n".join(lines))
         return Dataset(load_spec(spec))
@@ -205,10 +205,24 @@ def test_samples_that_only_moved_are_told_so(dataset):
         dataset(x=np.concatenate([X[:1] + 9, X]), y=np.concatenate([Y[:1], Y])).use_stored_splits(kept)
     changed = np.concatenate([X[:1] + 9, X])
     changed[kept["train_ids"][0] + 1] += 5
-    with pytest.raises(
-        DataError, match=r"1 samples of train are gone or changed .*, others stand at other"
-    ):
+    with pytest.raises(DataError, match=r"1 samples of train are gone or changed .*, others stand at other"):
         dataset(x=changed, y=np.concatenate([Y[:1], Y])).use_stored_splits(kept)
+
+
+def test_weights_of_training_that_are_all_zero_teach_nothing(dataset):
+    parts = {"x_train": X, "y_train": Y, "x_test": X[:4] + 9, "y_test": Y[:4]}
+    weights = {"w_train": np.zeros(40), "w_test": np.ones(4)}
+    with pytest.raises(DataError, match="all weights of training are 0; nothing would be learned"):
+        _ = dataset(source=", weight: w", **parts, **weights).splits
+    weights = {"w_train": np.ones(40), "w_test": np.zeros(4)}
+    assert len(dataset(source=", weight: w", **parts, **weights).splits.test) == 4
+
+
+def test_inputs_that_are_not_those_of_the_run_are_named(dataset):
+    data = dataset(x=X, y=Y)
+    with pytest.raises(DataError, match="the inputs are x, and the run was trained on x, z; another mltool took other"):
+        data.use_stored_splits(stored(data), ["x", "z"])
+    data.use_stored_splits(stored(data), ["x"])
 
 
 def test_too_few_samples_to_calibrate_are_refused_before_training(dataset):

@@ -57,6 +57,7 @@ def test_endings_count_in_any_case_and_others_do_not(tmp_path):
 
 
 def test_files_of_other_endings_are_told(tmp_path, caplog):
+    caplog.set_level("INFO")
     labelled(fill(tmp_path / "f", "a/1.png", "b/2.png", "b/3.tiff", "b/4.TIFF", "b/README"))
     assert "f: files that are no images are left out: 2 .tiff, 1 without an ending" in caplog.text
 
@@ -83,8 +84,9 @@ def test_a_split_beside_what_is_none_is_refused(names, message, tmp_path):
         labelled(fill(tmp_path, *names))
 
 
-def test_a_class_may_be_called_train(tmp_path):
-    names = ["bus/1.png", "train/2.png", "car/3.png"]
+@pytest.mark.parametrize("below", ["", "2020/"])
+def test_a_class_may_be_called_train(below, tmp_path):
+    names = [f"{name}/{below}{number}.png" for number, name in enumerate(["bus", "train", "car"])]
     assert sorted(shown(labelled(fill(tmp_path, *names))).values()) == ["bus", "car", "train"]
 
 
@@ -486,6 +488,7 @@ def test_a_link_inside_a_zip_is_not_followed(tmp_path):
         archive.writestr(link, "/etc/passwd")
     with pytest.raises(DataError, match=r"a\.zip: a/1\.png is a link; put the file itself there"):
         ZipTree(tmp_path / "a.zip", PNG)
+    assert ZipTree(tmp_path / "a.zip", (".jpg",)).names == []  # what is not read is no harm
 
 
 def test_a_name_that_stands_twice_in_a_zip_is_refused(tmp_path):

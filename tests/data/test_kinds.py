@@ -56,7 +56,9 @@ def test_a_folder_or_zip_tells_its_kind_by_what_it_holds(kind, ending, place, ch
 @pytest.mark.parametrize("place", ["folder", "a.zip"])
 def test_files_of_several_kinds_must_be_told_apart(place, tmp_path):
     path = made(tmp_path / place, ["a/1.png", "a/2.JPG", "a/1.wav"])
-    expected = r"holds files of several kinds: 2 images, 1 audio; say which: data\.source\.kind"
+    expected = (
+        r"holds files of several kinds: 2 images, 1 audio; take the others away, or say which: data\.source\.kind"
+    )
     with pytest.raises(DataError, match=expected) as caught:
         kind_at(path)
     assert caught.value.exit_code == 4

@@ -171,10 +171,11 @@ def test_numbers_that_count_as_words_are_told(odd, finding, scanned, tmp_path):
     values = [odd if index % 8 == 0 else str(index % 41) for index in range(320)]
     rows = [f'"{value}",{index % 3},{index % 2}' for index, value in enumerate(values)]
     (tmp_path / "t.csv").write_text("level,x,label\n" + "\n".join(rows), encoding="utf-8")
-    source = {"path": "t.csv", "columns": {"level": "category"}}
-    document = scanned(source, data={"split": {"test": 0.2, "validation": 0.1, "duplicates": "keep"}})
-    warnings = [message for message in findings(document, "warning") if "'level' holds" in message]
-    assert [message.startswith(finding) for message in warnings] == [True] if finding else not warnings
+    split = {"split": {"test": 0.2, "validation": 0.1, "duplicates": "keep"}}
+    for columns, level in (({"level": "category"}, "note"), ({}, "warning")):
+        document = scanned({"path": "t.csv", "columns": columns}, data=split)
+        told = [message for message in findings(document, level) if "'level' holds" in message]
+        assert [message.startswith(finding) for message in told] == [True] if finding else not told
 
 
 def test_values_that_are_missing_only_outside_of_training_are_an_error(scanned, tmp_path):
@@ -521,7 +522,14 @@ def test_classes_that_look_alike_are_told(scanned):
     names = np.asarray(["dog", "dog ", "cat"])
     x = parts(numbers(30), numbers(9, 1), numbers(9, 2))
     labels = parts(*(names[np.arange(count) % 3] for count in (30, 9, 9)), name="y")
-    assert "the classes 'dog' and 'dog ' look alike" in findings(scanned(**x, **labels), "warning")
+    assert "classes look alike: 'dog' and 'dog '" in findings(scanned(**x, **labels), "warning")
+
+
+def test_letters_of_both_cases_are_classes_of_their_own(scanned):
+    names = np.asarray(["a", "A", "b"])
+    x = parts(numbers(30), numbers(9, 1), numbers(9, 2))
+    labels = parts(*(names[np.arange(count) % 3] for count in (30, 9, 9)), name="y")
+    assert not any("alike" in message for message in findings(scanned(**x, **labels), "warning"))
 
 
 def test_the_scan_of_recorded_splits_is_the_scan_of_the_first_time(dataset, tmp_path):

@@ -557,7 +557,7 @@ SOUND = {"data.source": {"path": "sounds", "kind": "audio", "sample_rate": 8000,
         ({"fft_length": 2**30}, "fft_length: must be at most 1048576 (got 1073741824)"),
         ({"fft_length": 8192}, "fft_length: 8192 is more than the 4000 values of a sound"),
         ({"fft_length": 256, "sequence_length": 300}, "sequence_length: must be at most fft_length, 256 (got 300)"),
-        ({"fft_length": 256, "sequence_length": 1}, "sequence_length: must be at least 4 (got 1); its window is all"),
+        ({"fft_length": 256, "sequence_length": 1}, "sequence_length: must be at least 4 (got 1); no window"),
         (
             {"fft_length": 256, "max_freq": 9000},
             "max_freq: must be at most half of the sample rate, 4000 Hz",

@@ -69,6 +69,21 @@ def test_a_run_that_cannot_begin_leaves_nothing(features, make_run, tmp_path):
     assert not run.directory.exists()
 
 
+def test_what_a_run_did_not_make_stays(features, make_run, tmp_path, monkeypatch):
+    """A folder that was there, and a run that was opened again."""
+    features["train"]["class_weights"] = {"nobody": 2.0}
+    (tmp_path / "run").mkdir()
+    run = make_run(features)
+    with pytest.raises(SpecError, match="no class is called 'nobody'"):
+        train(run)
+    assert list((tmp_path / "run").iterdir()) == []
+    opened = Run.open(make_run(features, "other").directory)
+    with pytest.raises(SpecError, match="no class is called 'nobody'"):
+        train(opened)
+    assert opened.spec_file.is_file()
+    assert opened.status == "failed"
+
+
 def test_a_file_that_is_damaged_while_it_is_trained_on_is_named(tmp_path):
     pillow = pytest.importorskip("PIL.Image")
     for number in range(40):

@@ -28,6 +28,9 @@ MAX_PEAK = 8.0
 UNKNOWN_BYTES = 0x7FFFF000
 """A recorder that streams cannot know the size when it writes the header, and writes one like this, or more."""
 
+UNKNOWN_END = 0x7F000000
+"""The same of the forms that `_end_of` knows: the sizes that they are given instead begin here."""
+
 RATES = (1000, 384_000)
 """Sample rates that sound can have; a damaged header would make a second an hour."""
 
@@ -121,9 +124,10 @@ def read_sounds(path: Path, length: int, sample_rate: int) -> tuple[Array, list[
         DataError: naming the first that cannot be read.
     """
     files = files_without_labels(path, ENDINGS["audio"], "sound files")
-    _tell(_headers(files), sample_rate, length / sample_rate, "")
     decode = _Decoder(files, sample_rate, length)
-    return FileArray(len(files.files), one_by_one(decode), (length,), np.float32, files.names)[:], list(files.names)
+    sounds = FileArray(len(files.files), one_by_one(decode), (length,), np.float32, files.names)[:]
+    _tell(_headers(files), sample_rate, length / sample_rate, "")
+    return sounds, list(files.names)
 
 
 def sound_headers(path: Path) -> list[SoundHeader]:
@@ -217,7 +221,7 @@ def _open(data: bytes) -> Any:
     size = _DATA_SIZE.search(sound.extra_info)
     if size and int(size[2]) < int(size[1]) < UNKNOWN_BYTES:
         raise UnreadableError(f"it is cut off: {int(size[2]):,} of {int(size[1]):,} bytes of sound are there")
-    if (end := _end_of(data)) and end > len(data):
+    if len(data) + 1 < (end := _end_of(data)) < UNKNOWN_END:  # AIFF may leave out the byte that fills a pair
         raise UnreadableError(f"it is cut off: {len(data):,} of {end:,} bytes are there")
     if "lacks an end-of-stream" in sound.extra_info:
         raise UnreadableError("it is cut off: its last page is missing")

@@ -189,6 +189,9 @@ class ZipTree:
                 continue
             if not entry.filename.lower().endswith(tuple(endings)):
                 self.others[place.suffix.lower()] += 1
+            elif stat.S_ISLNK(entry.external_attr >> 16):
+                name = printable(place.as_posix())
+                raise DataError(f"{path}: {name} is a link", "put the file itself there, or take the link away")
             elif place.as_posix() in kept:
                 name = printable(place.as_posix())
                 raise DataError(f"{path}: {name} stands twice in it", "only one of them would be read: make it again")
@@ -228,8 +231,6 @@ def _require_safe(path: Path, entry: zipfile.ZipInfo) -> None:
     if entry.file_size > max(RATIO_FREE_BYTES, MAX_RATIO * entry.compress_size):
         message = f"{path}: {printable(name)} unpacks from {entry.compress_size:,} to {entry.file_size:,} bytes"
         raise DataError(message, "do not trust this file")
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        raise DataError(f"{path}: {printable(name)} is a link", "put the file itself there, or take the link away")
     if entry.flag_bits & 0x1:
         raise DataError(f"{path}: {printable(name)} is encrypted", "unpack it first")
 
@@ -336,8 +337,8 @@ def labelled_files(
     for number, (split, tree) in enumerate(zip(paths, trees, strict=True)):
         if tree.others:
             counts = tree.others.most_common(5)
-            shown = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in counts)
-            logger.warning("%s: files that are no %s are left out: %s", tree.origin, what, shown)
+            shown = ", ".join(f"{count} {printable(ending) or 'without an ending'}" for ending, count in counts)
+            logger.info("%s: files that are no %s are left out: %s", tree.origin, what, shown)
         own = _split_folders(tree, label) if split == "" else {}
         for name in tree.names:
             parts = name.split("/")
@@ -368,7 +369,10 @@ def _split_folders(tree: FileTree, label: str | None) -> dict[str, str]:
     found = {top: SPLIT_FOLDERS[top.lower()] for top in sorted(tops) if top.lower() in SPLIT_FOLDERS}
     if found and tops - set(found):
         nested = next((name for name in tree.names if name.count("/") > 1 and name.partition("/")[0] in found), None)
-        if nested is not None and label is None:
+        others = [name for name in tree.names if name.partition("/")[0] not in found]
+        # Of folders of classes that hold folders themselves, one may be called `test`.
+        is_mixed = len(set(found.values())) > 1 or any(name.count("/") < 2 for name in others)
+        if nested is not None and is_mixed and label is None:
             split, other = nested.partition("/")[0], sorted(tops - set(found))[0]
             named = f"the folder {printable(other)!r}" if other else "a file beside it"
             message = f"{tree.origin}: {split!r} holds folders of classes, so it is a split, and {named} is none"

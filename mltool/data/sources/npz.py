@@ -16,7 +16,7 @@ from mltool.runs.arrays import UNREADABLE_NPZ, load_arrays, read_npz
 logger = logging.getLogger("mltool")
 
 SPLITS = ("train", "validation", "test")
-"""Endings of arrays that bring their own splits: NAME_train and NAME_test, and NAME_validation where it is there."""
+"""In the order in which their arrays are joined: NAME_train and NAME_test, and NAME_validation where it is there."""
 
 SPLIT_WORDS = {word: split for word, split in SPLIT_FOLDERS.items() if word not in ("training", "testing")}
 """Endings of arrays, as they are also written, and the split that they bring."""
@@ -99,8 +99,9 @@ def source_of_arrays(
         array = beside(array_name)
         read[name or inferred_input_name(array)] = array
     weights = beside(weight) if weight else None
-    used = {target, weight, *names.values()}
-    unused = [name for name in arrays if name not in used and _stem(name) not in used]
+    taken = (target, *names.values(), *([weight] if weight else []))
+    used = {_part(arrays, name, split) for name in taken for split in (given or [""])}
+    unused = [name for name in arrays if name not in used]
     if unused:
         logger.info("%s: arrays that nothing takes: %s (data.inputs)", origin, ", ".join(unused))
     kinds = {name: inferred_kind(array) for name, array in read.items()}
@@ -111,48 +112,50 @@ def source_of_arrays(
         given,
         kinds=kinds,
         weights=weights,
-        names=PartNames(target, given) if given else (),
+        names=_PartNames([(_part(arrays, target, split), place) for split, place in given.items()]),
         target_name=target,
     )
 
 
-def _stem(name: str) -> str:
-    """The name of an array without that of a split."""
-    stem, _, word = name.rpartition("_")
-    return stem if word in SPLIT_WORDS else name
+def _part(arrays: Mapping[str, Array], name: str, split: str) -> str:
+    """What the part of an array for a split is called; the array itself for the split ""."""
+    if not split:
+        return name
+    words = (word for word, other in SPLIT_WORDS.items() if other == split)
+    return next(f"{name}_{word}" for word in words if f"{name}_{word}" in arrays)
 
 
 def _lengths(array: Array, splits: Mapping[str, range]) -> str:
     return ", ".join(f"{len(place)} {split}" for split, place in splits.items()) or f"shape {array.shape}"
 
 
-class PartNames(Sequence[str]):
-    """What samples of arrays in parts are called: `y_test[3]`."""
+class _PartNames(Sequence[str]):
+    """What samples of arrays in parts are called: `y_test[3]`; none where there are no parts."""
 
-    def __init__(self, target: str, given: Mapping[str, range]) -> None:
-        self._target, self._given = target, given
+    def __init__(self, parts: Sequence[tuple[str, range]]) -> None:
+        self._parts = parts
 
     def __len__(self) -> int:
-        return sum(map(len, self._given.values()))
+        return sum(len(place) for _, place in self._parts)
 
     def __getitem__(self, position: Any) -> Any:
         """A name, or those of a slice."""
         if isinstance(position, slice):
             return [self[index] for index in range(*position.indices(len(self)))]
-        for split, place in self._given.items():
-            if position in place:
-                return f"{self._target}_{split}[{position - place.start}]"
-        raise IndexError(position)
+        place_of = range(len(self))[position]
+        name, place = next(part for part in self._parts if place_of < part[1].stop)
+        return f"{name}[{place_of - place.start}]"
 
 
 def _joined(origin: str, arrays: Mapping[str, Array], name: str) -> tuple[Array, dict[str, range]]:
     """The array `name`, or its parts one after the other and where each part lies."""
     found = [(word, split) for word, split in SPLIT_WORDS.items() if f"{name}_{word}" in arrays]
     splits = [split for _, split in found]
-    if found and (name in arrays or len(set(splits)) < len(splits)):
-        both = [name] * (name in arrays) + [f"{name}_{word}" for word, _ in found]
+    is_whole, is_parted = name in arrays, {"train", "test"} <= set(splits)
+    if is_parted and (is_whole or len(set(splits)) < len(splits)):
+        both = [name] * is_whole + [f"{name}_{word}" for word, _ in found]
         raise DataError(f"{origin} has {', '.join(both)}: which of them count?", "take one way of naming them")
-    if name in arrays:
+    if is_whole:
         return arrays[name], {}
     parts = {split: arrays[f"{name}_{word}"] for word, split in sorted(found, key=lambda item: SPLITS.index(item[1]))}
     if not {"train", "test"} <= set(parts):

@@ -15,9 +15,6 @@ logger = logging.getLogger("mltool")
 
 ColumnKind = Literal["number", "category", "text", "ignore"]
 
-MAX_CATEGORIES = 200
-"""Distinct values of a column of single words that is a category still."""
-
 MOST_DISTINCT = 1_000_000
 """Distinct values of a column that are looked at."""
 
@@ -37,6 +34,9 @@ WHOLE = 2**53
 """Integers from here on are not all told apart by float64."""
 
 
+TOO_LARGE = "column %r holds integers that numbers cannot tell apart: left out"
+
+
 @dataclass(frozen=True)
 class Read:
     """Where cells are read from.
@@ -52,7 +52,7 @@ class Read:
     hint: str
 
 
-def infer_kind(name: str, pieces: Iterable[Array]) -> ColumnKind:
+def infer_kind(name: str, pieces: Iterable[Array], are_identifiers: Callable[[], bool] = lambda: False) -> ColumnKind:
     """What a column holds, told by the training rows.
 
     Numbers where every value is one; text where values have many words; a category where few differ; a column that says
@@ -61,6 +61,7 @@ def infer_kind(name: str, pieces: Iterable[Array]) -> ColumnKind:
     Args:
         name: of the column, for the remark.
         pieces: of the column, one after the other: float64 with NaN, or text with "".
+        are_identifiers: tells whether numbers of 2**53 and more are integers that float64 does not tell apart.
     """
     seen = _Seen()
     for cells in pieces:
@@ -68,13 +69,13 @@ def infer_kind(name: str, pieces: Iterable[Array]) -> ColumnKind:
     if not seen.num_there:
         logger.warning("column %r is empty in every row: left out", name)
         return "ignore"
+    if seen.is_number and max(map(abs, seen.distinct)) >= WHOLE and are_identifiers():
+        logger.warning(TOO_LARGE, name)
+        return "ignore"
     if seen.num_there == seen.num_rows and len(seen.distinct) == 1:
         value = next(iter(seen.distinct))
-        if seen.is_number and abs(value) >= WHOLE:
-            logger.warning("column %r holds integers that numbers cannot tell apart (%g): left out", name, value)
-        else:
-            shown = f"{value:g}" if seen.is_number else repr(value)
-            logger.warning("column %r is %s in every row: left out", name, shown)
+        shown = f"{value:g}" if seen.is_number else repr(value)
+        logger.warning("column %r is %s in every row: left out", name, shown)
         return "ignore"
     if seen.is_number:
         return "number"
@@ -142,16 +143,18 @@ def doubt_about(name: str, categories: Collection[str]) -> tuple[str, str] | Non
     Returns:
         What is strange, and the cure; None where nothing is.
     """
-    others = [value for value in categories if value and not is_number(value)]
+    if len(categories) < FEWEST_NUMBERS:
+        return None
+    others = sorted(value for value in categories if value and not is_number(value))
     formatted = [value for value in others if _FORMATTED.fullmatch(value)]
-    words = [value for value in others if not _FORMATTED.fullmatch(value)]
-    if len(categories) < FEWEST_NUMBERS or not others or len(words) > 0.1 * len(categories):
+    words = sorted(set(others) - set(formatted))
+    if not others or len(words) > 0.1 * len(categories):
         return None
     if formatted:
         message = f"{name!r} holds numbers that are not written as such, as {formatted[0]!r}, and counts as words"
         return message, "write them with a decimal point, without separators of thousands and units"
     message = f"{name!r} holds numbers, but for {words[0]!r} and the like, and counts as words"
-    return message, f"where it stands for a missing value: data.source.missing: ['', {words[0]}]"
+    return message, f"if {words[0]!r} stands for a missing value, add it to data.source.missing"
 
 
 def are_numbers(values: Array) -> bool:

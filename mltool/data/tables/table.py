@@ -13,7 +13,7 @@ from mltool import extras
 from mltool.data.scratch import positions_of
 from mltool.data.source import Array, Source, checked_source
 from mltool.data.sources.joined import joined_sources
-from mltool.data.tables.columns import ColumnKind, infer_kind
+from mltool.data.tables.columns import TOO_LARGE, ColumnKind, infer_kind
 from mltool.data.tables.rows import RowNames
 from mltool.data.tables.table_file import IntegersTooLargeError, Table, read_table
 from mltool.data.tables.table_store import column_values, keep_columns, keep_pieces
@@ -115,7 +115,9 @@ def _plan(
     decided = {column: kinds.get(column) or _kind_of(table, column) for column in chosen.values()}
     kept = {name: column for name, column in chosen.items() if decided[column] != "ignore"}
     if not kept:
-        raise DataError(f"{table.path} has no column that is an input", "data.source.columns says what they are")
+        first = next(iter(chosen.values()), "COLUMN")
+        hint = f"data.source.columns says what they are: {{{first}: number}}, category or text"
+        raise DataError(f"{table.path} has no column that is an input", hint)
     by_kind = {
         kind: [column for column in kept.values() if decided[column] == kind] for kind in ("number", "category", "text")
     }
@@ -126,9 +128,10 @@ def _plan(
 
 def _kind_of(table: Table, column: str) -> ColumnKind:
     try:
-        return infer_kind(column, table.columns.pieces_of(column))
+        pieces = table.columns.pieces_of(column)
+        return infer_kind(column, pieces, lambda: table.columns.are_identifiers(column))
     except IntegersTooLargeError:
-        logger.warning("column %r holds integers that numbers cannot tell apart: left out", column)
+        logger.warning(TOO_LARGE, column)
         return "ignore"
 
 
@@ -222,15 +225,7 @@ def _are_whole(cells: Array) -> bool:
 
 def _weights(table: Table, name: str) -> Array:
     hint = "a weight is 0 or more"
-    weights = np.concatenate(list(column_values(table, name, "number", hint)))
-    bad = ~(np.isfinite(weights) & (weights >= 0))
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        found = "missing" if np.isnan(weights[row]) else weights[row]
-        raise DataError(
-            f"{table.path}, row {table.rows.line(row)}: the weight in {name!r} is {found}", "0 or more is expected"
-        )
-    return weights
+    return np.concatenate(list(column_values(table, name, "number", hint)))
 
 
 def _given(table: Table, name: str) -> dict[str, Array]:

@@ -3,6 +3,7 @@
 import difflib
 import logging
 import mmap
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -73,8 +74,6 @@ class Columns(Mapping[str, Array]):
         numbers = None
         if kind in (None, "number"):
             numbers = _numbers_of(column, self._missing, may_be_empty=may_be_empty)
-        if numbers is not None and _are_too_large(column, numbers):
-            raise IntegersTooLargeError(self._path, name, f"tell them apart as words with {{{name}: category}}")
         return _cells(self._path, name, column, self._missing) if numbers is None else numbers
 
     def pieces_of(self, name: str, kind: ColumnKind | None = None) -> Iterator[Array]:
@@ -95,6 +94,19 @@ class Columns(Mapping[str, Array]):
         """The rows at which pieces begin, which are those of every column, and the number of rows."""
         first = next(iter(self._arrow.values()))
         return np.cumsum([0, *map(len, first.chunks)])
+
+    def are_identifiers(self, name: str) -> bool:
+        """Whether a column of text holds whole numbers alone, some of which float64 does not tell apart."""
+        pa = extras.require("pyarrow")
+        collide = False
+        for chunk in self._arrow[name].chunks:
+            numbers = _numbers_of(pa.chunked_array([chunk]), self._missing, may_be_empty=True)
+            if numbers is None or (np.floor(there := numbers[~np.isnan(numbers)]) != there).any():
+                return False
+            large = np.flatnonzero(np.abs(numbers) >= WHOLE)[:HEAD_ROWS]
+            texts = [text.strip() for text in chunk.take(pa.array(large)).to_pylist()]
+            collide = collide or any(re.fullmatch(r"[+-]?\d+", text) and int(text) != float(text) for text in texts)
+        return collide
 
     def has_early(self, name: str, text: str) -> bool:
         """Whether a text is a cell of a column, in its first rows."""
@@ -134,6 +146,8 @@ class Columns(Mapping[str, Array]):
             cells[places == place] = part
         return cells
 
+
+_PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 HEAD_ROWS = 10_000
 """Rows that are looked at where one would do."""
@@ -187,12 +201,15 @@ class Table:
 
     def tell_strange_header(self) -> None:
         """A remark where the names look like a row of the data: a text file without a header loses its first."""
-        numbers = [name for name in self.columns if is_number(name)]
-        # 0, 1, 2 ... and 2019, 2020 ... and 400.0, 410.0 ... are names.
-        in_order = len(numbers) > 1 and sorted(numbers, key=float) == numbers
-        strange = numbers[:1] if not in_order else []
-        strange += [name for name in self.columns if not is_number(name) and self.columns.has_early(name, name)]
-        if strange and self.rows.separator is not None:
+        if self.rows.separator is None:
+            return
+        numbers = [name for name in self.columns if _PLAIN_NUMBER.fullmatch(name)]
+        # 0, 1, 2 ... and 2020, 2019 ... and 400.5, 410.5 ... are names; 5.1, 3.5, 1.4 are more likely values.
+        in_order = len(numbers) > 1 and numbers == sorted(numbers, key=float)
+        in_order |= all(map(str.isdigit, numbers)) and numbers == sorted(numbers, key=float, reverse=True)
+        strange = [] if in_order else list(numbers)
+        strange += [name for name in self.columns if name not in numbers and self.columns.has_early(name, name)]
+        if 2 * len(strange) >= len(self.columns):
             message = (
                 "%s: the first row names the columns, and %r looks like a value: without a header, a sample is lost"
             )
@@ -274,7 +291,7 @@ def _cells(path: Path, name: str, column: Any, missing: set[str]) -> Array:
         try:
             numbers: Array = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
         except pa.ArrowInvalid as error:
-            raise IntegersTooLargeError(path, name, "write it as text") from error
+            raise IntegersTooLargeError(path, name) from error
         marks = [float(mark) for mark in missing if _is_finite(mark)]
         return np.where(np.isin(numbers, marks), np.nan, numbers) if marks else numbers
     try:
@@ -293,11 +310,11 @@ def _cells(path: Path, name: str, column: Any, missing: set[str]) -> Array:
 
 
 class IntegersTooLargeError(DataError):
-    """Integers that float64 does not tell apart, as those of identifiers."""
+    """Integers of Parquet that float64 does not tell apart, as those of identifiers."""
 
-    def __init__(self, path: Path, name: str, cure: str) -> None:
+    def __init__(self, path: Path, name: str) -> None:
         message = f"{path}: {name!r} holds integers beyond 2**53, which are no longer told apart as numbers"
-        super().__init__(message, f"leave it out with columns: {{{name}: ignore}}, or {cure}")
+        super().__init__(message, f"leave it out with columns: {{{name}: ignore}}, or write it as text")
 
 
 def _marked(text: Any, missing: set[str]) -> Any:
@@ -331,16 +348,6 @@ def _numbers_of(column: Any, missing: set[str], *, may_be_empty: bool) -> Array 
     # A text may spell NaN without being a marker of missing values: the other way tells it.
     strange = int(np.isnan(numbers).sum()) != found.null_count or most > np.finfo(np.float32).max
     return None if strange or (found.null_count == len(found) and not may_be_empty) else numbers
-
-
-def _are_too_large(column: Any, numbers: Array) -> bool:
-    """Whether a column of texts holds integers, written in digits, that float64 does not tell apart."""
-    large = np.flatnonzero(np.abs(numbers) >= WHOLE)[:HEAD_ROWS]
-    if not len(large):
-        return False
-    pa, compute = extras.require("pyarrow"), extras.require("pyarrow.compute")
-    texts = compute.utf8_trim_whitespace(column.take(pa.array(large)))
-    return bool(compute.any(compute.match_substring_regex(texts, r"^[+-]?\d+$")).as_py())
 
 
 def _is_finite(mark: str) -> bool:
