@@ -8,6 +8,7 @@ figure is the median of the ratios, pair by pair. Above 1 mltool is faster.
 """
 
 import argparse
+import functools
 import statistics
 import time
 from typing import Any
@@ -17,6 +18,7 @@ from mltool.data.dataset import Dataset, Samples
 from mltool.data.pipeline import Pipeline
 from mltool.models.build import build_model, call_model
 from mltool.models.keras_objects import build_keras
+from mltool.models.preprocess import ModelInput
 from mltool.spec.load import load_spec
 from mltool.spec.spec import Spec
 from mltool.training.chunks import Chunks
@@ -58,15 +60,14 @@ class HandWrittenEpochs:
         optimizer.build(model.trainable_variables)
         loss_function = build_keras(spec.train.loss, "losses")
         self.loss, self.accuracy = keras.metrics.Mean(), keras.metrics.SparseCategoricalAccuracy()
-        inputs = train.as_float()
+        inputs = train.first(len(train))
         self.data = (
-            tf.data.Dataset.from_tensor_slices((inputs, train.targets))
+            tf.data.Dataset.from_tensor_slices((inputs, train.targets[:]))
             .shuffle(len(train), seed=spec.seed)
             .batch(spec.data.batch_size)
             .prefetch(tf.data.AUTOTUNE)
         )
 
-        @tf.function(reduce_retracing=True)
         def step(batch: Any, targets: Any) -> None:
             with tf.GradientTape() as tape:
                 outputs = call_model(model, batch, training=True)
@@ -76,7 +77,7 @@ class HandWrittenEpochs:
             self.loss.update_state(loss)
             self.accuracy.update_state(targets, outputs)
 
-        self.step = step
+        self.step = tf.function(step, reduce_retracing=True)
 
     def run(self) -> dict[str, float]:
         """One epoch; its metrics."""
@@ -100,7 +101,11 @@ def main() -> None:
 
     def model() -> Any:
         extras.keras().utils.set_random_seed(spec.seed)
-        return build_model(spec.model, data.input_shapes, name=spec.name, adapt_on=train.inputs)
+        inputs = {
+            name: ModelInput(shape, "float32", data.source.kinds.get(name, ""), functools.partial(train.batches, name))
+            for name, shape in data.input_shapes.items()
+        }
+        return build_model(spec.model, inputs, name=spec.name)
 
     ours, theirs = MltoolEpochs(spec, model(), train), HandWrittenEpochs(spec, model(), train)
     for _ in range(2):  # traces, and finds the length of a chunk
@@ -108,9 +113,9 @@ def main() -> None:
         theirs.run()
     rates: tuple[list[float], list[float]] = ([], [])
     for _ in range(arguments.pairs):
-        for side, found in zip((ours, theirs), rates, strict=True):
+        for side, found in zip((ours.run, theirs.run), rates, strict=True):
             started = time.perf_counter()
-            side.run()
+            side()
             found.append(len(train) / (time.perf_counter() - started))
     ratios = [a / b for a, b in zip(*rates, strict=True)]
     print(f"{spec.name}: {len(train)} samples an epoch, batch {spec.data.batch_size}, {arguments.pairs} pairs")
