@@ -51,12 +51,15 @@ def build_model(
     previous = next(iter(tensors.values())) if len(tensors) == 1 else None
     if previous is None and not spec.layers[0].inputs and spec.preprocess == AUTO:
         previous = keras.layers.Concatenate(name="features")(list(tensors.values()))
+    previous_of_first = previous
     known = {**takes, **tensors}
-    for index, layer in enumerate(spec.layers):
-        sources = [_source(known, source, index, layer) for source in layer.inputs] or [previous]
+    built: dict[str, tuple[LayerSpec, Any]] = {}
+    for layer in spec.layers:
+        sources = [_source(known, source, layer) for source in layer.inputs] or [previous]
         if sources[0] is None:
-            raise _misfit(index, layer, f"the model has the inputs {', '.join(tensors)}", _joining(tensors))
-        known[layer.name] = previous = _apply(layer, sources, index)
+            raise _misfit(layer, f"the model has the inputs {', '.join(tensors)}", _joining(tensors))
+        known[layer.name] = previous = _apply(layer, sources, built)
+    _require_all_used(spec, tensors, is_joined=previous_of_first is not None)
     if target_scale is not None:
         units = keras.layers.Rescaling(target_scale.deviation, target_scale.mean, name=ORIGINAL_UNITS)
         previous = units(previous)
@@ -65,6 +68,20 @@ def build_model(
         return keras.Model(structure, previous, name=name)
     except REFUSALS as error:
         raise SpecError(Message(f"the layers are not one graph: {reason_of(error)}", key="model.layers")) from error
+
+
+def _require_all_used(spec: ModelSpec, tensors: Mapping[str, Any], *, is_joined: bool) -> None:
+    """Proves that every input reaches a layer: Keras takes one that does not without a word.
+
+    Raises:
+        SpecError: naming the first that does not.
+    """
+    used = {name for layer in spec.layers for name in layer.inputs}
+    unused = [name for name in tensors if name not in used]
+    if unused and not (is_joined and not spec.layers[0].inputs):
+        joined = f"- Concatenate: {{inputs: [{', '.join(tensors)}]}}" if len(tensors) > 1 else f"inputs: [{unused[0]}]"
+        message = f"nothing uses the input {unused[0]!r}"
+        raise SpecError(Message(message, f"write {joined}, or leave the input out of the data", key="model.layers"))
 
 
 def _joining(tensors: Mapping[str, Any]) -> str:
@@ -80,40 +97,43 @@ def call_model(model: Any, inputs: Mapping[str, Any], *, training: bool) -> Any:
     return model(next(iter(inputs.values())) if single else dict(inputs), training=training)
 
 
-def _source(tensors: Mapping[str, Any], name: str, index: int, layer: LayerSpec) -> Any:
+def _source(tensors: Mapping[str, Any], name: str, layer: LayerSpec) -> Any:
     if name not in tensors:
-        raise _misfit(index, layer, f"no layer or input is called {name!r}", f"known: {', '.join(tensors)}")
+        raise _misfit(layer, f"no layer or input is called {name!r}", f"known: {', '.join(tensors)}")
     return tensors[name]
 
 
-def _apply(spec: LayerSpec, sources: list[Any], index: int) -> Any:
-    layer = build_layer(spec, _place(index, spec))
-    if learns_from_data(spec, layer):
-        message = f"{spec.layer.name} learns from data before training"
-        raise _misfit(index, spec, message, "put it under model.preprocess")
+def _apply(spec: LayerSpec, sources: list[Any], built: dict[str, tuple[LayerSpec, Any]]) -> Any:
+    """The output of a layer; `built` holds all layers so far, for those that are used again."""
+    if spec.shares is None:
+        built[spec.name] = spec, build_layer(spec, _place(spec))
+    own, layer = built[spec.shares or spec.name]
+    if learns_from_data(own, layer):
+        message = f"{own.layer.name} learns from data before training"
+        raise _misfit(spec, message, "put it under model.preprocess")
     texts = [source.name for source in sources if source.dtype == "string"]
-    if texts and spec.layer.name not in _TAKE_TEXT:
+    if texts and own.layer.name not in _TAKE_TEXT:
         # Keras' layers take text without a word until they compute: that would be in the first step of training.
         hint = "put a StringLookup or a TextVectorization for it under model.preprocess, or preprocess: auto"
-        raise _misfit(index, spec, f"takes numbers, and {texts[0]!r} is text", hint)
+        raise _misfit(spec, f"takes numbers, and {texts[0]!r} is text", hint)
     try:
         if len(sources) == 1:
             return layer(sources[0])
         # Merging layers take a list; attention and its like take one tensor an argument.
-        return layer(*sources) if len(call_arguments(spec.layer.name)) > 1 else layer(sources)
+        return layer(*sources) if len(call_arguments(own.layer.name)) > 1 else layer(sources)
     except REFUSALS as error:
-        raise _misfit(index, spec, does_not_fit(spec, sources), reason_of(error)) from error
+        raise _misfit(spec, does_not_fit(spec, sources), reason_of(error)) from error
 
 
 _TAKE_TEXT = ("Hashing", "StringLookup", "TextVectorization")
 
 
-def _place(index: int, spec: LayerSpec) -> str:
-    return f"model.layers.{index}.{spec.layer.name}"
+def _place(spec: LayerSpec) -> str:
+    return ".".join(map(str, ("model", *spec.place)))
 
 
-def _misfit(index: int, spec: LayerSpec, message: str, hint: str) -> SpecError:
-    return SpecError(Message(message, hint, key=_place(index, spec)))
+def _misfit(spec: LayerSpec, message: str, hint: str) -> SpecError:
+    return SpecError(Message(message, hint, key=_place(spec)))
 
 
 def require_output(model: Any, spec: ModelSpec, *, num_outputs: int, what: str) -> None:
@@ -132,4 +152,4 @@ def require_output(model: Any, spec: ModelSpec, *, num_outputs: int, what: str) 
     last = spec.layers[-1]
     if shape != (num_outputs,):
         message = f"the last layer {last.name!r} gives {shape} a sample, the data have {what}"
-        raise _misfit(len(spec.layers) - 1, last, message, f"make it give ({num_outputs},)")
+        raise _misfit(last, message, f"make it give ({num_outputs},)")

@@ -45,6 +45,20 @@ BLOCKS: Final[dict[str, dict[str, Any]]] = {
 }
 """By name: arguments with their types and defaults, in the language of `argument_types`."""
 
+GRAPH: Final[dict[str, dict[str, Any]]] = {
+    "Block": {
+        "arguments": {
+            "layers": ["list[layer]|null", None],
+            "use": ["name|null", None],
+            "repeat": ["int>0<=1000", 1],
+            "name": ["name|null", None],
+        },
+        "call": ["inputs"],
+    },
+    "Shared": {"arguments": {"layer": ["name"], "name": ["name|null", None]}, "call": ["inputs"]},
+}
+"""Entries of a list of layers that stand for others, in the same form; `graph.py` reads them."""
+
 AUGMENTATIONS: Final[dict[str, dict[str, Any]]] = {
     "RandomNoise": {"arguments": {"factor": ["number>0"]}, "call": ["inputs"]},
     "RandomShift": {
@@ -73,6 +87,18 @@ BLOCK_DOCS: Final[dict[str, dict[str, str]]] = {
     "FillMissing": {
         "": "Puts a value where a number is missing (NaN).",
         "value": "The mean of the column in the training data, or a number.",
+    },
+    "Block": {
+        "": "Layers one after the other, as often as repeat says; `input` is what they take. Under model.layers only.",
+        "layers": "The layers; their names begin with that of the block.",
+        "use": "Instead of layers: those that model.blocks has under this name.",
+        "repeat": "How often they stand one after the other, each time with weights of their own.",
+        "name": "Of the block's output, for the inputs of later layers.",
+    },
+    "Shared": {
+        "": "A layer, or all layers of a block, once more, with the same weights. Under model.layers only.",
+        "layer": "The name of a layer or a block that comes before.",
+        "name": "Of the output, for the inputs of later layers.",
     },
     "LogMel": {"": "Log-mel spectrogram of sound: [frames, num_mel_bins, 1], as a gray image.", **_MEL_DOCS},
     "MFCC": {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from mltool.spec.argument_types import Alternative, parse_type
-from mltool.spec.blocks import AUGMENTATIONS, BLOCK_DOCS, BLOCKS
+from mltool.spec.blocks import AUGMENTATIONS, BLOCK_DOCS, BLOCKS, GRAPH
 
 Kind = Literal[
     "layer",
@@ -100,5 +100,5 @@ def load_docs() -> dict[str, dict[str, dict[str, str]]]:
 @cache
 def _read_catalogue() -> dict[str, Any]:
     catalogue: dict[str, Any] = json.loads(CATALOGUE_FILE.read_text(encoding="utf-8"))
-    catalogue["layer"] |= BLOCKS | AUGMENTATIONS
+    catalogue["layer"] |= BLOCKS | GRAPH | AUGMENTATIONS
     return catalogue

@@ -82,7 +82,7 @@ class Spec(Section):
             declared = (*declared, *INPUT_KINDS)
         known = {*declared, *(layer.name for layer in self.model.layers)}
         for index, layer in enumerate(self.model.layers):
-            place = ("model", "layers", index, layer.layer.name)
+            place = ("model", *layer.place)
             for position, name in enumerate(layer.inputs):
                 if name not in known and self._names_are_known and not open_ended:
                     message = f"no layer or input is called {name!r}"
@@ -105,9 +105,9 @@ class Spec(Section):
     def _sound_problems(self) -> Iterable[Problem]:
         """Spectrograms whose arguments do not fit one another, or the sounds."""
         rate, seconds = self.data.source.sample_rate, self.data.source.seconds
-        for place, layer in self.model.places:
+        for layer in (*self.model.preprocess_layers, *self.model.layers):
             for argument, message, hint in sound_problems(layer.layer, rate, seconds):
-                yield Problem(("model", *place, layer.layer.name, argument), False, message, hint)
+                yield Problem(("model", *layer.place, argument), False, message, hint)
 
     def _output_problems(self) -> Iterable[Problem]:
         """Whether the loss takes what the last layer gives; told only where both are certain."""

@@ -80,9 +80,9 @@ def test_of_a_category_with_very_many_values_the_most_frequent_are_told_apart():
     words = np.asarray([f"v{i % 3000 if i % 2 else i // 2 % 10}" for i in range(12_000)])
     inputs = {"word": number(words, "category"), "x": number(NORMAL)}
     section = ModelSpec.model_validate(
-        {"preprocess": "auto", "layers": [{"Activation": {"activation": "linear", "inputs": ["categories"]}}]}
+        {"preprocess": "auto", "layers": [{"Concatenate": {"inputs": ["categories", "numbers"]}}]}
     )
     model = build_model(section, inputs, name="auto")
-    assert model.output_shape == (None, MAX_CATEGORIES)
+    assert model.output_shape == (None, MAX_CATEGORIES + 1)
     vocabulary = model.get_layer("string_lookup_of_categories").get_vocabulary()
     assert set(vocabulary[1:11]) == {f"v{i}" for i in range(10)}

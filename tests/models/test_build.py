@@ -57,6 +57,79 @@ def test_a_list_of_layers_is_a_chain():
     assert model.name == "net"
 
 
+def test_a_block_that_repeats_is_the_loop_of_plain_keras():
+    keras = pytest.importorskip("keras")
+    x = NUMBERS.normal(size=(5, 8, 8, 3))
+    model = built(
+        """
+layers:
+  - Conv2D: {filters: 4, kernel_size: 3, padding: same, name: stem}
+  - Block:
+      name: stage
+      repeat: 3
+      layers:
+        - Conv2D: {filters: 4, kernel_size: 3, padding: same, activation: relu}
+        - Conv2D: {filters: 4, kernel_size: 3, padding: same, name: last}
+        - Add: {inputs: [last, input]}
+        - ReLU
+  - GlobalAveragePooling2D
+  - Dense: {units: 2, name: scores}
+""",
+        image=x,
+    )
+
+    def conv(**more):
+        return keras.layers.Conv2D(4, 3, padding="same", **more)
+
+    image = keras.Input((8, 8, 3))
+    tensor = conv()(image)
+    for _ in range(3):
+        body = conv()(conv(activation="relu")(tensor))
+        tensor = keras.layers.ReLU()(keras.layers.Add()([body, tensor]))
+    by_hand = keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(tensor)))
+    assert by_hand.count_params() == model.count_params()
+    by_hand.set_weights(model.get_weights())
+    np.testing.assert_allclose(answer(model, image=x), by_hand(x.astype(np.float32)), atol=1e-6)
+
+
+def test_a_shared_block_has_its_weights_once():
+    left, right = NUMBERS.normal(size=(5, 3)), NUMBERS.normal(size=(5, 3))
+    model = built(
+        """
+layers:
+  - Block:
+      name: tower
+      inputs: [left]
+      layers:
+        - Dense: {units: 4, activation: relu, name: a}
+        - Dense: {units: 3, name: b}
+        - Add: {inputs: [b, input]}
+  - Shared: {layer: tower, inputs: [right], name: other}
+  - Subtract: {inputs: [tower, other]}
+  - Shared: {layer: tower_b, inputs: [other_tower_a], name: twice}
+  - Concatenate: {inputs: [subtract, twice]}
+""",
+        left=left,
+        right=right,
+    )
+    assert model.count_params() == 3 * 4 + 4 + 4 * 3 + 3
+    (w1, b1), (w2, b2) = weights(model, "tower_a"), weights(model, "tower_b")
+
+    def inner(x):
+        return np.maximum(x @ w1 + b1, 0) @ w2 + b2
+
+    expected = np.concatenate([inner(left) + left - inner(right) - right, inner(right)], axis=-1)
+    np.testing.assert_allclose(answer(model, left=left, right=right), expected, atol=1e-5)
+
+
+def test_a_layer_of_a_block_that_does_not_fit_is_named_with_its_place():
+    with pytest.raises(SpecError, match=r"layers\.0\.Block\.layers\.1\.Conv2D: the layer 'block_1_conv2d' does not"):
+        built(
+            "layers: [{Block: {repeat: 2, layers: [Flatten, {Conv2D: {filters: 2, kernel_size: 3}}]}}]",
+            image=NUMBERS.normal(size=(5, 8, 8, 3)),
+        )
+
+
 def test_inputs_make_residuals_and_branches():
     x = NUMBERS.normal(size=(5, 3))
     model = built(
@@ -186,6 +259,17 @@ def test_text_that_nothing_made_numbers_of_is_refused():
 def test_a_layer_that_is_called_like_the_input_is_refused():
     with pytest.raises(SpecError, match=r"model\.layers: the layers are not one graph"):
         built("layers: [{Dense: {units: 2, name: x}}]", x=NUMBERS.normal(size=(5, 3)))
+
+
+def test_an_input_that_nobody_uses_is_refused():
+    a = NUMBERS.normal(size=(5, 3))
+    with pytest.raises(
+        SpecError, match=r"model\.layers: nothing uses the input 'b'; write - Concatenate: \{inputs: \[a, b\]"
+    ):
+        built("layers: [{Dense: {units: 2, inputs: [a]}}]", a=a, b=a)
+    with pytest.raises(SpecError, match="nothing uses the input 'a'"):
+        built("preprocess: {a: [Normalization]}\nlayers: [{Dense: {units: 2, inputs: [b]}}]", a=a, b=a)
+    assert built("layers: [{Dense: {units: 2, inputs: [x]}}, {Dense: {units: 1}}]", x=a).count_params() == 11
 
 
 def test_two_inputs_need_to_be_named():

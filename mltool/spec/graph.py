@@ -1,0 +1,309 @@
+"""Reads lists of layers into one flat graph: names, blocks that repeat, layers that are used twice."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mltool.spec.argument_check import did_you_mean, shown
+from mltool.spec.blocks import AUGMENTATIONS
+from mltool.spec.catalogue import KerasObject, Problem, parse_keras_object
+
+Place = tuple[str | int, ...]
+
+BLOCK, SHARED = "Block", "Shared"
+"""Entries of a list of layers that are no layers of their own: see `Reader`."""
+
+BLOCK_INPUT = "input"
+"""What a block takes, under `inputs` of its layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """One layer of the graph.
+
+    Attributes:
+        name: unique in the model; made from the class where the spec gives none.
+        layer: the Keras layer, with its arguments but `inputs` and `name`; or `Shared`, with the `layer` that it is.
+        inputs: names of layers or of model inputs; empty means the layer before (or the only input).
+        named: whether the spec gave the name; of no consequence for the model, so not compared.
+        place: where it stands in the `model` section; likewise.
+    """
+
+    name: str
+    layer: KerasObject
+    inputs: tuple[str, ...] = ()
+    named: bool = field(default=False, compare=False)
+    place: Place = field(default=(), compare=False)
+
+    @property
+    def shares(self) -> str | None:
+        """The layer whose weights it uses again; None for a layer of its own."""
+        return self.layer.arguments["layer"] if self.layer.name == SHARED else None
+
+    def to_spec(self) -> Any:
+        """The YAML form, with the name that was given or made."""
+        arguments = {**self.layer.arguments, "name": self.name}
+        if self.inputs:
+            arguments["inputs"] = list(self.inputs)
+        return KerasObject(self.layer.name, arguments).to_spec()
+
+
+def snake_case(class_name: str) -> str:
+    """`Conv2D` to `conv2d`, `GlobalAveragePooling2D` to `global_average_pooling2d`, as Keras names its layers."""
+    spaced = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", re.sub(r"\W+", "", class_name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", spaced).lower()
+
+
+@dataclass
+class _Scope:
+    """Names that the layers of a list may use, and what they stand for.
+
+    Attributes:
+        prefix: of the names of layers in it; "" outside of all blocks.
+        parent: the list around it.
+        full: name in the model by name in this list.
+    """
+
+    prefix: str = ""
+    parent: "_Scope | None" = None
+    full: dict[str, str] = field(default_factory=dict)
+
+    def resolve(self, name: str) -> str:
+        """The name in the model; a name that no list knows is that of an input, or is told later."""
+        if name in self.full:
+            return self.full[name]
+        return self.parent.resolve(name) if self.parent else name
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block as it was read: what it takes (None for the one input of the model), and its layers, all times."""
+
+    takes: str | None
+    layers: tuple[LayerSpec, ...]
+
+
+class Reader:
+    """Reads lists of layers, gives every layer a name, and collects the problems.
+
+    `Block: {repeat, layers}` stands for its layers, one after the other, `repeat` times; `Block: {use: NAME}` for those
+    of `model.blocks`. Their names begin with the block's; `input` is what the block takes, the block's name its output.
+    `Shared: {layer: NAME, inputs}` uses a layer, or all layers of a block, again with the same weights.
+
+    Args:
+        blocks: `model.blocks`, as YAML.
+    """
+
+    def __init__(self, blocks: Mapping[str, Any] | None = None) -> None:
+        self.places: dict[str, Place] = {}
+        self.problems: list[Problem] = []
+        self._blocks = blocks or {}
+        self._open: list[str] = []
+        self._previous: str | None = None
+        self._read_blocks: dict[str, _Block] = {}
+
+    def read(self, value: Any, path: Place, *, is_graph: bool) -> tuple[LayerSpec, ...]:
+        """Parses one list; what does not parse is a problem and left out.
+
+        Args:
+            value: as YAML.
+            path: of the list.
+            is_graph: whether its layers may say their inputs, and blocks may stand in it.
+        """
+        self._previous = None
+        return self._read(value, path, _Scope(), is_graph=is_graph)
+
+    def _read(self, value: Any, path: Place, scope: _Scope, *, is_graph: bool) -> tuple[LayerSpec, ...]:
+        if not isinstance(value, list | tuple):
+            message = f"must be a list of layers (got {shown(value)})"
+            self._refuse(path, message, "write [{Dense: {units: 10}}]")
+            return ()
+        found: list[LayerSpec] = []
+        for index, item in enumerate(value):
+            name = next(iter(item)) if isinstance(item, dict) and len(item) == 1 else None
+            if is_graph and name == BLOCK:
+                found += self._block(item[name], (*path, index, BLOCK), scope)
+            elif is_graph and name == SHARED:
+                found += self._shared(item, (*path, index), scope)
+            else:
+                found += self._layer(item, (*path, index), scope, is_graph=is_graph)
+            self._previous = found[-1].name if found else None
+        return tuple(found)
+
+    def _layer(self, item: Any, path: Place, scope: _Scope, *, is_graph: bool) -> tuple[LayerSpec, ...]:
+        if isinstance(item, LayerSpec):
+            self.places[item.name] = (*path, item.layer.name)
+            return (replace(item, place=(*path, item.layer.name)),)
+        found = parse_keras_object(item, "layer", extra_arguments=("inputs",) if is_graph else ())
+        if not isinstance(found, KerasObject):
+            self.problems += [Problem((*path, *p.path), p.at_key, p.message, p.hint) for p in found]
+            return ()
+        if found.name in AUGMENTATIONS:
+            message = f"{found.name!r} is an augmentation, and none of the model's layers"
+            self._refuse(path, message, "write it under data.augment")
+            return ()
+        if found.name in (BLOCK, SHARED):
+            self._refuse(path, f"{found.name!r} cannot stand here", "write it in model.layers, with its arguments")
+            return ()
+        arguments = dict(found.arguments)
+        name, inputs = arguments.pop("name", None), arguments.pop("inputs", None)
+        place = (*path, found.name)
+        full = self._name(name, snake_case(found.name), place, scope)
+        layer = KerasObject(found.name, arguments)
+        return (LayerSpec(full, layer, self._inputs(inputs, place, scope), name is not None, place),)
+
+    def _block(self, item: Any, place: Place, scope: _Scope) -> tuple[LayerSpec, ...]:
+        arguments = self._block_arguments(item, place)
+        if arguments is None:
+            return ()
+        name = self._name(arguments.get("name"), "block", place, scope)
+        inputs = self._inputs(arguments.get("inputs"), place, scope)
+        if len(inputs) > 1:
+            self._refuse((*place, "inputs"), f"a block takes one input (got {len(inputs)})", "join them before")
+        used, layers, inside = arguments.get("use"), arguments.get("layers"), (*place, "layers")
+        if used is not None:
+            layers, inside = self._blocks.get(used), ("blocks", used)
+            if layers is None:
+                hint = (
+                    did_you_mean(used, list(self._blocks)) or f"model.blocks has: {', '.join(self._blocks) or 'none'}"
+                )
+                self._refuse((*place, "use"), f"no block is called {used!r}", hint)
+                return ()
+            if used in self._open:
+                self._refuse((*place, "use"), f"the block {used!r} is used inside of itself", "take it out there")
+                return ()
+        self._open.append(str(used))
+        found: list[LayerSpec] = []
+        first = inputs[0] if inputs else self._previous
+        repeat = arguments.get("repeat", 1)
+        for number in range(1, repeat + 1):
+            problems = len(self.problems)
+            inner = _Scope(f"{name}_{number}" if repeat > 1 else name, scope)
+            takes = self._previous if found else first
+            if takes is not None:
+                inner.full[BLOCK_INPUT] = takes
+            elif _mentions_input(layers):
+                self._refuse(
+                    place, f"a layer takes {BLOCK_INPUT!r}, and nothing comes before the block", "add inputs: [NAME]"
+                )
+            read = list(self._read(layers, inside, inner, is_graph=True))
+            if read and inputs and not found and not read[0].inputs:
+                read[0] = replace(read[0], inputs=inputs)
+            found += read
+            self._previous = found[-1].name if found else self._previous
+            if len(self.problems) > problems:  # one time is enough
+                break
+        self._open.pop()
+        if found:
+            scope.full[arguments.get("name") or name] = found[-1].name
+            self._read_blocks[name] = _Block(first, tuple(found))
+        return tuple(found)
+
+    def _block_arguments(self, item: Any, place: Place) -> dict[str, Any] | None:
+        """The arguments of a block, its layers aside, or None with the problems."""
+        if isinstance(item, dict) and isinstance(item.get("layers"), list):
+            outside = {key: value for key, value in item.items() if key != "layers"}
+        else:
+            outside = item
+        found = parse_keras_object({BLOCK: outside}, "layer", extra_arguments=("inputs",))
+        if not isinstance(found, KerasObject):
+            self.problems += [Problem((*place, *p.path[1:]), p.at_key, p.message, p.hint) for p in found]
+            return None
+        if ("layers" in (item or {})) == ("use" in (item or {})):
+            self._refuse(place, "must have either layers, or use: the name of a block", "write layers: [...]")
+            return None
+        return {**found.arguments, **{key: item[key] for key in ("layers",) if key in item}}
+
+    def _shared(self, item: Any, path: Place, scope: _Scope) -> tuple[LayerSpec, ...]:
+        found = parse_keras_object(item, "layer", extra_arguments=("inputs",))
+        if not isinstance(found, KerasObject):
+            self.problems += [Problem((*path, *p.path), p.at_key, p.message, p.hint) for p in found]
+            return ()
+        place = (*path, SHARED)
+        written = found.arguments["layer"]
+        name = self._name(found.arguments.get("name"), "shared", place, scope)
+        inputs = self._inputs(found.arguments.get("inputs"), place, scope)
+        block = self._block_named(written, scope)
+        if block is None:
+            target = scope.resolve(written)
+            if target not in self.places:
+                hint = did_you_mean(written, [*scope.full]) or "it must come before"
+                self._refuse((*place, "layer"), f"no layer before this one is called {written!r}", hint)
+                return ()
+            return (LayerSpec(name, KerasObject(SHARED, {"layer": target}), inputs, True, place),)
+        takes = inputs[0] if inputs else self._previous
+        again = {block.takes: takes} if block.takes is not None and takes is not None else {}
+        copies = []
+        for index, member in enumerate(block.layers):
+            taken = tuple(again.get(one, one) for one in member.inputs) if index or member.inputs else inputs
+            again[member.name] = name if index == len(block.layers) - 1 else f"{name}_{member.name}"
+            self.places[again[member.name]] = place
+            target = member.shares or member.name
+            copies.append(LayerSpec(again[member.name], KerasObject(SHARED, {"layer": target}), taken, True, place))
+        return tuple(copies)
+
+    def _block_named(self, written: str, scope: _Scope) -> _Block | None:
+        """The block that a list calls so; None if it is none."""
+        here: _Scope | None = scope
+        while here is not None:
+            full = f"{here.prefix}_{written}" if here.prefix else written
+            if full in self._read_blocks:
+                return self._read_blocks[full]
+            here = here.parent
+        return None
+
+    def _name(self, name: Any, base: str, place: Place, scope: _Scope) -> str:
+        start = f"{scope.prefix}_" if scope.prefix else ""
+        if name is None:
+            tries = (base, *(f"{base}_{number}" for number in range(1, 10_000)))
+            short = next(one for one in tries if start + one not in self.places)
+        else:
+            short = str(name)
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", short):
+                self._refuse((*place, "name"), f"{name!r} is not a name", "use letters, digits, _ . -")
+            elif start + short in self.places:
+                self._refuse((*place, "name"), f"the name {start + short!r} is used twice", "give one another name")
+        self.places[start + short] = place
+        scope.full[short] = start + short
+        return start + short
+
+    def _inputs(self, inputs: Any, place: Place, scope: _Scope) -> tuple[str, ...]:
+        if inputs is None:
+            return ()
+        if isinstance(inputs, list) and inputs and all(isinstance(name, str) for name in inputs):
+            return tuple(scope.resolve(name) for name in inputs)
+        self._refuse(
+            (*place, "inputs"),
+            f"must be a list of names of layers or inputs (got {shown(inputs)})",
+            "write inputs: [name]",
+        )
+        return ()
+
+    def _refuse(self, path: Place, message: str, hint: str) -> None:
+        self.problems.append(Problem(path, False, message, hint))
+
+
+def _mentions_input(layers: Any) -> bool:
+    """Whether a layer of a block says that it takes `input`."""
+    found = [arguments for item in layers or () if isinstance(item, dict) for arguments in item.values()]
+    return any(isinstance(each, dict) and BLOCK_INPUT in (each.get("inputs") or ()) for each in found)
+
+
+def graph_problems(layers: tuple[LayerSpec, ...]) -> Iterable[Problem]:
+    """A name that comes later, a layer that feeds itself, a layer that nobody uses."""
+    order = {layer.name: index for index, layer in enumerate(layers)}
+    used: set[str] = set()
+    for index, layer in enumerate(layers):
+        if not layer.inputs and index:
+            used.add(layers[index - 1].name)
+        for position, name in enumerate(layer.inputs):
+            used.add(name)
+            if order.get(name, -1) >= index:
+                what = "itself" if name == layer.name else f"{name!r}, which comes later"
+                path = (*layer.place, "inputs", position)
+                yield Problem(path, False, f"{layer.name!r} takes its input from {what}", "put it after its inputs")
+    for layer in layers[:-1]:
+        if layer.name not in used:
+            message = f"nothing uses the output of {layer.name!r}"
+            yield Problem(layer.place, True, message, "name it in the inputs of a later layer, or take it out")

@@ -1,0 +1,175 @@
+"""Blocks that repeat, layers that are used twice: what they become, and what is refused."""
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from mltool.spec.load import dump_spec, load_spec
+from mltool.spec.model import ModelSpec
+
+
+def model(text):
+    return ModelSpec.model_validate(yaml.safe_load(text))
+
+
+def shape_of(text):
+    """name, class, inputs of every layer."""
+    return [(layer.name, layer.layer.name, layer.inputs) for layer in model(text).layers]
+
+
+def refused(text):
+    with pytest.raises(ValidationError) as caught:
+        model(text)
+    return [
+        (".".join(map(str, error["loc"])), f"{error['msg']}; {error['ctx'].get('hint', '')}")
+        for error in caught.value.errors()
+    ]
+
+
+RESIDUAL = """
+layers:
+  - Dense: {units: 8, name: stem}
+  - Block:
+      name: stage
+      repeat: 2
+      layers:
+        - Dense: {units: 8, name: a}
+        - ReLU
+        - Add: {inputs: [a, input], name: sum}
+  - Dense: {units: 2, inputs: [stage]}
+"""
+
+
+def test_a_block_stands_for_its_layers_as_often_as_it_says():
+    assert shape_of(
+        RESIDUAL.replace("- ReLU\n", "- Dense: {units: 8, name: b}\n").replace("[a, input]", "[b, input]")
+    ) == [
+        ("stem", "Dense", ()),
+        ("stage_1_a", "Dense", ()),
+        ("stage_1_b", "Dense", ()),
+        ("stage_1_sum", "Add", ("stage_1_b", "stem")),
+        ("stage_2_a", "Dense", ()),
+        ("stage_2_b", "Dense", ()),
+        ("stage_2_sum", "Add", ("stage_2_b", "stage_1_sum")),
+        ("dense", "Dense", ("stage_2_sum",)),
+    ]
+
+
+def test_a_layer_of_a_block_that_nobody_uses_is_refused_at_its_place():
+    places = refused(RESIDUAL)
+    assert [place for place, _ in places] == ["layers.1.Block.layers.1.ReLU", "layers.1.Block.layers.1.ReLU"]
+    assert "nothing uses the output of 'stage_1_re_lu'" in places[0][1]
+
+
+def test_blocks_by_name_may_hold_blocks_and_outer_names_are_seen():
+    text = """
+blocks:
+  pair: [{Dense: {units: 4}}, {Dense: {units: 4, name: out}}]
+  both: [{Block: {use: pair, name: p}}, {Add: {inputs: [p, first]}}]
+layers:
+  - Dense: {units: 4, name: first}
+  - Block: {use: both, name: x}
+  - Block: {use: pair, inputs: [first]}
+  - Concatenate: {inputs: [x, block]}
+"""
+    assert shape_of(text) == [
+        ("first", "Dense", ()),
+        ("x_p_dense", "Dense", ()),
+        ("x_p_out", "Dense", ()),
+        ("x_add", "Add", ("x_p_out", "first")),
+        ("block_dense", "Dense", ("first",)),
+        ("block_out", "Dense", ()),
+        ("concatenate", "Concatenate", ("x_add", "block_out")),
+    ]
+
+
+def test_a_block_is_shared_layer_by_layer():
+    text = """
+layers:
+  - Block:
+      name: tower
+      inputs: [left]
+      layers: [{Dense: {units: 4, name: a}}, {Dense: {units: 4, name: b}}, {Add: {inputs: [a, b]}}]
+  - Shared: {layer: tower, inputs: [right], name: other}
+  - Subtract: {inputs: [tower, other]}
+"""
+    assert shape_of(text) == [
+        ("tower_a", "Dense", ("left",)),
+        ("tower_b", "Dense", ()),
+        ("tower_add", "Add", ("tower_a", "tower_b")),
+        ("other_tower_a", "Shared", ("right",)),
+        ("other_tower_b", "Shared", ()),
+        ("other", "Shared", ("other_tower_a", "other_tower_b")),
+        ("subtract", "Subtract", ("tower_add", "other")),
+    ]
+    assert [layer.shares for layer in model(text).layers][3:6] == ["tower_a", "tower_b", "tower_add"]
+    assert model(text).layer_names == ("tower_a", "tower_b", "tower_add", "subtract")
+
+
+def test_the_resolved_spec_is_flat_and_reads_back_equal(tmp_path):
+    text = yaml.safe_load(RESIDUAL.replace("        - ReLU\n", ""))
+    text["blocks"] = {"pair": [{"Dense": {"units": 4}}]}
+    text["layers"] += [{"Shared": {"layer": "dense", "inputs": ["stem"], "name": "again"}}]
+    text["layers"] += [{"Concatenate": {"inputs": ["dense", "again"]}}]
+    spec = {"name": "s", "data": {"source": {"dataset": "digits"}}, "model": text}
+    spec["train"] = {"loss": {"SparseCategoricalCrossentropy": {"from_logits": True}}}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(spec))
+    first = load_spec(tmp_path / "s.yaml")
+    (tmp_path / "resolved.yaml").write_text(dump_spec(first))
+    again = load_spec(tmp_path / "resolved.yaml")
+    assert again.model == first.model
+    assert again.model.blocks == {}
+
+
+def test_blocks_come_from_other_files(tmp_path):
+    (tmp_path / "blocks.yaml").write_text("model: {blocks: {pair: [{Dense: {units: 4}}, ReLU]}}\n")
+    (tmp_path / "s.yaml").write_text(
+        "include: blocks.yaml\nname: s\ndata: {source: {dataset: digits}}\n"
+        "model: {layers: [Flatten, {Block: {use: pair, repeat: 2}}, {Dense: {units: 10}}]}\n"
+        "train: {loss: {SparseCategoricalCrossentropy: {from_logits: true}}}\n"
+    )
+    names = load_spec(tmp_path / "s.yaml").model.layer_names
+    assert names == ("flatten", "block_1_dense", "block_1_re_lu", "block_2_dense", "block_2_re_lu", "dense")
+
+
+@pytest.mark.parametrize(
+    ("layers", "place", "message"),
+    [
+        ("[{Block: {}}]", "layers.0.Block", "must have either layers, or use: the name of a block"),
+        ("[{Block: {use: stage, layers: [ReLU]}}]", "layers.0.Block", "must have either layers, or use"),
+        ("[{Block: {use: stge}}]", "layers.0.Block.use", "no block is called 'stge'; did you mean 'stage'?"),
+        ("[{Block: {use: circle}}]", "blocks.circle.0.Block.use", "'circle' is used inside of itself"),
+        (
+            "[{Block: {layers: [{Dnse: {units: 2}}], repeat: 3}}]",
+            "layers.0.Block.layers.0.Dnse",
+            "did you mean 'Dense'",
+        ),
+        (
+            "[{Block: {layers: [ReLU], repeat: 0}}]",
+            "layers.0.Block.repeat",
+            "must be an integer greater than 0 and of at most 1000 (got 0)",
+        ),
+        ("[{Block: {layers: [ReLU], repat: 2}}]", "layers.0.Block.repat", "did you mean 'repeat'?"),
+        ("[{Block: {layers: 3}}]", "layers.0.Block.layers", "must be a list of layers or null (got 3)"),
+        ("[{Block: {layers: [ReLU], inputs: [a, b]}}]", "layers.0.Block.inputs", "a block takes one input (got 2)"),
+        ("[{Block: {layers: [{Add: {inputs: [input, input]}}]}}]", "layers.0.Block", "nothing comes before the block"),
+        (
+            "[ReLU, {Shared: {layer: relu}}]",
+            "layers.1.Shared.layer",
+            "no layer before this one is called 'relu'; did you",
+        ),
+        ("[ReLU, {Shared: {}}]", "layers.1.Shared", "missing argument 'layer'"),
+        ("[Block]", "layers.0", "'Block' cannot stand here"),
+        (
+            "[{TimeDistributed: {layer: {Block: {use: stage}}}}]",
+            "layers.0.TimeDistributed.layer",
+            "cannot stand inside of",
+        ),
+        ("[{TimeDistributed: {layer: {LogMel: {fft_length: 64}}}}]", "layers.0.TimeDistributed.layer", "cannot stand"),
+    ],
+)
+def test_what_is_no_block_is_refused_at_its_place(layers, place, message):
+    blocks = "{stage: [ReLU], circle: [{Block: {use: circle}}]}"
+    [(where, what)] = refused(f"{{blocks: {blocks}, layers: {layers}}}")
+    assert where.startswith(place)
+    assert message in what
