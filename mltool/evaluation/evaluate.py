@@ -1,8 +1,8 @@
 """Measures a run or an artifact on the test split of its run."""
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from mltool.data.dataset import Dataset, Samples, open_dataset
 from mltool.errors import ArtifactError
 from mltool.evaluation.metrics import measure
+from mltool.evaluation.slices import RESAMPLES, Slice, confidence_intervals, sliced
 from mltool.inference.fit import require_fit
 from mltool.inference.open import open_predictor
 from mltool.inference.predictor import Array, Batch, Predictor
@@ -35,6 +36,10 @@ class Evaluation:
         outputs: float32 [samples, values].
         ids: int64 [samples], positions in the source.
         targets: as the data set has them.
+        sliced_by: the column of `slices`; None where none was asked for.
+        slices: metrics of every value of the column.
+        confidence: level of `intervals`; None where none were asked for.
+        intervals: of every metric the ends of its confidence interval.
     """
 
     run: Run
@@ -46,6 +51,10 @@ class Evaluation:
     outputs: Array
     ids: Array
     targets: Array
+    sliced_by: str | None = None
+    slices: Sequence[Slice] = ()
+    confidence: float | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it; a metric that is not a number is null."""
@@ -56,10 +65,17 @@ class Evaluation:
             "samples": self.samples,
             "metrics": dict(self.metrics),
         }
+        if self.confidence is not None:
+            ends = {name: list(interval) for name, interval in self.intervals.items()}
+            document["confidence"] = {"level": self.confidence, "resamples": RESAMPLES, "intervals": ends}
+        if self.sliced_by is not None:
+            document["slices"] = {"by": self.sliced_by, "values": [part.to_json() for part in self.slices]}
         return {key: finite(value) for key, value in document.items()}
 
 
-def evaluate(run: Run, artifact: Path | None = None) -> Evaluation:
+def evaluate(
+    run: Run, artifact: Path | None = None, *, by: str | None = None, confidence: float | None = None
+) -> Evaluation:
     """Runs an artifact on the whole test split and measures the metrics of the spec.
 
     For the run's own Keras model the result is kept in `evaluation.json`: what every later drop is held against.
@@ -67,18 +83,30 @@ def evaluate(run: Run, artifact: Path | None = None) -> Evaluation:
     Args:
         run: whose test split it is.
         artifact: the run's `model.keras` when left out.
+        by: a column whose values are measured apart, too.
+        confidence: level of the intervals that are told beside the metrics, such as 0.95.
 
     Raises:
+        UsageError: if there is no such column.
         ArtifactError: if the artifact is missing, damaged or changed.
         DataError: if the data changed since the run was trained.
         MachineError: if another process writes the run.
     """
     artifact = artifact or run.keras_file
     require_sound(run, artifact)
-    samples = run_data(run).split("test")
+    data = run_data(run)
+    samples = data.split("test")
     require_fit(samples.inputs, run.input_schema, allow_unseen=True)
     with open_predictor(artifact) as predictor:
         result = evaluate_predictor(run, predictor, samples, artifact)
+    metrics, schema = run.spec.train.metrics, run.input_schema
+    if by is not None:
+        slices = sliced(by, data, samples.ids, result.outputs, metrics=metrics, schema=schema)
+        result = replace(result, sliced_by=by, slices=slices)
+    if confidence is not None:
+        seed = run.spec.seed
+        intervals = confidence_intervals(confidence, result.outputs, result.targets, metrics, schema, seed=seed)
+        result = replace(result, confidence=confidence, intervals=intervals)
     if artifact.resolve() == run.keras_file.resolve():
         with run.locked():
             keep_evaluation(result)

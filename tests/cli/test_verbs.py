@@ -226,3 +226,18 @@ def test_inspect_shows_every_format_and_runs_nothing(run, mltool):
 def test_a_limit_is_explained_in_the_words_of_the_spec(key):
     described = LimitsSpec.model_fields[key].description
     assert LIMITS[key] == " ".join(described.split())
+
+
+def test_evaluate_tells_slices_and_confidence_intervals(run, mltool):
+    ran = mltool("evaluate", str(run.directory), "--by", "label", "--confidence", "0.95", "--json")
+    assert ran.code == 0, ran.err
+    document = ran.document
+    low, high = document["confidence"]["intervals"]["accuracy"]
+    assert low < document["metrics"]["accuracy"] < high
+    assert document["confidence"] | {"intervals": 0} == {"level": 0.95, "resamples": 1000, "intervals": 0}
+    values = document["slices"]["values"]
+    assert [part["value"] for part in values] == list("0123456789")
+    right = sum(part["samples"] * part["metrics"]["accuracy"] for part in values)
+    assert right / document["samples"] == pytest.approx(document["metrics"]["accuracy"])
+    assert mltool("evaluate", str(run.directory), "--by", "colour").code == 2
+    assert mltool("evaluate", str(run.directory), "--confidence", "95").code == 2
