@@ -1,10 +1,7 @@
 """From a run to all that its training needs: data, model, loop, pipelines; here the spec stops."""
 
-import functools
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,16 +14,15 @@ from mltool.data.mixing import Mixing, build_mixing
 from mltool.data.pipeline import Pipeline
 from mltool.data.random_layers import RANDOM_LAYERS
 from mltool.data.scan import scan
-from mltool.data.scratch import AT_ONCE
-from mltool.data.source import Array, batches_of
+from mltool.data.source import Array
 from mltool.data.sources.user_function import hash_of_code
 from mltool.errors import ArtifactError, DataError, Message, SpecError
-from mltool.models.build import ORIGINAL_UNITS, TargetScale, build_model, require_output
+from mltool.models.build import ORIGINAL_UNITS
+from mltool.models.for_data import build_model_for
 from mltool.models.keras_objects import build_keras
-from mltool.models.preprocess import ModelInput
 from mltool.models.steps import steps_of
 from mltool.runs.atomic import hash_of, write_json
-from mltool.runs.input_schema import InputInfo, InputSchema
+from mltool.runs.input_schema import InputSchema
 from mltool.runs.run import Run
 from mltool.spec.blocks import MIXERS
 from mltool.spec.spec import Spec, to_plain
@@ -79,11 +75,7 @@ def build_setup(run: Run) -> Setup:
     strategy = build_strategy()
     train = data.split("train")
     with strategy.scope():
-        infos = {name: describe_input(name, train, data.source) for name in train.inputs}
-        _require_no_new_holes(data, infos)
-        scale = _target_scale(spec, data, train)
-        model = build_model(spec.model, _model_inputs(data, train, infos), name=spec.name, target_scale=scale)
-        _require_output(model, spec, data)
+        model, scale = build_model_for(data, spec)
         optimizer = build_keras(spec.train.optimizer, "optimizers", at=f"train.optimizer.{spec.train.optimizer.name}")
     loop = Loop(
         model, optimizer, loss=spec.train.loss, metrics=spec.train.metrics, strategy=strategy, target_scale=scale
@@ -174,16 +166,6 @@ def _open_data(run: Run, spec: Spec) -> Dataset:
     return data
 
 
-def _require_output(model: Any, spec: Spec, data: Dataset) -> None:
-    count, what = len(data.labels), f"{len(data.labels)} classes"
-    if data.task == "binary":
-        count = 1
-    elif data.task == "regression":
-        count = int(np.prod(data.targets.shape[1:]))
-        what = f"{count} values a sample as target"
-    require_output(model, spec.model, num_outputs=count, what=what)
-
-
 def _build_augment(spec: Spec, data: Dataset) -> Augmentation | None:
     layers = [
         RANDOM_LAYERS[thing.name](**thing.arguments)
@@ -219,58 +201,6 @@ def _build_callbacks(spec: Spec, loop: Loop) -> dict[str, Callback]:
     return {
         callback.name: build_callback(callback, directions, at=f"train.callbacks.{index}.{callback.name}")
         for index, callback in enumerate(spec.train.callbacks)
-    }
-
-
-_EQUIVARIANT = ("MeanSquaredError", "MeanAbsoluteError")
-"""Losses whose best model is the same, but for the units, when targets are shifted and scaled."""
-
-
-def _target_scale(spec: Spec, data: Dataset, train: Samples) -> TargetScale | None:
-    """Mean and deviation of the training targets; None where the loss sees them as they are."""
-    asked = spec.train.scale_target
-    if data.task != "regression" or asked == "none" or (asked == "auto" and spec.train.loss.name not in _EQUIVARIANT):
-        if asked == "standard" and data.task != "regression":
-            raise SpecError(Message("classes have no scale", "leave it out", key="train.scale_target"))
-        return None
-    parts = functools.partial(batches_of, train.targets, size=AT_ONCE)
-    mean = sum(part.astype(np.float64).sum(axis=0) for part in parts()) / len(train)
-    deviation = np.sqrt(sum(((part - mean) ** 2).sum(axis=0) for part in parts()) / len(train))
-    return TargetScale(tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist()))
-
-
-def _require_no_new_holes(data: Dataset, infos: Mapping[str, InputInfo]) -> None:
-    """Numbers may be missing in validation and test only where they are in training: nothing else learned to fill them.
-
-    Raises:
-        DataError: naming the input, the split and the first sample.
-    """
-    for split in ("validation", "test"):
-        samples = data.split(split)
-        for name, info in infos.items():
-            if info.missing or info.dtype == "string" or samples.inputs[name].dtype.kind != "f":
-                continue
-            start = 0
-            for batch in samples.batches(name):
-                holes = np.isnan(batch).reshape(len(batch), -1).any(axis=1)
-                if holes.any():
-                    first = data.source.name_of(int(samples.ids[start + int(np.flatnonzero(holes)[0])]))
-                    message = f"{info.original or name!r} is missing in the {split} split ({first}), never in training"
-                    raise DataError(message, "fill it in, or take the sample out")
-                start += len(batch)
-
-
-def _model_inputs(data: Dataset, train: Samples, infos: Mapping[str, InputInfo]) -> dict[str, ModelInput]:
-    return {
-        name: ModelInput(
-            shape=shape,
-            dtype="string" if data.source.inputs[name].dtype.kind == "U" else "float32",
-            kind=data.source.kinds.get(name, ""),
-            batches=functools.partial(train.batches, name),
-            missing=infos[name].missing and infos[name].dtype != "string",
-            sample_rate=infos[name].sample_rate,
-        )
-        for name, shape in data.input_shapes.items()
     }
 
 
