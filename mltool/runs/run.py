@@ -44,6 +44,7 @@ class Run:
         self.events_folder = self.directory / "events"
         self.checkpoints_folder = self.directory / "checkpoints"
         self.keras_file = self.directory / "model.keras"
+        self.model_summary_file = self.directory / "model.json"
         self.evaluation_file = self.directory / "evaluation.json"
         self.saved_model_folder = self.directory / "saved_model" / "1"
         self.lite_folder = self.directory / "lite"
@@ -93,7 +94,8 @@ class Run:
     def discard(self) -> None:
         """Takes away what `create` made, of a run that did not begin; what it did not make stays."""
         with contextlib.suppress(OSError):  # of a file that is open on Windows, or a folder that is not empty
-            for file in (self.spec_file, self.manifest_file, self.splits_file, self.scan_file, self.lock_file):
+            summaries = (self.scan_file, self.model_summary_file)
+            for file in (self.spec_file, self.manifest_file, self.splits_file, *summaries, self.lock_file):
                 file.unlink(missing_ok=True)
             for folder in self._made:
                 folder.rmdir()

@@ -17,6 +17,7 @@ from mltool.data.scan import scan
 from mltool.data.source import Array
 from mltool.data.sources.user_function import hash_of_code
 from mltool.errors import ArtifactError, DataError, Message, SpecError
+from mltool.inspection.model_summary import summarize
 from mltool.models.build import ORIGINAL_UNITS
 from mltool.models.for_data import build_model_for
 from mltool.models.keras_objects import build_keras
@@ -103,7 +104,7 @@ def build_setup(run: Run) -> Setup:
 
 
 def record_setup(run: Run, setup: Setup) -> None:
-    """Writes into the run what it starts from: splits, data, what the model takes, versions and devices."""
+    """Writes into the run what it starts from: splits, data, the model and what it takes, versions and devices."""
     data = setup.data
     splits, hashes = data.splits, data.split_hashes()
     document = scan(data)
@@ -113,6 +114,7 @@ def record_setup(run: Run, setup: Setup) -> None:
     if not run.splits_file.is_file():
         run.save_splits(data.record())
     write_json(run.scan_file, document)
+    write_json(run.model_summary_file, summarize(setup.loop.model).to_json())
     for finding in document["findings"]:
         if finding["level"] != "note":
             logger.warning("%s", finding["message"])
