@@ -136,12 +136,12 @@ def load_summary(file: Path) -> ModelSummary:
         file: `model.json` of a run.
 
     Raises:
-        ArtifactError: if it is missing or damaged.
+        ArtifactError: if it is damaged.
     """
     try:
         return ModelSummary.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise ArtifactError(f"{file} is missing or damaged: {error}", "take it away, or train again") from error
+        raise ArtifactError(f"{file} is damaged: {error}", "take it away, or train again") from error
 
 
 def summarize(model: Any) -> ModelSummary:

@@ -9,6 +9,7 @@ from mltool.errors import ArtifactError, UsageError
 from mltool.report import plots
 from mltool.report.data_section import data_section
 from mltool.report.examples import worst_examples
+from mltool.report.model_section import model_section
 from mltool.report.predictions import Predictions, load_predictions
 from mltool.report.tables import class_rows, confusion_matrix, worst_mistakes
 from mltool.runs.atomic import write_text
@@ -61,6 +62,7 @@ def _content(run: Run) -> dict[str, Any]:
         **_artifacts(run),
         "curves": _curves(run, manifest),
         **_answers(run, predictions),
+        "model": model_section(run.model_summary_file),
         "scan": data_section(
             _read_json(run.scan_file, splits=dict, inputs=dict, drift=dict, findings=list), run.spec.data.source.target
         ),

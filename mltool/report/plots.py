@@ -225,6 +225,32 @@ def drift(distances: Mapping[str, float]) -> str:
     return _styled(draw)
 
 
+MOST_SIZES = 12
+"""Layers that a picture of the largest shows."""
+
+
+def sizes(values: Mapping[str, int], unit: str) -> str:
+    """The largest of some sizes, each as a bar.
+
+    Args:
+        values: by name, the largest first; at most `MOST_SIZES` of them are drawn.
+        unit: under the bars.
+    """
+
+    def draw() -> Any:
+        shown = list(values.items())[:MOST_SIZES]
+        figure, axes = _figure(WIDTH, 0.8 + 0.24 * len(shown))
+        axes.barh(range(len(shown)), [value for _, value in shown], color=FIRST, alpha=0.8)
+        axes.set_yticks(range(len(shown)), [_short(name) for name, _ in shown], fontsize=9)
+        axes.invert_yaxis()
+        axes.set_xlabel(unit)
+        axes.xaxis.set_major_locator(extras.require("matplotlib.ticker").MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        return figure
+
+    return _styled(draw)
+
+
 def _short(label: str, most: int = 24) -> str:
     return label if len(label) <= most else f"{label[: most - 1]}…"
 

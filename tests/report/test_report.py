@@ -67,7 +67,7 @@ class Page(HTMLParser):
         width = len(self.rows[start])
         found = []
         for row in self.rows[start + 1 :]:
-            if row[0] in ("artifact", "class", "input") or len(row) != width:
+            if row[0] in ("artifact", "class", "layer", "input") or len(row) != width:
                 break
             found.append(row)
         return found
@@ -85,7 +85,8 @@ def texts_of(svg):
     return ["".join(element.itertext()).strip() for element in svg.iter("{http://www.w3.org/2000/svg}text")]
 
 
-SECTIONS = ["Artifacts", "Limits", "Training", "Answers on the test split", "Farthest from the truth", "Data", "Spec"]
+ANSWERS = ["Answers on the test split", "Farthest from the truth"]
+SECTIONS = ["Artifacts", "Limits", "Training", *ANSWERS, "Model", "Data", "Spec"]
 
 
 def test_the_page_of_a_whole_run_has_every_section(run):
@@ -274,7 +275,7 @@ def test_the_page_is_light_or_dark_and_fits_a_phone(run, tmp_path):
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in Page(text).tags
     assert "#01010" not in text
     pictures = svgs(text)
-    assert len(pictures) == 4  # loss, accuracy, matrix, classes
+    assert len(pictures) == 6  # loss, accuracy, matrix, parameters, MACs, classes
     assert not any({"width", "height"} & set(picture.attrib) for picture in pictures)
     used = set(re.findall(r"var\((--\w+)\)", text))
     defined = set(re.findall(r"(--\w+):", text))
@@ -421,11 +422,12 @@ def test_a_regression_has_a_picture_of_its_answers_and_no_matrix(made_pair, tmp_
         ("metrics.jsonl", {"Training"}),
         ("predictions.npz", {"Answers on the test split", "Farthest from the truth"}),
         ("scan.json", {"Data"}),
+        ("model.json", {"Model"}),
         ("evaluation.json", set()),
         ("report.json", set()),
         ("splits.npz", {"Farthest from the truth"}),
     ],
-    ids=["no conversion", "no curves", "no evaluation", "no scan", "no metrics", "no report", "no splits"],
+    ids=["no conversion", "no curves", "no evaluation", "no scan", "no model", "no metrics", "no report", "no splits"],
 )
 def test_what_a_run_has_not_is_left_out(gone, sections, run, tmp_path):
     path = run.directory / gone
@@ -466,6 +468,10 @@ def test_without_the_data_no_samples_are_shown_and_it_is_said(evil_run, tmp_path
         ("scan.json", "{"),
         ("scan.json", '{"schema_version": 1}'),
         ("scan.json", "[1]"),
+        ("model.json", "{"),
+        ("model.json", "[1]"),
+        ("model.json", '{"layers": []}'),
+        ("model.json", '{"layers": [{"layer": "a"}]}'),
         ("evaluation.json", "nothing"),
         ("evaluation.json", '{"metrics": [1]}'),
         ("report.json", "{"),
@@ -478,6 +484,31 @@ def test_a_damaged_file_is_named(name, content, run, tmp_path):
         report(run, tmp_path / "page.html")
     assert caught.value.exit_code == 5
     assert not (tmp_path / "page.html").exists()
+
+
+# The model
+
+
+def test_the_layers_and_their_costs_are_those_of_the_summary(run, tmp_path):
+    page = page_of(run, tmp_path)
+    rows = {row[0]: row[1:] for row in page.table("layer")}
+    assert rows["first"] == ["Conv2D", "6x6x8", "80", "80", f"{36 * 8 * 9:,}", f"{4 * 288:,}", "288"]
+    assert rows["scores"][:4] == ["Dense", "10", "2,890", "2,890"]
+    assert "2,970, of them 2,970 trainable" in page.words
+    assert "multiply-accumulates of the largest layers, one sample" in page.words
+
+
+def test_a_size_of_another_type_is_damage(run, tmp_path):
+    document = json.loads(run.model_summary_file.read_text(encoding="utf-8"))
+    run.model_summary_file.write_text(json.dumps(document | {"macs": "many"}))
+    with pytest.raises(ArtifactError, match=r"model\.json is damaged: a size is no integer"):
+        report(run, tmp_path / "page.html")
+
+
+def test_a_picture_of_the_largest_layers_shows_a_dozen():
+    texts = texts_of(ET.fromstring(plots.sizes({f"layer_{i}": 100 - i for i in range(30)}, "MACs")))
+    assert [text for text in texts if text.startswith("layer_")] == [f"layer_{i}" for i in range(plots.MOST_SIZES)]
+    assert "MACs" in texts
 
 
 # Curves
