@@ -24,7 +24,7 @@ COMMANDS: dict[str, str] = {
     "predict": "Answer samples with a run or an artifact.",
     "benchmark": "Measure latency and throughput of a run or an artifact.",
     "report": "Tell a run in one self-contained HTML page.",
-    "inspect": "Show what a model costs, layer by layer, or what is in a model file.",
+    "inspect": "Show what a model costs, or what is in a model file.",
 }
 """Every command with its line of help; its module is `mltool.cli.NAME_command`, imported when it is called."""
 

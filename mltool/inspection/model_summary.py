@@ -66,7 +66,8 @@ class ModelSummary:
 
     Attributes:
         name: of the model.
-        parameters: values of all weights: `keras.Model.count_params()`.
+        parameters: values of all weights: `keras.Model.count_params()`; constants of blocks, such as mel filters, and
+            vocabularies are none.
         trainable_parameters: those that training changes.
         macs: multiply-accumulates that were counted; the layers with `not_counted` are missing in it.
         weight_bytes: of all weights; in int8 the weights of less than two axes (biases, means) have four bytes, as
