@@ -1,6 +1,8 @@
 """A model as the calls that Keras runs one after the other, those of models inside of it too."""
 
 import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,9 +69,10 @@ def calls_of(model: Any) -> tuple[list[Call], tuple[Tensor, ...]]:
 
 def _walk(model: Any, given: Sequence[Tensor], prefix: str, calls: list[Call]) -> tuple[Tensor, ...]:
     known = {id(tensor): own for tensor, own in zip(model.inputs, given, strict=True)}
+    numbered: Counter[str] = Counter()
     for node in _nodes(model):
         takes = tuple(known[id(tensor)] for tensor in node.input_tensors)
-        path = f"{prefix}{node.operation.name}"
+        path = f"{prefix}{_name(node.operation, numbered)}"
         if hasattr(node.operation, "_nodes_by_depth"):
             gives = _walk(node.operation, takes, f"{path}/", calls)
         else:
@@ -77,6 +80,15 @@ def _walk(model: Any, given: Sequence[Tensor], prefix: str, calls: list[Call]) -
             calls.append(Call(path, node.operation, tuple(node.arguments.args), takes, gives))
         known |= {id(tensor): own for tensor, own in zip(node.output_tensors, gives, strict=True)}
     return tuple(known[id(tensor)] for tensor in model.outputs)
+
+
+def _name(operation: Any, numbered: Counter[str]) -> str:
+    """A layer's name; of an operation its kind, numbered in its graph: Keras numbers them over the whole process."""
+    if isinstance(operation, extras.keras().Layer):
+        return str(operation.name)
+    kind = re.sub(r"_\d+$", "", operation.name)
+    numbered[kind] += 1
+    return kind if numbered[kind] == 1 else f"{kind}_{numbered[kind] - 1}"
 
 
 def _nodes(model: Any) -> Iterator[Any]:

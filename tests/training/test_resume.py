@@ -154,7 +154,8 @@ DEATHS = {
     "before the line of an epoch": (epochs, "append_line", 1, False),
     "between the line and the best weights": (Checkpoints, "save_best", 1, False),
     "between the best weights and the checkpoint": (Checkpoints, "save", 1, False),
-    "between the checkpoint and the removal of old ones": (Path, "unlink", 3, False),
+    # Loading asks for the files twice, so does each save behind its checkpoint: the second save.
+    "between the checkpoint and the removal of old ones": (Checkpoints, "_newest_first", 5, False),
     "after the last checkpoint": (Checkpoints, "save", 2, True),
     "before the model is recorded": (Run, "record_artifact", 0, False),
     "before the status": (Run, "record_stage", 0, True),
