@@ -1,4 +1,4 @@
-"""Builds the blocks of ours (`spec/blocks.py`): graphs of Keras' own operations under one name."""
+"""Builds the layers of ours, blocks (`spec/blocks.py`) and named architectures: graphs of Keras' own under one name."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mltool import extras
+from mltool.models.architectures import ARCHITECTURES
 from mltool.models.audio_blocks import MFCC, LogMel
 
 Array = np.ndarray[Any, Any]
@@ -89,15 +90,18 @@ class FillMissing:
 BLOCKS: dict[str, Callable[..., Block]] = {"FillMissing": FillMissing, "LogMel": LogMel, "MFCC": MFCC}
 """Name in the spec to what builds it."""
 
+OURS: dict[str, Callable[..., Block]] = BLOCKS | ARCHITECTURES
+"""All that stand among the layers of a spec and are none of Keras'."""
+
 OF_SOUND = ("LogMel", "MFCC")
 """Blocks that must know the sample rate."""
 
 
 def build_block(name: str, arguments: dict[str, Any], layer_name: str) -> BlockLayer:
-    """A block of the spec as a layer.
+    """A block, or a named architecture, of the spec as a layer.
 
     Raises:
-        KeyError: if no block has this name.
+        KeyError: if none has this name.
         ValueError: if the arguments do not fit one another.
     """
-    return BlockLayer(BLOCKS[name](**arguments), layer_name)
+    return BlockLayer(OURS[name](**arguments), layer_name)

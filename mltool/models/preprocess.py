@@ -9,7 +9,7 @@ import numpy as np
 from mltool import extras
 from mltool.errors import DataError, Message, SpecError
 from mltool.models.auto import auto_preprocess
-from mltool.models.blocks import BLOCKS, OF_SOUND, build_block
+from mltool.models.blocks import OF_SOUND, OURS, build_block
 from mltool.models.keras_objects import REFUSALS, build_keras, reason_of
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.model import SINGLE, LayerSpec, ModelSpec
@@ -203,12 +203,12 @@ def _adapt(layer: Any, before: Sequence[Any], batches: Callable[[], Iterator[Arr
 
 
 def build_layer(spec: LayerSpec, at: str) -> Any:
-    """The layer of Keras, or the block of ours.
+    """The layer of Keras, or the block or named architecture of ours.
 
     Raises:
         SpecError: if Keras, or the block, refuses its arguments.
     """
-    if spec.layer.name in BLOCKS:
+    if spec.layer.name in OURS:
         try:
             return build_block(spec.layer.name, dict(spec.layer.arguments), spec.name)
         except ValueError as error:

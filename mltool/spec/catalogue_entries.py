@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+from mltool.spec.architectures import ARCHITECTURE_DOCS, ARCHITECTURES
 from mltool.spec.argument_types import Alternative, parse_type
 from mltool.spec.blocks import AUGMENTATIONS, BLOCK_DOCS, BLOCKS, GRAPH
 
@@ -27,6 +28,9 @@ Kind = Literal[
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 CATALOGUE_FILE: Final = Path(__file__).with_name("catalogue.json")
 DOCS_FILE: Final = Path(__file__).with_name("catalogue_docs.json")
+
+OUR_LAYERS: Final = BLOCKS | GRAPH | AUGMENTATIONS | ARCHITECTURES
+"""Entries beside Keras' own layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +97,12 @@ def refused_names(kind: Kind) -> dict[str, str]:
 def load_docs() -> dict[str, dict[str, dict[str, str]]]:
     """Descriptions by kind, object and argument ("" is the object itself); only the JSON Schema needs them."""
     docs: dict[str, dict[str, dict[str, str]]] = json.loads(DOCS_FILE.read_text(encoding="utf-8"))
-    docs["layer"] |= BLOCK_DOCS
+    docs["layer"] |= BLOCK_DOCS | ARCHITECTURE_DOCS
     return docs
 
 
 @cache
 def _read_catalogue() -> dict[str, Any]:
     catalogue: dict[str, Any] = json.loads(CATALOGUE_FILE.read_text(encoding="utf-8"))
-    catalogue["layer"] |= BLOCKS | GRAPH | AUGMENTATIONS
+    catalogue["layer"] |= OUR_LAYERS
     return catalogue

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mltool.spec.architectures import architecture_problems
 from mltool.spec.argument_check import did_you_mean, shown
 from mltool.spec.blocks import AUGMENTATIONS
 from mltool.spec.catalogue import KerasObject, Problem, parse_keras_object
@@ -150,6 +151,10 @@ class Reader:
         name, inputs = arguments.pop("name", None), arguments.pop("inputs", None)
         place = (*path, found.name)
         full = self._name(name, snake_case(found.name), place, scope)
+        self.problems += [
+            Problem((*place, argument), False, message, hint)
+            for argument, message, hint in architecture_problems(found.name, arguments)
+        ]
         layer = KerasObject(found.name, arguments)
         return (LayerSpec(full, layer, self._inputs(inputs, place, scope), name is not None, place),)
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, Strict, model_validator
 
+from mltool.spec.architectures import ARCHITECTURES, has_head
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.convert import ConvertSpec
 from mltool.spec.data import FOLDER_KINDS, DataSpec
@@ -170,6 +171,8 @@ def _activation_of(layer: LayerSpec) -> str | None:
         case "Dense" | "Activation":
             activation = layer.layer.arguments.get("activation")
             return activation.name if isinstance(activation, KerasObject) else "linear"
+        case name if name in ARCHITECTURES and has_head(name, layer.layer.arguments):
+            return layer.layer.arguments.get("activation") or "linear"
         case _:
             return None
 

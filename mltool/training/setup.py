@@ -181,7 +181,7 @@ def _build_augment(spec: Spec, data: Dataset) -> Augmentation | None:
     return build_augmentation(layers, spec.seed, sample_shape=next(iter(data.input_shapes.values())))
 
 
-_TAKE_NUMBERS_FOR_NAMES = ("CategoryEncoding", "Embedding", "IntegerLookup")
+_TAKE_NUMBERS_FOR_NAMES = ("CategoryEncoding", "Embedding", "IntegerLookup", "TextTransformer")
 """Layers to which a number between two others means a third thing."""
 
 
