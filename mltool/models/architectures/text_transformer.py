@@ -44,8 +44,9 @@ class TextTransformer(Architecture):
         (length,) = require_form(inputs, "tokens")
         keras = extras.keras()
         ids = keras.ops.cast(inputs, "int32")
-        # A constant would be no part of the graph: the positions are added to zeros that are.
-        positions = keras.ops.zeros_like(ids) + np.arange(length, dtype=np.int32)
+        # A constant alone would be no part of the graph. Ones times positions fold into a constant where the batch is
+        # fixed; zeros plus positions do not, and are a BiasAdd, which LiteRT does not have for integers.
+        positions = keras.ops.ones_like(ids) * np.arange(length, dtype=np.int32)
         tensor = keras.layers.Add(name="embedding")(
             [
                 keras.layers.Embedding(self.vocabulary_size, self.embed_dim, name="tokens")(ids),
