@@ -16,8 +16,14 @@ _EVERY_DOCS: Final = {
     "units": "Outputs of the last layer, such as one a class; null leaves the head away and gives the features.",
     "activation": "Of the last layer; null gives logits.",
 }
-_L2_DOC: Final = "Penalty on the kernels of the convolutions: l2 * sum of their squares; 1e-4 in the reference."
+_L2_DOC: Final = (
+    "Penalty on the kernels of the convolutions but depthwise ones: l2 * sum of their squares; 1e-4 in the reference."
+)
 _L2: Final[list[Any]] = ["number>=0", 1e-4]
+_MOMENTUM: Final[list[Any]] = ["number>=0<1", 0.9]
+_MOMENTUM_DOC: Final = (
+    "Share of BatchNormalization's moving statistics that a step keeps; 0.99 suits trainings of thousands of steps."
+)
 _RATE: Final[list[Any]] = ["number>=0<1", 0.0]
 
 
@@ -32,13 +38,16 @@ ARCHITECTURES: Final[dict[str, dict[str, Any]]] = {
             "bottleneck": ["int>0", 8],
             "depth": ["int>0", 4],
             "decoder": ["bool", True],
+            "momentum": _MOMENTUM,
             "activation": _EVERY["activation"],
             "name": _EVERY["name"],
         },
         "call": ["inputs"],
     },
-    "CNN": _entry(filters=["list[int>0]", [16, 32, 64]], kernel_size=["int>0", 3], dropout=_RATE),
-    "CNN1D": _entry(filters=["list[int>0]", [32, 64, 128]], kernel_size=["int>0", 5], dropout=_RATE),
+    "CNN": _entry(filters=["list[int>0]", [16, 32, 64]], kernel_size=["int>0", 3], dropout=_RATE, momentum=_MOMENTUM),
+    "CNN1D": _entry(
+        filters=["list[int>0]", [32, 64, 128]], kernel_size=["int>0", 5], dropout=_RATE, momentum=_MOMENTUM
+    ),
     "DSCNN": _entry(
         filters=["int>0", 64],
         blocks=["int>0", 4],
@@ -47,6 +56,7 @@ ARCHITECTURES: Final[dict[str, dict[str, Any]]] = {
         stem_dropout=["number>=0<1", 0.2],
         dropout=["number>=0<1", 0.4],
         l2=_L2,
+        momentum=_MOMENTUM,
     ),
     "InceptionTime": _entry(
         depth=["int>0", 6],
@@ -54,10 +64,11 @@ ARCHITECTURES: Final[dict[str, dict[str, Any]]] = {
         kernel_sizes=["list[int>0]", [10, 20, 40]],
         bottleneck=["int>0|null", 32],
         residual_every=["int>0|null", 3],
+        momentum=_MOMENTUM,
     ),
     "MLP": _entry(hidden=["list[int>0]", [64, 64]], dropout=_RATE),
-    "MobileNetV1": _entry(alpha=["number>0", 0.25], l2=_L2),
-    "ResNet8": _entry(filters=["int>0", 16], l2=_L2),
+    "MobileNetV1": _entry(alpha=["number>0", 0.25], l2=_L2, momentum=_MOMENTUM),
+    "ResNet8": _entry(filters=["int>0", 16], l2=_L2, momentum=_MOMENTUM),
     "TextTransformer": _entry(
         vocabulary_size=["int>0"],
         embed_dim=["int>0", 32],
@@ -66,7 +77,9 @@ ARCHITECTURES: Final[dict[str, dict[str, Any]]] = {
         num_blocks=["int>0", 1],
         dropout=["number>=0<1", 0.1],
     ),
-    "UNet": _entry(filters=["list[int>0]", [16, 32, 64]], batch_normalization=["bool", True], dropout=_RATE),
+    "UNet": _entry(
+        filters=["list[int>0]", [16, 32, 64]], batch_normalization=["bool", True], dropout=_RATE, momentum=_MOMENTUM
+    ),
 }
 """By name: arguments with their types and defaults, in the language of `argument_types`."""
 
@@ -77,6 +90,7 @@ ARCHITECTURE_DOCS: Final[dict[str, dict[str, str]]] = {
         "bottleneck": "Units of the layer in the middle.",
         "depth": "Hidden layers before the bottleneck, and again after it.",
         "decoder": "Whether the input is given back; false gives the bottleneck, as features.",
+        "momentum": _MOMENTUM_DOC,
         "activation": "Of the last layer of the decoder; null for values of any size.",
     },
     "CNN": {
@@ -84,6 +98,7 @@ ARCHITECTURE_DOCS: Final[dict[str, dict[str, str]]] = {
         "filters": "Of every stage; each halves height and width.",
         "kernel_size": "Height and width of the convolutions.",
         "dropout": "Share of the features left out in training, before the head.",
+        "momentum": _MOMENTUM_DOC,
         **_EVERY_DOCS,
     },
     "CNN1D": {
@@ -91,6 +106,7 @@ ARCHITECTURE_DOCS: Final[dict[str, dict[str, str]]] = {
         "filters": "Of every stage; each halves the number of steps.",
         "kernel_size": "Steps that a convolution sees.",
         "dropout": "Share of the features left out in training, before the head.",
+        "momentum": _MOMENTUM_DOC,
         **_EVERY_DOCS,
     },
     "DSCNN": {
@@ -102,6 +118,7 @@ ARCHITECTURE_DOCS: Final[dict[str, dict[str, str]]] = {
         "stem_dropout": "Share left out in training, after the first convolution.",
         "dropout": "Share left out in training, before the pooling.",
         "l2": _L2_DOC,
+        "momentum": _MOMENTUM_DOC,
         **_EVERY_DOCS,
     },
     "InceptionTime": {
@@ -111,6 +128,7 @@ ARCHITECTURE_DOCS: Final[dict[str, dict[str, str]]] = {
         "kernel_sizes": "Steps that a module's convolutions see.",
         "bottleneck": "Channels that a module's long convolutions work on; null: all.",
         "residual_every": "Modules that a shortcut leads around; null: no shortcuts.",
+        "momentum": _MOMENTUM_DOC,
         **_EVERY_DOCS,
     },
     "MLP": {
@@ -123,12 +141,14 @@ ARCHITECTURE_DOCS: Final[dict[str, dict[str, str]]] = {
         "": "MobileNetV1 as in MLPerf Tiny (visual wake words). Takes images.",
         "alpha": "Width: the share of the paper's filters.",
         "l2": _L2_DOC,
+        "momentum": _MOMENTUM_DOC,
         **_EVERY_DOCS,
     },
     "ResNet8": {
         "": "ResNet8 of MLPerf Tiny (image classification): three residual blocks. Takes images.",
         "filters": "Of the first block; twice and four times as many in the others.",
         "l2": _L2_DOC,
+        "momentum": _MOMENTUM_DOC,
         **_EVERY_DOCS,
     },
     "TextTransformer": {
@@ -146,6 +166,7 @@ ARCHITECTURE_DOCS: Final[dict[str, dict[str, str]]] = {
         "filters": "Of every level; each but the last halves height and width, and doubles them again.",
         "batch_normalization": "Whether every convolution is normalized; false in the paper.",
         "dropout": "Share left out in training, at the lowest level.",
+        "momentum": _MOMENTUM_DOC,
         **_EVERY_DOCS,
         "units": "Outputs a pixel; null leaves the head away and gives the features.",
     },

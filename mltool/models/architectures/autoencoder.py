@@ -22,6 +22,7 @@ class Autoencoder:
         bottleneck: units of the layer in the middle.
         depth: hidden layers before the bottleneck, and again after it.
         decoder: whether the input is given back.
+        momentum: of the moving statistics of BatchNormalization.
         activation: of the last layer of the decoder.
     """
 
@@ -29,6 +30,7 @@ class Autoencoder:
     bottleneck: int = 8
     depth: int = 4
     decoder: bool = True
+    momentum: float = 0.9
     activation: Literal["softmax", "sigmoid"] | None = None
 
     def arguments(self) -> dict[str, Any]:
@@ -40,18 +42,17 @@ class Autoencoder:
         (features,) = require_form(inputs, "vector")
         tensor = inputs
         for number in range(1, self.depth + 1):
-            tensor = _dense(tensor, self.hidden, f"encoder_{number}")
-        tensor = _dense(tensor, self.bottleneck, "bottleneck")
+            tensor = self._dense(tensor, self.hidden, f"encoder_{number}")
+        tensor = self._dense(tensor, self.bottleneck, "bottleneck")
         if not self.decoder:
             return tensor
         for number in range(1, self.depth + 1):
-            tensor = _dense(tensor, self.hidden, f"decoder_{number}")
+            tensor = self._dense(tensor, self.hidden, f"decoder_{number}")
         return extras.keras().layers.Dense(features, activation=self.activation, name="head")(tensor)
 
-
-def _dense(inputs: Any, units: int, name: str) -> Any:
-    """A dense layer, normalized, with ReLU."""
-    layers = extras.keras().layers
-    tensor = layers.Dense(units, name=f"{name}_dense")(inputs)
-    tensor = layers.BatchNormalization(name=f"{name}_norm")(tensor)
-    return layers.ReLU(name=f"{name}_relu")(tensor)
+    def _dense(self, inputs: Any, units: int, name: str) -> Any:
+        """A dense layer, normalized, with ReLU."""
+        layers = extras.keras().layers
+        tensor = layers.Dense(units, name=f"{name}_dense")(inputs)
+        tensor = layers.BatchNormalization(momentum=self.momentum, name=f"{name}_norm")(tensor)
+        return layers.ReLU(name=f"{name}_relu")(tensor)

@@ -22,11 +22,13 @@ class CNN(Architecture):
         filters: of every stage; each halves height and width, rounded up.
         kernel_size: of the convolutions.
         dropout: share of the features left out before the head.
+        momentum: of the moving statistics of BatchNormalization.
     """
 
     filters: list[int] = field(default_factory=lambda: [16, 32, 64])
     kernel_size: int = 3
     dropout: float = 0.0
+    momentum: float = 0.9
 
     def graph(self, inputs: Any) -> Any:
         """See `Block`."""
@@ -34,8 +36,9 @@ class CNN(Architecture):
         layers = extras.keras().layers
         tensor = inputs
         for number, filters in enumerate(self.filters, start=1):
-            tensor = normalized(tensor, filters, self.kernel_size, use_bias=False, name=f"stage_{number}")
-            tensor = layers.MaxPooling2D(2, padding="same", name=f"stage_{number}_pool")(tensor)
+            name = f"stage_{number}"
+            tensor = normalized(tensor, filters, self.kernel_size, use_bias=False, momentum=self.momentum, name=name)
+            tensor = layers.MaxPooling2D(2, padding="same", name=f"{name}_pool")(tensor)
         tensor = layers.GlobalAveragePooling2D(name="pool")(tensor)
         if self.dropout:
             tensor = layers.Dropout(self.dropout, name="dropout")(tensor)

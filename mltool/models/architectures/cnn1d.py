@@ -19,11 +19,13 @@ class CNN1D(Architecture):
         filters: of every stage; each halves the steps, rounded up.
         kernel_size: of the convolutions, in steps.
         dropout: share of the features left out before the head.
+        momentum: of the moving statistics of BatchNormalization.
     """
 
     filters: list[int] = field(default_factory=lambda: [32, 64, 128])
     kernel_size: int = 5
     dropout: float = 0.0
+    momentum: float = 0.9
 
     def graph(self, inputs: Any) -> Any:
         """See `Block`."""
@@ -33,7 +35,7 @@ class CNN1D(Architecture):
         for number, filters in enumerate(self.filters, start=1):
             name = f"stage_{number}"
             convolution = layers.Conv1D(filters, self.kernel_size, padding="same", use_bias=False, name=f"{name}_conv")
-            tensor = layers.BatchNormalization(name=f"{name}_norm")(convolution(tensor))
+            tensor = layers.BatchNormalization(momentum=self.momentum, name=f"{name}_norm")(convolution(tensor))
             tensor = layers.ReLU(name=f"{name}_relu")(tensor)
             tensor = layers.MaxPooling1D(2, padding="same", name=f"{name}_pool")(tensor)
         tensor = layers.GlobalAveragePooling1D(name="pool")(tensor)

@@ -30,6 +30,7 @@ class DSCNN(Architecture):
         stem_dropout: share left out after the first convolution.
         dropout: share left out before the pooling.
         l2: penalty on the kernels of the convolutions, but not of the depthwise ones.
+        momentum: of the moving statistics of BatchNormalization.
     """
 
     filters: int = 64
@@ -39,16 +40,17 @@ class DSCNN(Architecture):
     stem_dropout: float = 0.2
     dropout: float = 0.4
     l2: float = 1e-4
+    momentum: float = 0.9
 
     def graph(self, inputs: Any) -> Any:
         """See `Block`."""
         require_form(inputs, "image")
         keras = extras.keras()
-        options = {"kernel_regularizer": penalty(self.l2)}
+        options = {"kernel_regularizer": penalty(self.l2), "momentum": self.momentum}
         tensor = normalized(inputs, self.filters, self.kernel_size, strides=self.strides, name="stem", **options)
         tensor = keras.layers.Dropout(self.stem_dropout, name="stem_dropout")(tensor)
         for number in range(1, self.blocks + 1):
-            tensor = normalized_depthwise(tensor, name=f"block_{number}_depthwise")
+            tensor = normalized_depthwise(tensor, name=f"block_{number}_depthwise", momentum=self.momentum)
             tensor = normalized(tensor, self.filters, 1, name=f"block_{number}_pointwise", **options)
         tensor = keras.layers.Dropout(self.dropout, name="dropout")(tensor)
         return self.head(mean_of_positions(tensor))

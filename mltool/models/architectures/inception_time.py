@@ -24,6 +24,7 @@ class InceptionTime(Architecture):
         kernel_sizes: of a module's convolutions, in steps.
         bottleneck: channels that these work on; None: all. A series of one channel has no bottleneck before it.
         residual_every: modules that a shortcut leads around; None: no shortcuts.
+        momentum: of the moving statistics of BatchNormalization.
     """
 
     depth: int = 6
@@ -31,6 +32,7 @@ class InceptionTime(Architecture):
     kernel_sizes: list[int] = field(default_factory=lambda: [10, 20, 40])
     bottleneck: int | None = 32
     residual_every: int | None = 3
+    momentum: float = 0.9
 
     def graph(self, inputs: Any) -> Any:
         """See `Block`."""
@@ -40,7 +42,7 @@ class InceptionTime(Architecture):
         for number in range(1, self.depth + 1):
             tensor = self._module(tensor, f"module_{number}")
             if self.residual_every and number % self.residual_every == 0:
-                tensor = shortcut = _add(shortcut, tensor, f"shortcut_{number // self.residual_every}")
+                tensor = shortcut = self._add(shortcut, tensor, f"shortcut_{number // self.residual_every}")
         return self.head(layers.GlobalAveragePooling1D(name="pool")(tensor))
 
     def _module(self, inputs: Any, name: str) -> Any:
@@ -56,16 +58,15 @@ class InceptionTime(Architecture):
         pooled = layers.MaxPooling1D(3, strides=1, padding="same", name=f"{name}_pool")(inputs)
         parts.append(_convolution(pooled, self.filters, 1, f"{name}_pool_conv"))
         joined = layers.Concatenate(name=f"{name}_join")(parts)
-        normalized = layers.BatchNormalization(name=f"{name}_norm")(joined)
+        normalized = layers.BatchNormalization(momentum=self.momentum, name=f"{name}_norm")(joined)
         return layers.ReLU(name=f"{name}_relu")(normalized)
 
-
-def _add(shortcut: Any, tensor: Any, name: str) -> Any:
-    """The sum with a shortcut that is brought to as many channels."""
-    layers = extras.keras().layers
-    shortcut = _convolution(shortcut, tensor.shape[-1], 1, f"{name}_conv")
-    shortcut = layers.BatchNormalization(name=f"{name}_norm")(shortcut)
-    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([shortcut, tensor]))
+    def _add(self, shortcut: Any, tensor: Any, name: str) -> Any:
+        """The sum with a shortcut that is brought to as many channels."""
+        layers = extras.keras().layers
+        shortcut = _convolution(shortcut, tensor.shape[-1], 1, f"{name}_conv")
+        shortcut = layers.BatchNormalization(momentum=self.momentum, name=f"{name}_norm")(shortcut)
+        return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([shortcut, tensor]))
 
 
 def _convolution(inputs: Any, filters: int, kernel_size: int, name: str) -> Any:

@@ -29,18 +29,22 @@ class MobileNetV1(Architecture):
     Attributes:
         alpha: width: the share of the paper's filters, rounded down, at least 1.
         l2: penalty on the kernels of the convolutions, but not of the depthwise ones.
+        momentum: of the moving statistics of BatchNormalization.
     """
 
     alpha: float = 0.25
     l2: float = 1e-4
+    momentum: float = 0.9
 
     def graph(self, inputs: Any) -> Any:
         """See `Block`."""
         require_form(inputs, "image")
-        options = {"kernel_initializer": "he_normal", "kernel_regularizer": penalty(self.l2)}
+        options = {"kernel_initializer": "he_normal", "kernel_regularizer": penalty(self.l2), "momentum": self.momentum}
         tensor = normalized(inputs, self._width(32), 3, strides=2, name="stem", **options)
         for number, (filters, strides) in enumerate(_BLOCKS, start=1):
-            tensor = normalized_depthwise(tensor, strides=strides, name=f"block_{number}_depthwise")
+            tensor = normalized_depthwise(
+                tensor, strides=strides, name=f"block_{number}_depthwise", momentum=self.momentum
+            )
             tensor = normalized(tensor, self._width(filters), 1, name=f"block_{number}_pointwise", **options)
         return self.head(mean_of_positions(tensor))
 

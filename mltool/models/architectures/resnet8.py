@@ -22,21 +22,24 @@ class ResNet8(Architecture):
     Attributes:
         filters: of the first block; twice and four times as many in the others.
         l2: penalty on the kernels of the convolutions.
+        momentum: of the moving statistics of BatchNormalization.
     """
 
     filters: int = 16
     l2: float = 1e-4
+    momentum: float = 0.9
 
     def graph(self, inputs: Any) -> Any:
         """See `Block`."""
         require_form(inputs, "image")
         keras = extras.keras()
         options = {"kernel_initializer": "he_normal", "kernel_regularizer": penalty(self.l2)}
-        tensor = normalized(inputs, self.filters, 3, name="stem", **options)
+        normal = {**options, "momentum": self.momentum}
+        tensor = normalized(inputs, self.filters, 3, name="stem", **normal)
         for number, strides in enumerate((1, 2, 2), start=1):
             name, filters = f"block_{number}", self.filters * 2 ** (number - 1)
-            inner = normalized(tensor, filters, 3, strides=strides, name=f"{name}_first", **options)
-            inner = normalized(inner, filters, 3, relu=False, name=f"{name}_second", **options)
+            inner = normalized(tensor, filters, 3, strides=strides, name=f"{name}_first", **normal)
+            inner = normalized(inner, filters, 3, relu=False, name=f"{name}_second", **normal)
             if strides > 1:
                 shortcut = keras.layers.Conv2D(
                     filters, 1, strides=strides, padding="same", name=f"{name}_shortcut", **options

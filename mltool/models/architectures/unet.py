@@ -24,11 +24,13 @@ class UNet(Architecture):
         filters: of every level, from the top.
         batch_normalization: whether every convolution is normalized.
         dropout: share left out at the lowest level.
+        momentum: of the moving statistics of BatchNormalization.
     """
 
     filters: list[int] = field(default_factory=lambda: [16, 32, 64])
     batch_normalization: bool = True
     dropout: float = 0.0
+    momentum: float = 0.9
 
     def graph(self, inputs: Any) -> Any:
         """See `Block`."""
@@ -70,7 +72,7 @@ class UNet(Architecture):
         tensor = inputs
         for part in (f"{name}_first", f"{name}_second"):
             if self.batch_normalization:
-                tensor = normalized(tensor, filters, 3, use_bias=False, name=part)
+                tensor = normalized(tensor, filters, 3, use_bias=False, momentum=self.momentum, name=part)
             else:
                 convolution = extras.keras().layers.Conv2D(
                     filters, 3, padding="same", activation="relu", name=f"{part}_conv"
