@@ -116,6 +116,7 @@ def _apply(spec: LayerSpec, sources: list[Any], built: dict[str, tuple[LayerSpec
         # Keras' layers take text without a word until they compute: that would be in the first step of training.
         hint = "put a StringLookup or a TextVectorization for it under model.preprocess, or preprocess: auto"
         raise _misfit(spec, f"takes numbers, and {texts[0]!r} is text", hint)
+    _require_ids(spec, own, sources[0])
     try:
         if len(sources) == 1:
             return layer(sources[0])
@@ -123,6 +124,26 @@ def _apply(spec: LayerSpec, sources: list[Any], built: dict[str, tuple[LayerSpec
         return layer(*sources) if len(call_arguments(own.layer.name)) > 1 else layer(sources)
     except REFUSALS as error:
         raise _misfit(spec, does_not_fit(spec, sources), reason_of(error)) from error
+
+
+_IDS = {"Embedding": "input_dim", "TextTransformer": "vocabulary_size"}
+"""Layers that look ids up, and the argument that says how many there are."""
+
+
+def _require_ids(spec: LayerSpec, own: LayerSpec, source: Any) -> None:
+    """An id too many would stop training at the first sample that has it, with an error of TensorFlow's.
+
+    Raises:
+        SpecError: if the layer before gives more ids than the layer knows.
+    """
+    before = source._keras_history.operation
+    known = own.layer.arguments.get(_IDS.get(own.layer.name, ""))
+    if known is None or not hasattr(before, "vocabulary_size") or before.get_config().get("output_mode") != "int":
+        return
+    given = int(before.vocabulary_size())
+    if given > known:
+        message = f"knows {known} ids, and {before.name!r} gives {given}"
+        raise _misfit(spec, message, f"write {_IDS[spec.layer.name]}: {given}")
 
 
 _TAKE_TEXT = ("Hashing", "StringLookup", "TextVectorization")

@@ -437,6 +437,28 @@ def test_an_input_of_another_form_is_refused_at_the_layer_with_a_cure(layer, sha
         built(f"[{{Activation: {{activation: linear}}}}, {{{layer}}}]", shape)
 
 
+TEXTS = np.array([["a b c"], ["b c d"]])
+TEXT_LAYERS = {
+    "TextTransformer": "TextTransformer: {vocabulary_size: %d, units: 2}",
+    "Embedding": "Embedding: {input_dim: %d, output_dim: 2}",
+}
+
+
+@pytest.mark.parametrize("name", TEXT_LAYERS)
+def test_more_ids_than_a_layer_knows_are_refused_before_training(name):
+    def with_ids(number):
+        section = {
+            "preprocess": [{"TextVectorization": {"output_sequence_length": 4}}],
+            "layers": [yaml.safe_load(TEXT_LAYERS[name] % number)],
+        }
+        inputs = {"text": ModelInput((1,), "string", "text", lambda: iter([TEXTS]))}
+        return build_model(ModelSpec.model_validate(section), inputs, name="net")
+
+    with pytest.raises(SpecError, match=rf"{name}: knows 5 ids, and 'text_vectorization' gives 6; write \w+: 6"):
+        with_ids(5)
+    assert with_ids(6).output_shape[-1] == 2
+
+
 def test_tokens_of_no_fixed_length_are_refused():
     with pytest.raises(SpecError, match=r"got \[any\]\): put TextVectorization: {output_sequence_length: 64}"):
         built("[{TextTransformer: {vocabulary_size: 9}}]", (None,))
