@@ -13,8 +13,8 @@ class InceptionTime(Architecture):
 
     Ismail Fawaz et al., "InceptionTime: Finding AlexNet for Time Series Classification", 2020, section 3, as in the
     authors' `Classifier_INCEPTION` (github hfawaz/InceptionTime). The paper's classifier is an ensemble of five such
-    networks, which is not made here. On series of one channel with units=u, 422,240 + 129 * u parameters: counted, for
-    neither paper nor code gives a number.
+    networks, which is not made here. On series of one channel with units=u it has 422,240 + 129 * u parameters, counted
+    by hand: no published number is known here.
 
     Takes float [batch, steps, channels]; gives [batch, units], or features [batch, (len(kernel_sizes) + 1) * filters].
 

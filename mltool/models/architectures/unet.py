@@ -15,7 +15,7 @@ class UNet(Architecture):
     Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", 2015, section 2,
     but with padding `same`, so that the answer is as large as the image, and with BatchNormalization unless it is said
     otherwise. The paper's own widths, [64, 128, 256, 512, 1024] with two units on one channel and without
-    normalization, give 31,030,658 parameters: counted, for the paper gives no number.
+    normalization, give 31,030,658 parameters, counted by hand: no number of the paper is known here.
 
     Takes float [batch, height, width, channels], both sides multiples of 2 ** (len(filters) - 1); gives
     [batch, height, width, units], or features [batch, height, width, filters[0]].
