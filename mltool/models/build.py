@@ -143,7 +143,7 @@ def _require_ids(spec: LayerSpec, own: LayerSpec, source: Any) -> None:
     given = int(before.vocabulary_size())
     if given > known:
         message = f"knows {known} ids, and {before.name!r} gives {given}"
-        raise _misfit(spec, message, f"write {_IDS[spec.layer.name]}: {given}")
+        raise _misfit(spec, message, f"write {_IDS[own.layer.name]}: {given}")
 
 
 _TAKE_TEXT = ("Hashing", "StringLookup", "TextVectorization")
