@@ -161,8 +161,11 @@ def _arrays(variables: Sequence[Any]) -> dict[str, Array]:
 
 
 def _names(variables: Sequence[Any]) -> list[str]:
-    """A name for every variable that is the same in every process; Keras counts its objects: `adam_1/iteration`."""
-    return [f"{index:05d}:{re.sub(r'_[0-9]+(?=/|$)', '', v.path)}" for index, v in enumerate(variables)]
+    """A name for every variable that is the same in every process.
+
+    Keras counts its objects: `adam_1/iteration`, and in an own model `adam/sequential_2_dense_4_kernel_momentum`.
+    """
+    return [f"{index:05d}:{re.sub(r'_[0-9]+(?=[/_]|$)', '', v.path)}" for index, v in enumerate(variables)]
 
 
 def _assign(file: Path, arrays: dict[str, Array], variables: Sequence[Any]) -> None:
