@@ -90,6 +90,6 @@ def resolve_paths(data: dict[str, Any], folder: Path) -> None:
         value = node.get(path[-1]) if isinstance(node, dict) else None
         if isinstance(value, str) and value:
             node[path[-1]] = str(folder / Path(value).expanduser())
-    source = _source(data)
-    if isinstance(source.get("python"), str):
-        source["python"] = beside(source["python"], folder)
+    for section in (_source(data), data.get("model")):
+        if isinstance(section, dict) and isinstance(section.get("python"), str):
+            section["python"] = beside(section["python"], folder)

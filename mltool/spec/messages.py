@@ -41,7 +41,6 @@ _REQUIRED = {
     "data": "add data: {source: {dataset: digits}}",
     "data.source": "add source: {dataset: digits}, or source: {path: FILE.npz}",
     "model": "add model: {layers: [...]}",
-    "model.layers": "add layers: [Flatten, {Dense: {units: 10}}]",
     "train": "add train: {loss: ...}",
     "train.loss": "add loss: {SparseCategoricalCrossentropy: {from_logits: true}}",
 }

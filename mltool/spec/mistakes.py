@@ -27,6 +27,7 @@ _STAND_INS: tuple[tuple[str, Any], ...] = (
     (r"data\.inputs\.[^.]+", {}),
     (r"model", {"layers": [LayerSpec("", UNREADABLE)]}),
     (r"model\.layers", [LayerSpec("", UNREADABLE)]),
+    (r"model\.python", UNREADABLE),
     (r"train", {"loss": UNREADABLE, "metrics": [UNREADABLE]}),
     (r"train\.loss", UNREADABLE),
     (r"train\.metrics", [UNREADABLE]),

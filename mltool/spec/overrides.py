@@ -122,6 +122,9 @@ def _finish(applied: Overrides, path: KeyPath, value: Any, override: str) -> Non
     for leaf in leaves:
         applied.origins.pop(leaf, None)  # the last one to set a value is the one to blame
         applied.origins[leaf] = override
+    model: Any = applied.data.get("model")
+    if ("model", "python") in leaves and isinstance(model, dict) and isinstance(model.get("python"), str):
+        model["python"] = beside(model["python"], Path.cwd())
     source: Any = applied.data.get("data")
     source = source.get("source") if isinstance(source, dict) else None
     if not isinstance(source, dict):

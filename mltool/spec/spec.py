@@ -11,7 +11,7 @@ from mltool.spec.convert import ConvertSpec
 from mltool.spec.data import FOLDER_KINDS, DataSpec
 from mltool.spec.export import ExportSpec, ServeSpec
 from mltool.spec.limits import Drop, LimitsSpec
-from mltool.spec.model import AUTO, INPUT_KINDS, SINGLE, LayerSpec, ModelSpec
+from mltool.spec.model import AUTO, INPUT_KINDS, OWN_MODEL, SINGLE, LayerSpec, ModelSpec
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.sound import sound_problems
 from mltool.spec.task import takes_logits
@@ -100,7 +100,8 @@ class Spec(Section):
             message = f"must be a map from input to layers: the data have {len(declared)} inputs"
             yield Problem(("model", "preprocess"), False, message, f"write preprocess: {{{declared[0]}: [...]}}")
         for name in sorted(set(self.model.layer_names) & set(self.data.inputs or ())):
-            message = f"{name!r} is the name of an input and of a layer"
+            what = "the model of model.python" if name == OWN_MODEL and not self.model.layers else "a layer"
+            message = f"{name!r} is the name of an input and of {what}"
             yield Problem(("data", "inputs", name), True, message, "rename one of them")
 
     def _sound_problems(self) -> Iterable[Problem]:
@@ -112,6 +113,8 @@ class Spec(Section):
 
     def _output_problems(self) -> Iterable[Problem]:
         """Whether the loss takes what the last layer gives; told only where both are certain."""
+        if not self.model.layers:
+            return  # what a function returns is not known before it is run
         last, loss = self.model.layers[-1], self.train.loss
         activation = _activation_of(last)
         if activation is None or not takes_logits(loss):
@@ -157,9 +160,14 @@ class Spec(Section):
 
     @property
     def _names_are_known(self) -> bool:
-        """False where a layer could not be read and so has no name, or its layers are told by the data."""
-        return self.model.preprocess != AUTO and all(
-            layer.layer != UNREADABLE or layer.named for layer in (*self.model.preprocess_layers, *self.model.layers)
+        """False where a layer could not be read and so has no name, or layers are told by the data or by a function."""
+        return (
+            self.model.preprocess != AUTO
+            and self.model.python is None
+            and all(
+                layer.layer != UNREADABLE or layer.named
+                for layer in (*self.model.preprocess_layers, *self.model.layers)
+            )
         )
 
 
@@ -183,7 +191,10 @@ def to_plain(value: Any) -> Any:
         fields = (
             (name, field.default, to_plain(getattr(value, name))) for name, field in type(value).model_fields.items()
         )
-        return {name: plain for name, default, plain in fields if plain is not None or default is not None}
+        written = {name: plain for name, default, plain in fields if plain is not None or default is not None}
+        if isinstance(value, ModelSpec) and not value.layers:
+            del written["layers"]  # which may not be empty where they are written
+        return written
     if isinstance(value, KerasObject | LayerSpec):
         return value.to_spec()
     if isinstance(value, Drop):

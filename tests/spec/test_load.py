@@ -166,7 +166,7 @@ def test_what_is_missing_is_said_with_what_to_write(bench):
     assert bench.refused({"name": ..., "data.source": ..., "model.layers": ..., "train.loss": ...}) == [
         "name: is missing; add name: my-model",
         "data.source: is missing; add source: {dataset: digits}, or source: {path: FILE.npz}",
-        "model.layers: is missing; add layers: [Flatten, {Dense: {units: 10}}]",
+        "model.layers: is missing; add layers: [Flatten, {Dense: {units: 10}}], or python: module:function",
         "train.loss: is missing; add loss: {SparseCategoricalCrossentropy: {from_logits: true}}",
     ]
 
@@ -211,7 +211,11 @@ def test_a_missing_key_stands_where_its_section_does(bench):
         ),
         pytest.param(
             {"model.layers.0": "Flaten", "model.python": "nets:build", "model.arguments": {"a": 1}},
-            ["unknown layer 'Flaten'", "model.python: not in this version", "model.arguments: not in this version"],
+            [
+                "unknown layer 'Flaten'",
+                "model.python: stands in place of layers",
+                "model.python: no module 'nets' lies",
+            ],
             id="layers and other keys of the model",
         ),
         pytest.param(

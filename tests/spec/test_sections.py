@@ -22,7 +22,6 @@ LOGITS = {"SparseCategoricalCrossentropy": {"from_logits": True}}
         pytest.param("train.optimizer", {"Adam": {"use_ema": True}}, "leave it out", id="an average of weights"),
         pytest.param("data.source.dataset", "hf:mnist", "known: digits", id="hf"),
         pytest.param("data.source.dataset", "imdb", "known: digits", id="texts of keras.datasets"),
-        pytest.param("model.python", "a:b", "leave this key out", id="python model"),
         pytest.param("export.signatures", ["a"], "the only value here is ['serving_default']", id="signatures"),
         pytest.param("convert", [{"target": "micro"}], "leave this key out", id="target"),
         pytest.param("convert", [{"quantize": "int4"}], "leave it out", id="int4"),
