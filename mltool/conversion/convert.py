@@ -324,7 +324,7 @@ class _Work:
         """The layers of the model, preprocessing first."""
         inside = [step.name for step in self.schema.preprocessing if not step.takes_text]
         units = [ORIGINAL_UNITS] if self.schema.scaled_output else []
-        return tuple(dict.fromkeys([*inside, *(layer.name for layer in self.spec.model.layers), *units]))
+        return tuple(dict.fromkeys([*inside, *self.spec.model.own_names, *units]))
 
     def _latency(self, made: Path) -> dict[str, float]:
         one = self.data.take(self.data.splits.test[:1]).inputs

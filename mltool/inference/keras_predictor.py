@@ -1,31 +1,77 @@
 """A Keras file as a predictor."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mltool import extras
-from mltool.errors import ArtifactError
+from mltool.data.sources.user_function import hash_of_code
+from mltool.errors import ArtifactError, MltoolError
 from mltool.inference.predictor import Array, BasePredictor, Batch, concatenated, tensor_info
 from mltool.models.build import ORIGINAL_UNITS
+from mltool.models.own_model import call_user, rebuilt_by
+from mltool.runs.find import run_of
+from mltool.runs.run import Run
+from mltool.spec.model import ModelSpec
 
 
 def load_keras_model(path: Path) -> Any:
     """Loads a `.keras` file; code inside of it is refused.
 
+    Where it holds a model of `python:`, the function that the spec of its run names is called again.
+
     Raises:
-        ArtifactError: if it is missing, damaged, or holds code.
+        ArtifactError: if it is missing, damaged, or holds code; if its function was changed since training.
     """
-    keras = extras.keras()
     if not path.is_file():
         raise ArtifactError(f"{path} is missing", "train the run")
+
+    def rebuild() -> Any:
+        run = run_of(path)
+        reference = run.spec.model.python if run else None
+        if run is None or reference is None:
+            message = f"{path} holds the weights of a model that a function of yours builds, and lies in no run of one"
+            raise ArtifactError(message, "leave it in its run, or take the SavedModel, which needs no code")
+        require_same_code(run, reference)
+        return call_user(reference, run.spec.model.arguments or {})
+
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
+        return _load(path, rebuild)
+    except MltoolError:
+        raise
     # Keras raises ValueError, TypeError, KeyError, zipfile's and h5py's errors for a file that is no model.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{path} is damaged, or not a model that may be loaded: {reason}") from error
+
+
+def load_with_code(path: Path, spec: ModelSpec) -> Any:
+    """Loads a `.keras` file of no run yet; what Keras and the user's code raise comes through.
+
+    Args:
+        path: of the file.
+        spec: that says which function builds the model in it.
+    """
+    return _load(path, lambda: call_user(str(spec.python), spec.arguments or {}))
+
+
+def _load(path: Path, rebuild: Callable[[], Any]) -> Any:
+    return extras.keras().models.load_model(path, custom_objects=rebuilt_by(rebuild), compile=False, safe_mode=True)
+
+
+def require_same_code(run: Run, reference: str) -> None:
+    """Holds the file of a function against the hash that training recorded, before it is run.
+
+    Raises:
+        ArtifactError: if it is another one.
+    """
+    recorded = run.manifest.get("model", {}).get("code", {}).get(reference)
+    found = hash_of_code(reference)
+    if recorded not in (None, found):
+        message = f"{reference} was changed since training began: sha256 {found[:12]}..., recorded {recorded[:12]}..."
+        raise ArtifactError(message, f"restore the file, or train anew: mltool train {run.spec_file}")
 
 
 class KerasPredictor(BasePredictor):

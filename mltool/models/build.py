@@ -7,9 +7,10 @@ from typing import Any
 from mltool import extras
 from mltool.errors import Message, SpecError
 from mltool.models.keras_objects import REFUSALS, reason_of
+from mltool.models.own_model import KEY, apply_own_model
 from mltool.models.preprocess import ModelInput, build_layer, does_not_fit, learns_from_data, preprocess
 from mltool.spec.catalogue import call_arguments
-from mltool.spec.model import AUTO, LayerSpec, ModelSpec
+from mltool.spec.model import AUTO, OWN_MODEL, LayerSpec, ModelSpec
 
 ORIGINAL_UNITS = "original_units"
 """Name of the layer that turns the scaled answer of a regression into the units of its targets."""
@@ -48,10 +49,15 @@ def build_model(
     keras = extras.keras()
     takes = {key: keras.Input(info.shape, dtype=info.dtype, name=key) for key, info in inputs.items()}
     tensors = preprocess(spec, inputs, takes)
-    previous = next(iter(tensors.values())) if len(tensors) == 1 else None
-    if previous is None and not spec.layers[0].inputs and spec.preprocess == AUTO:
-        previous = keras.layers.Concatenate(name="features")(list(tensors.values()))
+    if spec.preprocess == AUTO and len(tensors) > 1 and not (spec.layers and spec.layers[0].inputs):
+        joined = keras.layers.Concatenate(name="features")(list(tensors.values()))
+        previous, tensors = joined, tensors if spec.layers else {"features": joined}
+    else:
+        previous = next(iter(tensors.values())) if len(tensors) == 1 else None
     previous_of_first = previous
+    if spec.python is not None:
+        _require_free_name(spec, inputs)
+        previous = apply_own_model(spec.python, spec.arguments or {}, tensors)
     known = {**takes, **tensors}
     built: dict[str, tuple[LayerSpec, Any]] = {}
     for layer in spec.layers:
@@ -59,7 +65,8 @@ def build_model(
         if sources[0] is None:
             raise _misfit(layer, f"the model has the inputs {', '.join(tensors)}", _joining(tensors))
         known[layer.name] = previous = _apply(layer, sources, built)
-    _require_all_used(spec, tensors, is_joined=previous_of_first is not None)
+    if spec.layers:
+        _require_all_used(spec, tensors, is_joined=previous_of_first is not None)
     if target_scale is not None:
         units = keras.layers.Rescaling(target_scale.deviation, target_scale.mean, name=ORIGINAL_UNITS)
         previous = units(previous)
@@ -67,7 +74,15 @@ def build_model(
     try:
         return keras.Model(structure, previous, name=name)
     except REFUSALS as error:
-        raise SpecError(Message(f"the layers are not one graph: {reason_of(error)}", key="model.layers")) from error
+        key = KEY if spec.python else "model.layers"
+        raise SpecError(Message(f"the layers are not one graph: {reason_of(error)}", key=key)) from error
+
+
+def _require_free_name(spec: ModelSpec, inputs: Mapping[str, ModelInput]) -> None:
+    """The own model's layer has one name, which no input and no preprocessing layer may have."""
+    if OWN_MODEL in (*inputs, *(layer.name for layer in spec.preprocess_layers)):
+        message = f"{OWN_MODEL!r}, the name of its layer, is the name of an input or a preprocessing layer too"
+        raise SpecError(Message(message, "rename that one", key=KEY))
 
 
 def _require_all_used(spec: ModelSpec, tensors: Mapping[str, Any], *, is_joined: bool) -> None:
@@ -170,6 +185,11 @@ def require_output(model: Any, spec: ModelSpec, *, num_outputs: int, what: str) 
         SpecError: if the last layer gives another number of values.
     """
     shape = tuple(model.output_shape[1:])
+    if not spec.layers:
+        if shape != (num_outputs,):
+            message = f"the model of {spec.python} gives {shape} a sample, the data have {what}"
+            raise SpecError(Message(message, f"make it give ({num_outputs},)", key=KEY))
+        return
     last = spec.layers[-1]
     if shape != (num_outputs,):
         message = f"the last layer {last.name!r} gives {shape} a sample, the data have {what}"

@@ -1,7 +1,11 @@
 """From a run to all that its training needs: data, model, loop, pipelines; here the spec stops."""
 
+import itertools
 import logging
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +21,12 @@ from mltool.data.scan import scan
 from mltool.data.source import Array
 from mltool.data.sources.user_function import hash_of_code
 from mltool.errors import ArtifactError, DataError, Message, SpecError
+from mltool.inference.keras_predictor import load_with_code, require_same_code
 from mltool.inspection.model_summary import summarize
 from mltool.models.build import ORIGINAL_UNITS
 from mltool.models.for_data import build_model_for
-from mltool.models.keras_objects import build_keras
+from mltool.models.keras_objects import build_keras, reason_of
+from mltool.models.own_model import KEY, require_trainable
 from mltool.models.steps import steps_of
 from mltool.runs.atomic import hash_of, write_json
 from mltool.runs.input_schema import InputSchema
@@ -70,6 +76,8 @@ def build_setup(run: Run) -> Setup:
     """
     spec = run.spec
     _require_same_spec(run, spec)
+    if spec.model.python is not None:
+        require_same_code(run, spec.model.python)
     data = _open_data(run, spec)
     extras.keras().utils.set_random_seed(spec.seed)
     make_deterministic()
@@ -77,6 +85,9 @@ def build_setup(run: Run) -> Setup:
     train = data.split("train")
     with strategy.scope():
         model, scale = build_model_for(data, spec)
+        if spec.model.python is not None:
+            require_trainable(model, spec.model.python)
+            _require_it_can_be_kept(model, spec)
         optimizer = build_keras(spec.train.optimizer, "optimizers", at=f"train.optimizer.{spec.train.optimizer.name}")
     loop = Loop(
         model, optimizer, loss=spec.train.loss, metrics=spec.train.metrics, strategy=strategy, target_scale=scale
@@ -105,7 +116,7 @@ def build_setup(run: Run) -> Setup:
 
 def record_setup(run: Run, setup: Setup) -> None:
     """Writes into the run what it starts from: splits, data, the model and what it takes, versions and devices."""
-    data = setup.data
+    data, spec = setup.data, run.spec
     splits, hashes = data.splits, data.split_hashes()
     document = scan(data)
     errors = [f for f in document["findings"] if f["level"] == "error" and not f["is_asked_for"]]
@@ -121,12 +132,12 @@ def record_setup(run: Run, setup: Setup) -> None:
     run.update(
         status="training",
         error=None,
-        training_sections=_training_sections(run.spec),
-        input=_input_schema(run.spec, setup).to_json(),
+        training_sections=_training_sections(spec),
+        input=_input_schema(spec, setup).to_json(),
         data={
             "fingerprint": data.fingerprint,
             "source": data.source.origin,
-            "code": {code: hash_of_code(code)} if (code := run.spec.data.source.python) else {},
+            "code": _code_of(spec.data.source.python),
             "splits": {
                 name: {"samples": len(ids), "hash": fingerprint(hashes[name])} for name, ids in splits.ids().items()
             },
@@ -134,8 +145,14 @@ def record_setup(run: Run, setup: Setup) -> None:
             "dropped_copies": document["copies"]["dropped"],
             "kept_copies": document["copies"]["kept"],
         },
+        model={"code": _code_of(spec.model.python)},
         environment=describe_environment(setup.loop.strategy),
     )
+
+
+def _code_of(reference: str | None) -> dict[str, str]:
+    """A function of the user's with the hash of its file, as run.json has it."""
+    return {reference: hash_of_code(reference)} if reference else {}
 
 
 def _training_sections(spec: Spec) -> str:
@@ -166,6 +183,35 @@ def _open_data(run: Run, spec: Spec) -> Dataset:
         data.use_stored_splits(run.load_splits(), [info.name for info in run.input_schema.inputs] if began else None)
         data.require_fingerprint(run.manifest.get("data", {}).get("fingerprint"))
     return data
+
+
+def _require_it_can_be_kept(model: Any, spec: Spec) -> None:
+    """Saves an own model and loads it back before it is trained: later would be too late.
+
+    Raises:
+        SpecError: if another model comes back, or none.
+    """
+    hint = "hold its layers in attributes, lists or maps of the model, and build the same model at every call"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.keras"
+        try:
+            model.save(file)
+            again = load_with_code(file, spec.model)
+        except SpecError:
+            raise
+        except Exception as error:  # Keras' and the user's own
+            message = f"the model of {spec.model.python} cannot be saved and loaded: {reason_of(error)}"
+            raise SpecError(Message(message, hint, key=KEY)) from error
+    for one, other in itertools.zip_longest(_saved_variables(model), _saved_variables(again)):
+        if one is None or other is None or not np.array_equal(one.numpy(), other.numpy()):
+            what = (one if one is not None else other).path
+            message = f"the model of {spec.model.python} is another one when it is saved and loaded: {what} differs"
+            raise SpecError(Message(message, hint, key=KEY))
+
+
+def _saved_variables(model: Any) -> list[Any]:
+    """Keras files leave the states of Keras' own random layers out; checkpoints have them."""
+    return [variable for variable in model.variables if variable.name != "seed_generator_state"]
 
 
 def _build_augment(spec: Spec, data: Dataset) -> Augmentation | None:
@@ -228,12 +274,12 @@ def _input_schema(spec: Spec, setup: Setup) -> InputSchema:
     scaled = any(layer.name == ORIGINAL_UNITS for layer in setup.loop.model.layers)
     return InputSchema(
         inputs=tuple(describe_input(name, train, data.source) for name in train.inputs),
-        output=spec.model.layers[-1].name,
+        output=spec.model.own_names[-1],
         output_shape=tuple(setup.loop.model.output_shape[1:]),
         task=data.task,
         activation=output_kind(spec.train.loss),
         labels=data.labels,
         scaled_output=scaled,
         missing_markers=tuple(spec.data.source.missing) if spec.data.source.known_kind == "table" else (),
-        preprocessing=steps_of(setup.loop.model, [ORIGINAL_UNITS, *(layer.name for layer in spec.model.layers)]),
+        preprocessing=steps_of(setup.loop.model, [ORIGINAL_UNITS, *spec.model.own_names]),
     )

@@ -1,10 +1,11 @@
 """Calls a function of the user's, which the spec names."""
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,31 @@ def load_function(reference: str) -> Any:
     if not module.endswith(".py"):
         return getattr(importlib.import_module(module), function)
     file = Path(module)
-    sys.path.insert(0, str(file.parent))
-    try:
-        spec = importlib.util.spec_from_file_location(f"mltool_user_{file.stem}", file)
-        if spec is None or spec.loader is None:
-            raise DataError(f"{file} cannot be imported")
-        loaded = importlib.util.module_from_spec(spec)
+    spec = importlib.util.spec_from_file_location(f"mltool_user_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise DataError(f"{file} cannot be imported")
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[loaded.__name__] = loaded  # dataclasses and pickle look a class's module up there
+    with running(reference):
         spec.loader.exec_module(loaded)
-    finally:
-        sys.path.remove(str(file.parent))
     return getattr(loaded, function)
+
+
+@contextlib.contextmanager
+def running(reference: str) -> Iterator[None]:
+    """Surrounds what runs code of the user's.
+
+    Modules beside its file can be imported, and what it prints goes to stderr: stdout is the result of a command.
+    """
+    module = reference.rpartition(":")[0]
+    folder = [str(Path(module).parent)] if module.endswith(".py") else []
+    before = list(sys.path)
+    sys.path[:0] = folder
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.path[:] = before
 
 
 def hash_of_code(reference: str) -> str:
@@ -66,7 +82,8 @@ def load_arrays(
         DataError: if it raises, or returns something else.
     """
     try:
-        returned = load_function(reference)(**arguments)
+        with running(reference):
+            returned = load_function(reference)(**arguments)
     # Code of the user's raises what it likes; it is not a flaw of ours, and its own traceback is under -v. Nor may it
     # end the process: exit code 0 would say that all is well.
     except (Exception, SystemExit) as error:
