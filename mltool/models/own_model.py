@@ -283,6 +283,7 @@ def holder_class() -> Any:
             self._held = held
             # Tracked by Keras, so trained and saved.
             self.model = held.model
+            self.is_module = not isinstance(held.model, keras.Model)
             self._shared = held.variables
 
         def build(self, inputs_shape: Any) -> None:

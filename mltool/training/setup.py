@@ -26,7 +26,7 @@ from mltool.inspection.model_summary import summarize
 from mltool.models.build import ORIGINAL_UNITS
 from mltool.models.for_data import build_model_for
 from mltool.models.keras_objects import build_keras, reason_of
-from mltool.models.own_model import KEY, require_trainable
+from mltool.models.own_model import KEY, holder_class, require_trainable
 from mltool.models.steps import steps_of
 from mltool.runs.atomic import hash_of, write_json
 from mltool.runs.input_schema import InputSchema
@@ -83,11 +83,12 @@ def build_setup(run: Run) -> Setup:
     make_deterministic()
     strategy = build_strategy()
     train = data.split("train")
+    if spec.model.python is not None and strategy.num_replicas_in_sync > 1:
+        _try_out_elsewhere(spec, data)
     with strategy.scope():
         model, scale = build_model_for(data, spec)
-        if spec.model.python is not None:
-            require_trainable(model, spec.model.python)
-            _require_it_can_be_kept(model, spec)
+        if spec.model.python is not None and strategy.num_replicas_in_sync == 1:
+            _try_out(model, spec)
         optimizer = build_keras(spec.train.optimizer, "optimizers", at=f"train.optimizer.{spec.train.optimizer.name}")
     loop = Loop(
         model, optimizer, loss=spec.train.loss, metrics=spec.train.metrics, strategy=strategy, target_scale=scale
@@ -185,8 +186,28 @@ def _open_data(run: Run, spec: Spec) -> Dataset:
     return data
 
 
+def _try_out(model: Any, spec: Spec) -> None:
+    """Proves that an own model can be trained, saved and loaded before it is trained: later would be too late."""
+    require_trainable(model, str(spec.model.python))
+    _require_it_can_be_kept(model, spec)
+
+
+def _try_out_elsewhere(spec: Spec, data: Dataset) -> None:
+    """Tries out a model of one replica, outside of the strategy's scope: variables of several are for steps alone.
+
+    Raises:
+        SpecError: for a tf.Module: in a function that it traced, replicas were seen to mix up their gradients.
+    """
+    model, _ = build_model_for(data, spec)
+    if any(isinstance(layer, holder_class()) and layer.is_module for layer in model.layers):
+        message = "a tf.Module on several devices is not in this version"
+        raise SpecError(Message(message, "return a keras.Model, or set CUDA_VISIBLE_DEVICES=0", key=KEY))
+    _try_out(model, spec)
+    extras.keras().utils.set_random_seed(spec.seed)
+
+
 def _require_it_can_be_kept(model: Any, spec: Spec) -> None:
-    """Saves an own model and loads it back before it is trained: later would be too late.
+    """Saves an own model and loads it back.
 
     Raises:
         SpecError: if another model comes back, or none.
