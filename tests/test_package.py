@@ -121,6 +121,7 @@ def test_only_one_place_catches_the_errors_of_the_user() -> None:
         "child.py",
         "cli/run_command.py",
         "conversion/convert.py",
+        "inference/keras_predictor.py",
         "inspection/inspect.py",
         "report/examples.py",
         "training/train.py",
