@@ -16,7 +16,7 @@ import numpy as np
 from mltool import extras
 from mltool.data.scratch import let_go, temporary_array
 from mltool.data.select import taken
-from mltool.data.source import Array, ArrayLike, Skipped, Source, Subset
+from mltool.data.source import Array, ArrayLike, Skipped, Source, Subset, first_of
 from mltool.errors import DataError, MachineError
 
 logger = logging.getLogger("mltool")
@@ -184,8 +184,7 @@ def _unreadable(skipped: Sequence[Skipped], max_skipped: int) -> DataError:
 
 def listed(skipped: Sequence[Skipped]) -> str:
     """The first files with their reasons, and how many more there are."""
-    shown = "; ".join(f"{item.name}: {item.reason}" for item in skipped[:SHOWN])
-    return shown if len(skipped) <= SHOWN else f"{shown}; and {len(skipped) - SHOWN} more"
+    return first_of([f"{item.name}: {item.reason}" for item in skipped[:SHOWN]], SHOWN, len(skipped))
 
 
 def _files_of(array: ArrayLike) -> tuple[FileArray | None, Array]:

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 from mltool.data.copies import copies
 from mltool.data.dataset import SPLITS, Dataset, class_counts
 from mltool.data.distances import Distance, distances
-from mltool.data.source import Array, ArrayLike, batches_of
+from mltool.data.source import Array, ArrayLike, batches_of, first_of
 from mltool.data.tables.columns import doubt_about
 
 SCHEMA_VERSION = 1
@@ -154,7 +154,8 @@ def _findings(document: Mapping[str, Any], drift: Mapping[str, Distance]) -> Ite
     yield from _about_copies(document["copies"])
     yield from _about_contradictions(document)
     if document["skipped"]:
-        named = _listed([f"{item['name']}: {item['reason']}" for item in document["skipped"]], len(document["skipped"]))
+        reasons = [f"{item['name']}: {item['reason']}" for item in document["skipped"]]
+        named = first_of(reasons, MOST_NAMED, len(reasons))
         yield Finding(
             "warning", f"{len(document['skipped'])} files cannot be read and are left out: {named}", "mend them"
         )
@@ -181,7 +182,7 @@ def _about_classes(document: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding(level, f"{split} has no sample of the class {names}", hint)
     alike = _alike(classes)
     if alike:
-        named = _listed([f"{one!r} and {other!r}" for one, other in alike], len(alike))
+        named = first_of([f"{one!r} and {other!r}" for one, other in alike], MOST_NAMED, len(alike))
         yield Finding("warning", f"classes look alike: {named}", "if they are one: data.source.labels joins them")
     ratio = max(classes.values()) / max(min(classes.values()), 1)
     if ratio > IMBALANCE and min(classes.values()):
@@ -205,7 +206,7 @@ def _alike(classes: Iterable[str]) -> list[tuple[str, str]]:
 def _about_copies(found: Mapping[str, Any]) -> Iterator[Finding]:
     if not found["across_splits"]:
         return
-    named = _listed([" = ".join(pair) for pair in found["first"]], found["across_splits"])
+    named = first_of([" = ".join(pair) for pair in found["first"]], MOST_NAMED, found["across_splits"])
     if found["kept"]:
         message = f"{found['kept']} samples of training or validation have a copy in another split: {named}"
         yield Finding("error", message, "take them out, or data.split.duplicates: drop", is_asked_for=True)
@@ -219,15 +220,10 @@ def _about_contradictions(document: Mapping[str, Any]) -> Iterator[Finding]:
     found = document["copies"]
     if found["contradicting"]:
         of_rows = all(info["kind"] in ("number", "category") for info in document["inputs"].values())
-        named = _listed([" = ".join(pair) for pair in found["contradictions"]], found["contradicting_groups"])
+        pairs = [" = ".join(pair) for pair in found["contradictions"]]
+        named = first_of(pairs, MOST_NAMED, found["contradicting_groups"])
         message = f"{found['contradicting']} samples have an equal one of another class: {named}"
         yield Finding("note" if of_rows else "warning", message, "mend the labels, or take the wrong ones out")
-
-
-def _listed(shown: Sequence[str], count: int) -> str:
-    """The first of some, and how many more there are."""
-    more = count - MOST_NAMED
-    return "; ".join(shown[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _about_values(document: Mapping[str, Any]) -> Iterator[Finding]:

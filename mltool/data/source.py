@@ -263,6 +263,12 @@ def inferred_kind(array: ArrayLike) -> InputKind:
     return "series" if axes == 2 else ""
 
 
+def first_of(shown: Sequence[str], most: int, count: int) -> str:
+    """The first `most` of `count` things in a message, and how many more there are."""
+    more = f"; and {count - most} more" if count > most else ""
+    return "; ".join(shown[:most]) + more
+
+
 def can_be_label(text: str) -> bool:
     """Whether it can be a line of labels.txt and a text in JSON; a file's name need not."""
     is_utf8 = not any("\ud800" <= character <= "\udfff" for character in text)

@@ -132,13 +132,20 @@ class Reader:
             self._previous = found[-1].name if found else None
         return tuple(found)
 
+    def _parse(self, item: Any, path: Place, *, is_graph: bool = True) -> KerasObject | None:
+        """One entry, its arguments checked, or None with the problems."""
+        found = parse_keras_object(item, "layer", extra_arguments=("inputs",) if is_graph else ())
+        if isinstance(found, KerasObject):
+            return found
+        self.problems += [Problem((*path, *p.path), p.at_key, p.message, p.hint) for p in found]
+        return None
+
     def _layer(self, item: Any, path: Place, scope: _Scope, *, is_graph: bool) -> tuple[LayerSpec, ...]:
         if isinstance(item, LayerSpec):
             self.places[item.name] = (*path, item.layer.name)
             return (replace(item, place=(*path, item.layer.name)),)
-        found = parse_keras_object(item, "layer", extra_arguments=("inputs",) if is_graph else ())
-        if not isinstance(found, KerasObject):
-            self.problems += [Problem((*path, *p.path), p.at_key, p.message, p.hint) for p in found]
+        found = self._parse(item, path, is_graph=is_graph)
+        if found is None:
             return ()
         if found.name in AUGMENTATIONS:
             message = f"{found.name!r} is an augmentation, and none of the model's layers"
@@ -211,19 +218,17 @@ class Reader:
             outside = {key: value for key, value in item.items() if key != "layers"}
         else:
             outside = item
-        found = parse_keras_object({BLOCK: outside}, "layer", extra_arguments=("inputs",))
-        if not isinstance(found, KerasObject):
-            self.problems += [Problem((*place, *p.path[1:]), p.at_key, p.message, p.hint) for p in found]
+        found = self._parse({BLOCK: outside}, place[:-1])
+        if found is None:
             return None
         if ("layers" in (item or {})) == ("use" in (item or {})):
             self._refuse(place, "must have either layers, or use: the name of a block", "write layers: [...]")
             return None
-        return {**found.arguments, **{key: item[key] for key in ("layers",) if key in item}}
+        return {**item, **found.arguments}
 
     def _shared(self, item: Any, path: Place, scope: _Scope) -> tuple[LayerSpec, ...]:
-        found = parse_keras_object(item, "layer", extra_arguments=("inputs",))
-        if not isinstance(found, KerasObject):
-            self.problems += [Problem((*path, *p.path), p.at_key, p.message, p.hint) for p in found]
+        found = self._parse(item, path)
+        if found is None:
             return ()
         place = (*path, SHARED)
         written = found.arguments["layer"]

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from mltool import extras
 from mltool.models.architectures.architecture import require_form
+from mltool.models.architectures.convolution import normalize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,4 @@ class Autoencoder:
 
     def _dense(self, inputs: Any, units: int, name: str) -> Any:
         """A dense layer, normalized, with ReLU."""
-        layers = extras.keras().layers
-        tensor = layers.Dense(units, name=f"{name}_dense")(inputs)
-        tensor = layers.BatchNormalization(momentum=self.momentum, name=f"{name}_norm")(tensor)
-        return layers.ReLU(name=f"{name}_relu")(tensor)
+        return normalize(extras.keras().layers.Dense(units, name=f"{name}_dense")(inputs), name, self.momentum)

@@ -5,6 +5,7 @@ from typing import Any
 
 from mltool import extras
 from mltool.models.architectures.architecture import Architecture, require_form
+from mltool.models.architectures.convolution import normalize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,7 @@ class CNN1D(Architecture):
         for number, filters in enumerate(self.filters, start=1):
             name = f"stage_{number}"
             convolution = layers.Conv1D(filters, self.kernel_size, padding="same", use_bias=False, name=f"{name}_conv")
-            tensor = layers.BatchNormalization(momentum=self.momentum, name=f"{name}_norm")(convolution(tensor))
-            tensor = layers.ReLU(name=f"{name}_relu")(tensor)
+            tensor = normalize(convolution(tensor), name, self.momentum)
             tensor = layers.MaxPooling1D(2, padding="same", name=f"{name}_pool")(tensor)
         tensor = layers.GlobalAveragePooling1D(name="pool")(tensor)
         if self.dropout:

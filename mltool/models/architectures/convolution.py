@@ -34,14 +34,14 @@ def normalized(
     """
     layers = extras.keras().layers
     convolution = layers.Conv2D(filters, kernel_size, padding="same", name=f"{name}_conv", **arguments)
-    return _normalize(convolution(inputs), name, momentum, relu=relu)
+    return normalize(convolution(inputs), name, momentum, relu=relu)
 
 
 def normalized_depthwise(inputs: Any, *, name: str, momentum: float, strides: int = 1) -> Any:
     """A depthwise convolution of 3x3 with BatchNormalization and ReLU; see `normalized`."""
     layers = extras.keras().layers
     convolution = layers.DepthwiseConv2D(3, strides=strides, padding="same", name=f"{name}_conv")
-    return _normalize(convolution(inputs), name, momentum, relu=True)
+    return normalize(convolution(inputs), name, momentum)
 
 
 def penalty(l2: float) -> Any:
@@ -59,7 +59,8 @@ def mean_of_positions(inputs: Any) -> Any:
     return layers.Flatten(name="flat")(pooled)
 
 
-def _normalize(tensor: Any, name: str, momentum: float, *, relu: bool) -> Any:
+def normalize(tensor: Any, name: str, momentum: float, *, relu: bool = True) -> Any:
+    """BatchNormalization, and a ReLU unless it is said otherwise, called after `name`."""
     layers = extras.keras().layers
     tensor = layers.BatchNormalization(momentum=momentum, name=f"{name}_norm")(tensor)
     return layers.ReLU(name=f"{name}_relu")(tensor) if relu else tensor

@@ -5,6 +5,7 @@ from typing import Any
 
 from mltool import extras
 from mltool.models.architectures.architecture import Architecture, require_form
+from mltool.models.architectures.convolution import normalize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +59,13 @@ class InceptionTime(Architecture):
         pooled = layers.MaxPooling1D(3, strides=1, padding="same", name=f"{name}_pool")(inputs)
         parts.append(_convolution(pooled, self.filters, 1, f"{name}_pool_conv"))
         joined = layers.Concatenate(name=f"{name}_join")(parts)
-        normalized = layers.BatchNormalization(momentum=self.momentum, name=f"{name}_norm")(joined)
-        return layers.ReLU(name=f"{name}_relu")(normalized)
+        return normalize(joined, name, self.momentum)
 
     def _add(self, shortcut: Any, tensor: Any, name: str) -> Any:
         """The sum with a shortcut that is brought to as many channels."""
         layers = extras.keras().layers
         shortcut = _convolution(shortcut, tensor.shape[-1], 1, f"{name}_conv")
-        shortcut = layers.BatchNormalization(momentum=self.momentum, name=f"{name}_norm")(shortcut)
+        shortcut = normalize(shortcut, name, self.momentum, relu=False)
         return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([shortcut, tensor]))
 
 
