@@ -101,6 +101,7 @@ class Reader:
         self.problems: list[Problem] = []
         self._blocks = blocks or {}
         self._open: list[str] = []
+        self._used: set[str] = set()
         self._previous: str | None = None
         self._read_blocks: dict[str, _Block] = {}
 
@@ -114,6 +115,15 @@ class Reader:
         """
         self._previous = None
         return self._read(value, path, _Scope(), is_graph=is_graph)
+
+    def check_unused_blocks(self) -> None:
+        """Collects the problems of blocks that no list has used: a typo in them would pass in silence."""
+        for name in self._blocks:
+            if name not in self._used:
+                other = Reader(self._blocks)
+                other._block({"use": name, "inputs": [BLOCK_INPUT]}, ("blocks", name), _Scope())
+                self._used |= other._used
+                self.problems += other.problems
 
     def _read(self, value: Any, path: Place, scope: _Scope, *, is_graph: bool) -> tuple[LayerSpec, ...]:
         if not isinstance(value, list | tuple):
@@ -185,6 +195,7 @@ class Reader:
             if used in self._open:
                 self._refuse((*place, "use"), f"the block {used!r} is used inside of itself", "take it out there")
                 return ()
+            self._used.add(used)
         self._open.append(str(used))
         found: list[LayerSpec] = []
         first = inputs[0] if inputs else self._previous

@@ -120,6 +120,7 @@ class ModelSpec(Section):
                 )
             if not reader.problems:
                 reader.problems += graph_problems(read["layers"])
+        reader.check_unused_blocks()
         reader.problems += _own_model_problems(value)
         # The rest of the section is checked beside the layers, so that one answer holds the mistakes of both.
         try:

@@ -83,6 +83,14 @@ layers:
     ]
 
 
+def test_a_block_that_nobody_uses_is_checked_too():
+    [(where, what)] = refused("{blocks: {spare: [{Dnse: {units: 2}}, {Add: {inputs: [dnse, input]}}]}, layers: [ReLU]}")
+    assert where == "blocks.spare.0.Dnse"
+    assert "did you mean 'Dense'" in what
+    assert refused("{blocks: {spare: 3}, layers: [ReLU]}")[0][0] == "blocks.spare"
+    assert model("{blocks: {spare: [{Add: {inputs: [input, outer]}}]}, layers: [ReLU]}").layer_names == ("re_lu",)
+
+
 def test_a_block_is_shared_layer_by_layer():
     text = """
 layers:
@@ -169,7 +177,9 @@ def test_blocks_come_from_other_files(tmp_path):
     ],
 )
 def test_what_is_no_block_is_refused_at_its_place(layers, place, message):
-    blocks = "{stage: [ReLU], circle: [{Block: {use: circle}}]}"
+    # Only where it is used: a block that is wrong is told in any case.
+    circle = ", circle: [{Block: {use: circle}}]" if "circle" in layers else ""
+    blocks = f"{{stage: [ReLU]{circle}}}"
     [(where, what)] = refused(f"{{blocks: {blocks}, layers: {layers}}}")
     assert where.startswith(place)
     assert message in what
