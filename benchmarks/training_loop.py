@@ -20,8 +20,10 @@ from mltool.models.build import build_model, call_model
 from mltool.models.keras_objects import build_keras
 from mltool.models.preprocess import ModelInput
 from mltool.spec.load import load_spec
+from mltool.spec.outputs import ONLY
 from mltool.spec.spec import Spec
 from mltool.training.chunks import Chunks
+from mltool.training.head import Head
 from mltool.training.loop import Loop
 from mltool.training.strategy import build_strategy
 
@@ -31,7 +33,12 @@ class MltoolEpochs:
 
     def __init__(self, spec: Spec, model: Any, train: Samples) -> None:
         optimizer = build_keras(spec.train.optimizer, "optimizers")
-        self.loop = Loop(model, optimizer, loss=spec.train.loss, metrics=spec.train.metrics, strategy=build_strategy())
+        head = spec.train.heads[ONLY]
+
+        def heads() -> list[Head]:
+            return [Head(ONLY, head, task="classification", shape=tuple(model.output_shape[1:]))]
+
+        self.loop = Loop(model, optimizer, heads=heads, strategy=build_strategy())
         self.pipeline = Pipeline(train, spec.data.batch_size, seed=spec.seed)
         self.chunks, self.epoch = Chunks(), 0
 
@@ -58,7 +65,7 @@ class HandWrittenEpochs:
         tf, keras = extras.tensorflow(), extras.keras()
         optimizer = build_keras(spec.train.optimizer, "optimizers")
         optimizer.build(model.trainable_variables)
-        loss_function = build_keras(spec.train.loss, "losses")
+        loss_function = build_keras(spec.train.heads[ONLY].loss, "losses")
         self.loss, self.accuracy = keras.metrics.Mean(), keras.metrics.SparseCategoricalAccuracy()
         inputs = train.first(len(train))
         self.data = (

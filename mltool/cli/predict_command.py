@@ -69,17 +69,16 @@ def command(
     else:
         batch, ids, truth = _test_samples(run, path, schema, samples)
         result = predict(path, batch, schema, allow_unseen=allow_unseen)
-    key = "outputs" if schema is None or schema.task == "regression" else "probabilities"
     predictions = [
-        {"id": number, "answer": answer, key: values.tolist()} | ({"truth": truth[index]} if truth else {})
-        for index, (number, answer, values) in enumerate(zip(ids, result.answers, result.probabilities, strict=True))
+        {"id": number, **record} | ({"truth": truth[index]} if truth else {})
+        for index, (number, record) in enumerate(zip(ids, result.records(), strict=True))
     ]
     console.result({"artifact": str(path), "predictions": predictions}, f"{path}\n{_table(predictions)}")
 
 
 def _table(predictions: list[dict[str, Any]]) -> str:
     """Sample, answer, how probable it is (of a class only), and the truth where it is known."""
-    columns = [name for name in ("id", "answer", "probabilities", "truth") if name in predictions[0]]
+    columns = [name for name in ("id", "answer", "probabilities", "score", "truth") if name in predictions[0]]
     heads = {"id": "sample", "probabilities": "probability"}
     return console.table(
         [heads.get(column, column) for column in columns],
@@ -88,12 +87,16 @@ def _table(predictions: list[dict[str, Any]]) -> str:
 
 
 def _cell(value: Any, column: str) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_cell(item, column)}" for name, item in value.items())
     if column == "probabilities":
         # A binary model gives the probability of its second label alone.
         return f"{max(value) if len(value) > 1 else max(value[0], 1 - value[0]):.4f}"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return " ".join(f"{item:.6g}" for item in value) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return " ".join(item if isinstance(item, str) else f"{item:.6g}" for item in value) or "-"
+    return str(value)
 
 
 def _schema(run: "Run | None", path: Path) -> "InputSchema | None":
@@ -132,6 +135,14 @@ def _test_samples(
 
 
 def _truth(targets: Any, schema: "InputSchema") -> list[Any]:
-    if schema.labels:
-        return [schema.labels[int(number)] for number in targets]
-    return [value[0] if len(value) == 1 else value for value in targets.tolist()]
+    from mltool.inference.answers import by_output, named
+
+    told: dict[str, list[Any]] = {}
+    for output, values in zip(schema.outputs, by_output(targets, schema).values(), strict=True):
+        if output.labels:
+            told[output.name] = named(values, output)
+        else:
+            told[output.name] = [value[0] if len(value) == 1 else value for value in values.tolist()]
+    if len(told) == 1:
+        return next(iter(told.values()))
+    return [dict(zip(told, values, strict=True)) for values in zip(*told.values(), strict=True)]

@@ -63,9 +63,9 @@ def draw_representative(data: Dataset, count: int, seed: int) -> Calibration:
         logger.warning("only %d training samples calibrate: the ranges of an int8 file may be too narrow", len(train))
     random = np.random.default_rng([seed, 0xCA1B])
     shuffled = random.permutation(train)
-    if data.task != "regression":
+    if data.classes is not None:
         # Ranks within the class, scaled by its size: taking the smallest takes every class in proportion.
-        ranks, classes = np.empty(len(shuffled)), data.targets[shuffled]
+        ranks, classes = np.empty(len(shuffled)), data.classes[shuffled]
         for number in np.unique(classes):
             members = np.flatnonzero(classes == number)
             ranks[members] = (np.arange(len(members)) + 0.5) / len(members)

@@ -17,7 +17,7 @@ from mltool.benchmarking.benchmark import percentiles_of
 from mltool.child import Child, ChildCrashed, ChildTimedOut
 from mltool.conversion.calibration import Calibration, draw_representative, require_sound
 from mltool.conversion.core import Core, steps_outside, write_core
-from mltool.conversion.entries import float_layers_of, limits_of, tolerance_of
+from mltool.conversion.entries import ending_layers, float_layers_of, limits_of, tolerance_of
 from mltool.conversion.read_back import ReadBack, read_back
 from mltool.conversion.schemes import SCHEMES
 from mltool.data.dataset import Dataset
@@ -30,7 +30,6 @@ from mltool.exporting.export import SIGNATURE, export_locked
 from mltool.inference.litert import runtime_name
 from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
-from mltool.models.build import ORIGINAL_UNITS
 from mltool.runs.atomic import sha256_of, write_json
 from mltool.runs.lite import LiteFolder, LiteRecord
 from mltool.runs.run import Run
@@ -228,7 +227,7 @@ class _Work:
         record = replace(
             record,
             metric=found.metric_json(),
-            agreement=found.agreement.to_json(),
+            agreement=found.agreement_json(),
             latency_ms=latency,
             runtime=runtime_name(),
             checks=[check.to_json() for check in checks],
@@ -323,8 +322,7 @@ class _Work:
     def _layer_names(self) -> tuple[str, ...]:
         """The layers of the model, preprocessing first."""
         inside = [step.name for step in self.schema.preprocessing if not step.takes_text]
-        units = [ORIGINAL_UNITS] if self.schema.scaled_output else []
-        return tuple(dict.fromkeys([*inside, *self.spec.model.own_names, *units]))
+        return tuple(dict.fromkeys([*inside, *self.spec.model.own_names, *ending_layers(self.schema)]))
 
     def _latency(self, made: Path) -> dict[str, float]:
         one = self.data.take(self.data.splits.test[:1]).inputs

@@ -6,12 +6,12 @@ from typing import Any
 from mltool.conversion.schemes import SCHEMES
 from mltool.errors import SpecError, UsageError
 from mltool.evaluation.judge import Tolerance
-from mltool.models.build import ORIGINAL_UNITS
+from mltool.models.outputs import units_layer
 from mltool.runs.input_schema import InputSchema
 from mltool.spec.convert import ConvertSpec
 from mltool.spec.limits import LimitsSpec
 from mltool.spec.spec import Spec, to_plain
-from mltool.spec.train import close_hint, metric_name
+from mltool.spec.train import close_hint
 
 
 def entries_for(spec: Spec, scheme: str | None) -> tuple[ConvertSpec, ...]:
@@ -49,7 +49,7 @@ def limits_of(entry: ConvertSpec, spec: Spec, overrides: Mapping[str, Any]) -> L
         UsageError: if a replaced key holds a metric that the run does not measure; nothing would be held then.
     """
     limits = LimitsSpec.model_validate({**to_plain(entry.limits or spec.limits), **overrides})
-    known = [metric_name(metric) for metric in spec.train.metrics]
+    known = [measure.name for measure in spec.train.measures]
     if limits.metric is not None and limits.metric not in known:
         raise UsageError(f"the run has no metric {limits.metric!r}", close_hint(limits.metric, known))
     if not known and any(overrides.get(key) is not None for key in ("min", "max", "max_drop")):
@@ -83,5 +83,10 @@ def float_layers_of(entry: ConvertSpec, schema: InputSchema) -> tuple[str, ...]:
     if raw:
         raw += [step.name for step in steps if step.name == "numbers_side_by_side"]
     # The units of a regression at the output: an int8 product and sum there would round the answer twice.
-    units = [ORIGINAL_UNITS] if schema.scaled_output else []
-    return tuple(dict.fromkeys([*raw, *entry.keep_float, *units]))
+    return tuple(dict.fromkeys([*raw, *entry.keep_float, *ending_layers(schema)]))
+
+
+def ending_layers(schema: InputSchema) -> list[str]:
+    """The layers of ours behind the last ones of the spec."""
+    single = len(schema.outputs) == 1
+    return [units_layer("" if single else output.name) for output in schema.outputs if output.scaled]

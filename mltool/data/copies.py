@@ -56,14 +56,14 @@ def _first_groups(order: Array, starts: Array, sizes: Array, mark: Array) -> lis
 
 def _contradictions(data: Dataset, order: Array, starts: Array, sizes: Array) -> dict[str, Any]:
     """How many samples are in groups of several classes, and the first of each class of the first such groups."""
-    if data.task == "regression" or not len(order):
+    if data.classes is None or not len(order):
         return {"contradicting": 0, "contradicting_groups": 0, "contradictions": []}
-    classes = taken_from(data.targets, order)
+    classes = taken_from(data.classes, order)
     differ = np.maximum.reduceat(classes, starts) != np.minimum.reduceat(classes, starts)
     named = []
     for group in _first_groups(order, starts, sizes, differ):
-        firsts = group[np.unique(taken_from(data.targets, group), return_index=True)[1]]
-        shown = [(one, data.labels[int(data.targets[one])]) for one in sorted(firsts.tolist())]
+        firsts = group[np.unique(taken_from(data.classes, group), return_index=True)[1]]
+        shown = [(one, data.labels[int(data.classes[one])]) for one in sorted(firsts.tolist())]
         named.append([f"{data.source.name_of(one)} ({label})" for one, label in shown])
     return {
         "contradicting": int(sizes[differ].sum()),

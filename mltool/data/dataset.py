@@ -9,15 +9,17 @@ from functools import cached_property
 import numpy as np
 
 from mltool.data.identity import content_hashes, fingerprint, groups_of_equal_samples
-from mltool.data.scratch import AT_ONCE, as_index, is_on_disk, let_go, room_for, slices_of, taken_from
-from mltool.data.source import Array, ArrayLike, Source, Subset, batches_of, can_be_label, label_of
+from mltool.data.scratch import AT_ONCE, taken_from
+from mltool.data.source import Array, ArrayLike, Source, Subset, batches_of
 from mltool.data.sources.open import build_source
-from mltool.data.splits import Splits, make_splits, require_disjoint
+from mltool.data.splits import Splits, make_splits, require_disjoint, with_anomalies
+from mltool.data.targets import encode
 from mltool.errors import DataError, Message, SpecError
+from mltool.runs.arrays import of_output
 from mltool.spec.argument_check import did_you_mean
 from mltool.spec.convert import CALIBRATED, LEAST_SAMPLES
 from mltool.spec.spec import Spec, to_plain
-from mltool.spec.task import Task, task_of
+from mltool.spec.task import Task
 
 SPLITS = ("train", "validation", "test")
 
@@ -28,8 +30,8 @@ class Samples:
 
     Attributes:
         inputs: by name, each [samples, ...], in the type of the source.
-        targets: int64 [samples] class numbers, or float32 [samples, values]; of very many samples read from the disk
-            when they are asked for, with `targets[:]`.
+        targets: int64 [samples] class numbers, or float32 [samples, values], see `targets.encode`; of very many samples
+            read from the disk when they are asked for, with `targets[:]`.
         ids: int64 [samples], positions in the source.
         weights: float32 [samples], how much each sample counts; None where all count alike.
     """
@@ -74,19 +76,40 @@ class Dataset:
 
     Attributes:
         source: all samples.
-        task: what the targets are.
-        labels: names of the classes; empty for regression.
-        targets: int64 class numbers [samples], or float32 [samples, values].
+        meanings: what the targets of every output are; the key of the only one is "".
+        targets: int64 class numbers [samples], or float32 [samples, values], see `targets.encode`.
         hashes: uint64 [samples], identity of the inputs.
     """
 
     def __init__(self, spec: Spec) -> None:
-        self.task: Task = task_of(spec.train.loss)
-        self.source: Source = build_source(spec.data, seed=spec.seed, is_regression=self.task == "regression")
-        self.labels, self.targets = _encode(self.source, self.task, spec.data.source.classes)
-        _require_classes(spec.train.class_weights, self.labels)
+        tasks = spec.train.tasks
+        values = {name for name, task in tasks.items() if task == "regression"}
+        self.source: Source = build_source(spec.data, seed=spec.seed, values=values)
+        normal = spec.train.anomaly.normal if spec.train.anomaly else ()
+        self.meanings, self.targets = encode(self.source, tasks, spec.data.source.classes, normal)
+        _require_classes(spec.train.class_weights, () if self.classes is None else self.labels)
         self.hashes = content_hashes(self.source.inputs)
         self._spec = spec
+
+    @property
+    def task(self) -> Task | None:
+        """What the targets are; None where there are several outputs."""
+        return next(iter(self.meanings.values())).task if len(self.meanings) == 1 else None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of `classes`, of the labels or of the classes of pixels; of the first output that has some."""
+        return next((meaning.labels for meaning in self.meanings.values() if meaning.labels), ())
+
+    @cached_property
+    def classes(self) -> Array | None:
+        """int64 [samples]: class numbers, of the first output that has one class a sample; None where none has."""
+        for name, meaning in self.meanings.items():
+            if meaning.task in ("classification", "binary", "anomaly"):
+                return of_output(self.targets, name)
+            if meaning.labels:
+                break  # `labels` are of that one
+        return None
 
     @cached_property
     def splits(self) -> Splits:
@@ -99,10 +122,16 @@ class Dataset:
             raise DataError(
                 f"{self.source.origin} brings neither a validation nor a test set", "take another data.split.by"
             )
+        groups = groups_of_equal_samples(self.source.inputs, self.hashes)
+        anomalies = np.flatnonzero(self.targets) if self.task == "anomaly" else None
+        given = self.source.given
+        if anomalies is not None:
+            given = {name: np.setdiff1d(ids, anomalies) for name, ids in given.items()}
+            given = given if "train" in given else {"train": self._normal_pool(given, anomalies), **given}
         splits = make_splits(
-            groups_of_equal_samples(self.source.inputs, self.hashes),
-            None if self.task == "regression" else self.targets,
-            self.source.given,
+            groups,
+            None if anomalies is not None else self.classes,
+            given,
             families=self.source.groups,
             by="order" if split.by == "order" else "random",
             validation=split.validation,
@@ -111,6 +140,8 @@ class Dataset:
             seed=self._spec.seed,
             name_of=self.source.name_of,
         )
+        if anomalies is not None:
+            splits = with_anomalies(splits, anomalies, groups, self.source.given)
         if self.source.weights is not None and not self.source.weights[splits.train].any():
             raise DataError(f"{self.source.origin}: all weights of training are 0", "nothing would be learned")
         calibrated = [entry.name for entry in self._spec.convert if entry.quantize in CALIBRATED]
@@ -128,8 +159,14 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """One hash of all inputs and targets, in their order, and of the names of the classes."""
-        labels = content_hashes({"labels": np.asarray([*self.labels, ""])})
-        return fingerprint(self.hashes, content_hashes({"targets": self.targets}), labels)
+        names = [label for meaning in self.meanings.values() for label in meaning.labels]
+        labels = content_hashes({"labels": np.asarray([*names, ""])})
+        return fingerprint(self.hashes, _hashes_of_targets(self.targets), labels)
+
+    def _normal_pool(self, given: Mapping[str, Sequence[int] | Array], anomalies: Array) -> Array:
+        """Samples that are neither anomalies nor in a split that the source brings."""
+        taken = np.concatenate([anomalies, *(np.asarray(ids, np.int64) for ids in given.values())])
+        return np.setdiff1d(np.arange(self.source.num_samples), taken)
 
     def require_fingerprint(self, recorded: str | None) -> None:
         """Proves that no sample came, went or changed since a run recorded its data.
@@ -163,7 +200,7 @@ class Dataset:
         for name, ids in self.splits.ids().items():
             arrays[f"{name}_ids"] = ids
             arrays[f"{name}_hashes"] = taken_from(self.hashes, ids)
-            arrays[f"{name}_targets"] = content_hashes({"targets": Subset.of(self.targets, ids)})
+            arrays[f"{name}_targets"] = _hashes_of_targets(Subset.of(self.targets, ids))
         return arrays
 
     def split_hashes(self) -> dict[str, Array]:
@@ -193,7 +230,7 @@ class Dataset:
                 raise DataError(f"splits.npz of the run is damaged in {name}", "train again")
             if len(positions) and int(positions.max()) >= self.source.num_samples:
                 raise DataError(f"{self.source.origin} has fewer samples than when the run was trained", "train again")
-            targets = content_hashes({"targets": Subset.of(self.targets, positions)})
+            targets = _hashes_of_targets(Subset.of(self.targets, positions))
             for what, found, kept in (
                 ("samples", taken_from(self.hashes, positions), stored[f"{name}_hashes"]),
                 ("targets", targets, stored[f"{name}_targets"]),
@@ -215,6 +252,14 @@ class Dataset:
         return f"{gone} samples of {split} are gone or changed since the run was trained, others {moved}"
 
 
+def _hashes_of_targets(targets: ArrayLike) -> Array:
+    """uint64 [samples], over all outputs."""
+    if not targets.dtype.names:
+        return content_hashes({"targets": targets})
+    whole = targets[:]
+    return content_hashes({name: whole[name] for name in targets.dtype.names})
+
+
 def _require_classes(weights: Mapping[str, float] | str | None, labels: Sequence[str]) -> None:
     """Proves that `class_weights` names classes of the data.
 
@@ -224,7 +269,7 @@ def _require_classes(weights: Mapping[str, float] | str | None, labels: Sequence
     if weights is None:
         return
     if not labels:
-        raise SpecError(Message("a regression has no classes", "leave it out", key="train.class_weights"))
+        raise SpecError(Message("the targets are not one class a sample", "leave it out", key="train.class_weights"))
     if isinstance(weights, str):
         return
     unknown = [label for label in weights if label not in labels]
@@ -258,104 +303,7 @@ def open_dataset(spec: Spec) -> Dataset:
     kept = _read.get()
     if kept is None:
         return Dataset(spec)
-    key = (spec.seed, spec.train.loss, to_plain(spec.data))
+    key = (spec.seed, to_plain(spec.data), spec.train.tasks, spec.train.anomaly)
     if not kept or kept[0][0] != key:
         kept[:] = [(key, Dataset(spec))]
     return kept[0][1]
-
-
-def _encode(source: Source, task: Task, classes: Sequence[str] | None) -> tuple[tuple[str, ...], Array]:
-    """Class names and numbers, or the values of a regression."""
-    targets = source.targets
-    if task == "regression":
-        if targets.dtype.kind not in "uifb":
-            raise DataError(
-                f"{source.origin}: a regression needs numbers, the targets are {targets.dtype}", "use another loss"
-            )
-        values: Array = targets if targets.dtype == np.float32 else targets.astype(np.float32)
-        return (), values.reshape(len(values), -1)
-    if targets.ndim == 2 and targets.shape[1] > 1:
-        targets = _from_one_hot(source, targets, task)
-    targets = targets.reshape(-1)
-    if len(targets) != source.num_samples:
-        raise DataError(
-            f"{source.origin}: the targets have shape {source.targets.shape}; one class a sample is expected"
-        )
-    if targets.dtype.kind == "f" and any((part != np.round(part)).any() for part in batches_of(targets, size=AT_ONCE)):
-        raise DataError(
-            f"{source.origin}: the targets are not classes (first: {targets[0]})", "use a loss of regression"
-        )
-    index = as_index(source.given.get("train", range(len(targets))))
-    known = batches_of(targets[index] if isinstance(index, slice) else Subset.of(targets, index), size=AT_ONCE)
-    names = np.unique(np.concatenate([np.unique(part) for part in known]))
-    if len(names) < 2 and classes is None:
-        message = f"{source.origin}: all samples of training are of one class, {label_of(names[0])!r}"
-        raise DataError(message, "there is nothing to learn")
-    for name in names:
-        if not can_be_label(label_of(name)):
-            message = f"{source.origin}: {label_of(name)!r} cannot be the name of a class"
-            raise DataError(message, "use one line of UTF-8 text")
-    if task == "binary" and classes is None and len(names) != 2:
-        raise DataError(
-            f"{source.origin}: a binary loss needs 2 classes, the targets have {len(names)}", "use another loss"
-        )
-    order = _class_order(source, [label_of(name) for name in names], classes, task)
-    return tuple(label_of(names[index]) for index in order), _class_numbers(source, targets, names, order)
-
-
-def _class_order(source: Source, labels: Sequence[str], classes: Sequence[str] | None, task: Task) -> list[int]:
-    """Places of the labels, which are sorted, in the order of the outputs: that of the spec, else of the source."""
-    wanted = classes or source.classes
-    if not wanted:
-        return list(range(len(labels)))
-    if classes is not None:
-        if task == "binary" and len(classes) != 2:
-            raise DataError(
-                f"a binary loss needs 2 classes, data.source.classes has {len(classes)}", "use another loss"
-            )
-        lacking = [label for label in classes if label not in labels]
-        if lacking:
-            hint = "take it out of data.source.classes"
-            raise DataError(f"{source.origin}: no training sample is of the class {lacking[0]!r}", hint)
-    return sorted(range(len(labels)), key=lambda index: wanted.index(labels[index]))
-
-
-def _class_numbers(source: Source, targets: Array, names: Array, order: Sequence[int]) -> Array:
-    """int64 [samples]: the place of each sample's class in `order`.
-
-    Raises:
-        DataError: if a sample is of a class that training has not.
-    """
-    numbers = room_for((len(targets),), np.int64, on_disk=is_on_disk(targets))
-    place = np.argsort(np.asarray(order))
-    for part in slices_of(len(targets)):
-        found = np.searchsorted(names, targets[part]).clip(max=len(names) - 1)
-        unknown = names[found] != targets[part]
-        if unknown.any():
-            first = part.start + int(np.flatnonzero(unknown)[0])
-            raise DataError(
-                f"{source.origin}: the test set has the class {targets[first].item()!r}, training has not "
-                f"(first: {source.name_of(first)})",
-                "fix the labels",
-            )
-        numbers[part] = place[found]
-        let_go(targets, numbers)
-    return numbers
-
-
-def _from_one_hot(source: Source, targets: Array, task: Task) -> Array:
-    """Class numbers of one-hot rows.
-
-    Raises:
-        DataError: if the rows are anything else: the largest of several values is not a class.
-    """
-    is_one_hot = targets.dtype.kind in "uifb" and bool(
-        np.isin(targets, (0, 1)).all() and (targets.sum(axis=1) == 1).all()
-    )
-    if task == "binary" or not is_one_hot:
-        wanted = "one value a sample" if task == "binary" else "a class a sample, or one-hot rows of 0 and a single 1"
-        raise DataError(
-            f"{source.origin}: the targets have shape {targets.shape}; {wanted} is expected", "see the loss"
-        )
-    numbers: Array = targets.argmax(axis=1)
-    return numbers

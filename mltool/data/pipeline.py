@@ -25,6 +25,8 @@ from mltool.errors import DataError
 class Pipeline:
     """Batches of (inputs, targets, weights), where inputs is a map of float32 tensors, or of text.
 
+    The targets are a tensor, or a map of tensors where there are several outputs.
+
     Mixed batches of classes have a fourth part, see `mixing.py`.
 
     Args:
@@ -58,7 +60,11 @@ class Pipeline:
             self._order = _Order(seed, self.num_samples, on_disk=any(map(is_on_disk, samples.inputs.values())))
             self._failures: list[DataError] = []
             self._inputs = _gatherer(samples.inputs, self._failures)
+            self._outputs = samples.targets.dtype.names or ()
             others: dict[str, ArrayLike] = {"targets": samples.targets}
+            if self._outputs:
+                whole = samples.targets[:]
+                others = {_key(name): np.ascontiguousarray(whole[name]) for name in self._outputs}
             if samples.weights is not None:
                 others["weights"] = samples.weights.astype(np.float32)
             if augment is not None:
@@ -112,7 +118,8 @@ class Pipeline:
                 weights *= tf.gather(self._class_weights, others["targets"])
             if augment is not None:
                 inputs = augmented(inputs, others["ids"])
-            return inputs, others["targets"], weights
+            targets = {name: others[_key(name)] for name in self._outputs} if self._outputs else others["targets"]
+            return inputs, targets, weights
 
         def augmented(inputs: Any, ids: Any) -> Any:
             name = next(iter(inputs))
@@ -134,6 +141,11 @@ class Pipeline:
             return dataset.prefetch(tf.data.AUTOTUNE)
 
         return batches
+
+
+def _key(output: str) -> str:
+    """Of the targets of one of several outputs."""
+    return f"targets of {output}"
 
 
 class _Order:

@@ -11,7 +11,7 @@ import numpy as np
 from mltool.data.copies import copies
 from mltool.data.dataset import SPLITS, Dataset, class_counts
 from mltool.data.distances import Distance, distances
-from mltool.data.source import Array, ArrayLike, batches_of, first_of
+from mltool.data.source import Array, ArrayLike, Subset, batches_of, first_of
 from mltool.data.tables.columns import doubt_about
 
 SCHEMA_VERSION = 1
@@ -63,7 +63,7 @@ def scan(data: Dataset) -> dict[str, Any]:
     document = {
         "schema_version": SCHEMA_VERSION,
         "source": data.source.origin,
-        "task": data.task,
+        "task": data.task or {name: meaning.task for name, meaning in data.meanings.items()},
         "splits": {name: _split(data, positions) for name, positions in ids.items()},
         "inputs": inputs,
         "targets": _streamed(data.targets, ids["train"]) if data.task == "regression" else None,
@@ -76,8 +76,8 @@ def scan(data: Dataset) -> dict[str, Any]:
 
 def _split(data: Dataset, positions: Array) -> dict[str, Any]:
     found: dict[str, Any] = {"samples": len(positions)}
-    if data.labels:
-        counts = class_counts(data.take(positions).targets, len(data.labels))
+    if data.classes is not None:
+        counts = class_counts(Subset.of(data.classes, positions), len(data.labels))
         found["classes"] = dict(zip(data.labels, counts.tolist(), strict=True))
     if data.source.groups is not None:
         found["groups"] = len(np.unique(data.source.groups[positions]))
@@ -173,6 +173,8 @@ def _about_classes(document: Mapping[str, Any]) -> Iterator[Finding]:
     classes = document["splits"]["train"].get("classes")
     if not classes:
         return
+    if document["task"] == "anomaly":
+        return  # which training must not have
     for split in SPLITS:
         empty = [label for label, count in document["splits"][split]["classes"].items() if count == 0]
         if empty:

@@ -17,7 +17,7 @@ def select(
     classes: Sequence[str] | None = None,
     max_samples: int | None = None,
     max_per_class: int | None = None,
-    is_regression: bool = False,
+    has_classes: bool = True,
     seed: int = 0,
 ) -> Source:
     """The samples of a source that the spec asks for.
@@ -28,14 +28,17 @@ def select(
         classes: labels to keep.
         max_samples: at most so many, without those of a test set that the source brings.
         max_per_class: at most so many of each class, likewise.
-        is_regression: whether the targets are values.
+        has_classes: whether the targets are classes, of one output.
         seed: of what is drawn.
 
     Raises:
-        DataError: if a label or class is not in the data, or a regression is to be filtered by class.
+        DataError: if a label or class is not in the data, or values are to be filtered by class.
     """
-    if is_regression and (labels or classes or max_per_class):
-        raise DataError("a regression has no classes", "leave labels, classes and max_per_class out")
+    if source.targets.ndim == 3:
+        classes = None  # of pixels: they name the numbers in the masks
+    if (not has_classes or source.targets.ndim == 3) and (labels or classes or max_per_class):
+        hint = "leave labels, classes and max_per_class out"
+        raise DataError("the targets are not one class a sample, and cannot be filtered by class", hint)
     if labels:
         source = _renamed(source, labels)
     if not (classes or max_samples or max_per_class):

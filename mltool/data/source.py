@@ -9,6 +9,7 @@ import numpy as np
 
 from mltool.data.scratch import AT_ONCE, is_on_disk, let_go
 from mltool.errors import DataError
+from mltool.runs.arrays import of_output
 
 if TYPE_CHECKING:
     from mltool.data.stored_rows import RowReader
@@ -117,7 +118,8 @@ class Source:
     Attributes:
         origin: where they came from, for messages.
         inputs: by name, each [samples, ...].
-        targets: [samples] or [samples, values]; classes as the source has them (numbers or text).
+        targets: [samples] or [samples, values], masks [samples, height, width]; classes as the source has them (numbers
+            or text); with a field for each of several outputs.
         given: the splits that the source brings, as positions; `train`, `validation`, `test`, or some of them.
         kinds: what each input holds.
         originals: name of an input to what the source calls it, where that is no identifier.
@@ -202,9 +204,11 @@ def checked_source(
             ready[name] = array[..., np.newaxis] if gray or column else array
         else:
             ready[name] = array
-    if targets.dtype.kind not in "uifbU" or (targets.dtype.itemsize > _WIDEST and targets.dtype.kind == "f"):
-        raise DataError(f"{origin}: the targets are of type {targets.dtype}", "give classes as numbers or text")
-    _require_finite(origin, "the targets", targets)
+    for output in targets.dtype.names or ("",):
+        of_one, what = of_output(targets, output), f"the targets of {output!r}" if output else "the targets"
+        if of_one.dtype.kind not in "uifbU" or (of_one.dtype.itemsize > _WIDEST and of_one.dtype.kind == "f"):
+            raise DataError(f"{origin}: {what} are of type {of_one.dtype}", "give classes as numbers or text")
+        _require_finite(origin, what, of_one)
     if more.get("weights") is not None:
         more["weights"] = _checked_weights(origin, np.asarray(more["weights"]), len(targets), more.get("names", ()))
     return Source(origin, ready, targets, given, **more)

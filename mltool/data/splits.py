@@ -1,6 +1,7 @@
 """Shares samples out between training, validation and test, and proves that no two splits share a sample."""
 
 import itertools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,8 @@ from mltool.data.scratch import PARTS, as_index, is_on_disk, let_go, positions_o
 from mltool.data.shares import taken_groups
 from mltool.data.source import Array
 from mltool.errors import DataError
+
+logger = logging.getLogger("mltool")
 
 Duplicates = Literal["drop", "error", "keep"]
 
@@ -100,6 +103,27 @@ def make_splits(
     if duplicates != "keep":
         require_disjoint({name: taken_from(groups, ids) for name, ids in splits.ids().items()})
     return splits
+
+
+def with_anomalies(
+    splits: Splits, anomalies: Array, groups: Array, given: Mapping[str, Sequence[int] | Array]
+) -> Splits:
+    """Puts anomalies into the test split: into all others no training of an autoencoder may look.
+
+    Args:
+        splits: of the normal samples.
+        anomalies: int64, positions.
+        groups: [samples], equal for equal samples; normal samples that equal an anomaly are left out.
+        given: splits that the source brings; of anomalies in its test set alone, where it has one.
+    """
+    there = np.intersect1d(anomalies, np.asarray(given["test"], np.int64)) if "test" in given else anomalies
+    if len(there) < len(anomalies):
+        logger.info("%d anomalies outside of the test set are left out", len(anomalies) - len(there))
+    test = np.union1d(splits.test, there)
+    alike = np.isin(groups, groups[there])
+    train, validation = splits.train[~alike[splits.train]], splits.validation[~alike[splits.validation]]
+    dropped = len(splits.train) - len(train) + len(splits.validation) - len(validation)
+    return Splits(train, validation, test, splits.dropped + dropped, splits.kept)
 
 
 def _empty_split(name: str, groups: Array, families: Array | None, dropped: int) -> DataError:

@@ -1,12 +1,13 @@
-"""How far two predictors agree on the same samples."""
+"""How far two predictors agree on the same samples, output by output."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mltool.inference.answers import probabilities
-from mltool.runs.input_schema import InputSchema, Task
+from mltool.inference.answers import answer_indices, by_output, probabilities
+from mltool.runs.input_schema import InputSchema, OutputInfo
 
 Array = np.ndarray[Any, Any]
 
@@ -22,8 +23,8 @@ class Agreement:
             among 16,000 census rows, far outside of what calibrates, says nothing of a file.
         mean_error: mean absolute difference.
         reference_range: maximum minus minimum of the reference's outputs over the samples; tolerances are shares of it.
-        same_answer: share of samples, in [0, 1], with the same answer (largest output, or side of the threshold); None
-            for regression.
+        same_answer: share of samples (of their pixels or labels, where they have several), in [0, 1], with the same
+            answer (largest output, or side of the threshold); None for regression.
         has_nan: whether the artifact gave NaN or infinity.
         is_constant: whether the artifact gave the same output for every sample, and the reference did not.
     """
@@ -46,36 +47,53 @@ class Agreement:
         return f"max error {self.max_error:.3g}, mean error {self.mean_error:.3g}{same} on {self.samples} samples"
 
 
-def compare_answers(reference: Array, outputs: Array, schema: InputSchema) -> Agreement:
+def compare_answers(reference: Array, outputs: Array, schema: InputSchema) -> dict[str, Agreement]:
     """Compares what two outputs mean: probabilities where they are logits, else the values.
 
     An int8 file cuts logits off at the edge of its calibrated range: on text messages one of a thousand was measured to
     be off by 30 % of that range, and no probability by more than 1.1 points.
 
     Args:
-        reference: float32 [samples, values], as the model returns them.
-        outputs: the same shape.
+        reference: float32 [samples, ...], as the model returns them; with a field for each of several outputs.
+        outputs: likewise.
         schema: what they mean.
+
+    Returns:
+        By the name of the output.
     """
-    return compare(probabilities(reference, schema), probabilities(outputs, schema), schema.task, threshold=0.5)
+    others = by_output(outputs, schema)
+    return {
+        output.name: compare(
+            probabilities(values, output),
+            probabilities(others[output.name], output),
+            replace(output, activation="probabilities" if output.activation == "logits" else output.activation),
+        )
+        for output, values in zip(schema.outputs, by_output(reference, schema).values(), strict=True)
+    }
 
 
-def compare(reference: Array, outputs: Array, task: Task, *, threshold: float = 0.0) -> Agreement:
-    """Compares two outputs on the same samples.
+def compare_values(reference: Array, outputs: Array, schema: InputSchema) -> dict[str, Agreement]:
+    """Compares two outputs as they are; see `compare_answers`."""
+    others = by_output(outputs, schema)
+    return {
+        output.name: compare(values, others[output.name], output)
+        for output, values in zip(schema.outputs, by_output(reference, schema).values(), strict=True)
+    }
+
+
+def compare(reference: Array, outputs: Array, info: OutputInfo) -> Agreement:
+    """Compares one output on the same samples.
 
     Args:
-        reference: float32 [samples, values].
+        reference: [samples, ...].
         outputs: the same shape.
-        task: decides what an answer is.
-        threshold: of a binary answer: 0 for logits, 0.5 for probabilities.
+        info: what an answer is.
     """
     finite = bool(np.isfinite(outputs).all())
     error = np.abs(reference.astype(np.float64) - np.where(np.isfinite(outputs), outputs, 0.0))
     same = None
-    if task == "classification":
-        same = float((reference.argmax(axis=-1) == outputs.argmax(axis=-1)).mean())
-    elif task == "binary":
-        same = float(((reference > threshold) == (outputs > threshold)).mean())
+    if info.task != "regression":
+        same = float((answer_indices(reference, info) == answer_indices(outputs, info)).mean())
     constant = (
         len(outputs) > 1 and bool((outputs == outputs[:1]).all()) and not bool((reference == reference[:1]).all())
     )
@@ -88,4 +106,19 @@ def compare(reference: Array, outputs: Array, task: Task, *, threshold: float = 
         same_answer=same,
         has_nan=not finite,
         is_constant=constant,
+    )
+
+
+def worst_of(agreements: Mapping[str, Agreement]) -> Agreement:
+    """The agreement of all outputs, as one: the errors of the output that is furthest off in its own range.
+
+    Of the answers the least share that is the same.
+    """
+    worst = max(agreements.values(), key=lambda a: a.common_error / (a.reference_range or 1.0))
+    shares = [a.same_answer for a in agreements.values() if a.same_answer is not None]
+    return replace(
+        worst,
+        same_answer=min(shares) if shares else None,
+        has_nan=any(a.has_nan for a in agreements.values()),
+        is_constant=any(a.is_constant for a in agreements.values()),
     )

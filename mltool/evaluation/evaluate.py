@@ -15,10 +15,12 @@ from mltool.evaluation.slices import RESAMPLES, Slice, confidence_intervals, sli
 from mltool.inference.fit import require_fit
 from mltool.inference.open import open_predictor
 from mltool.inference.predictor import Array, Batch, Predictor
+from mltool.runs.arrays import together
 from mltool.runs.atomic import finite, write_json, writing
 from mltool.runs.find import require_sound
 from mltool.runs.input_schema import InputSchema
 from mltool.runs.run import Run
+from mltool.spec.outputs import Measure, measures_of_task
 from mltool.spec.spec import Spec
 
 
@@ -33,7 +35,7 @@ class Evaluation:
         samples: in it.
         metrics: by name, in the target's original units.
         runtime: what ran the artifact.
-        outputs: float32 [samples, values].
+        outputs: float32 [samples, ...]; with a field for each of several outputs.
         ids: int64 [samples], positions in the source.
         targets: as the data set has them.
         sliced_by: the column of `slices`; None where none was asked for.
@@ -99,13 +101,14 @@ def evaluate(
     require_fit(samples.inputs, run.input_schema, allow_unseen=True)
     with open_predictor(artifact) as predictor:
         result = evaluate_predictor(run, predictor, samples, artifact)
-    metrics, schema = run.spec.train.metrics, run.input_schema
+    schema = run.input_schema
+    measures = measures_of(run.spec, schema)
     if by is not None:
-        slices = sliced(by, data, samples.ids, result.outputs, metrics=metrics, schema=schema)
+        slices = sliced(by, data, samples.ids, result.outputs, measures=measures, schema=schema)
         result = replace(result, sliced_by=by, slices=slices)
     if confidence is not None:
         seed = run.spec.seed
-        intervals = confidence_intervals(confidence, result.outputs, result.targets, metrics, schema, seed=seed)
+        intervals = confidence_intervals(confidence, result.outputs, result.targets, measures, schema, seed=seed)
         result = replace(result, confidence=confidence, intervals=intervals)
     if artifact.resolve() == run.keras_file.resolve():
         with run.locked():
@@ -130,25 +133,35 @@ def evaluate_predictor(run: Run, predictor: Predictor, samples: Samples, artifac
     spec: Spec = run.spec
     schema = run.input_schema
     outputs = output_of(predictor, samples.inputs, schema, artifact)
-    metrics = measure(spec.train.metrics, outputs, samples.targets[:], schema)
+    metrics = measure(measures_of(spec, schema), outputs, samples.targets[:], schema)
     return Evaluation(
         run, artifact, "test", len(samples), metrics, predictor.runtime, outputs, samples.ids, samples.targets[:]
     )
 
 
+def measures_of(spec: Spec, schema: InputSchema) -> list[Measure]:
+    """The metrics of the spec, and behind them those that belong to its tasks."""
+    asked = list(spec.train.measures)
+    keys = {name: key for key, name in spec.output_names.items()}
+    for output in schema.outputs:
+        asked += measures_of_task(output.task, keys[output.name], output.shape[-1], asked)
+    return asked
+
+
 def output_of(predictor: Predictor, inputs: Batch, schema: InputSchema, artifact: Path) -> Array:
-    """The one output of a predictor; float32 [samples, values].
+    """What a predictor answers; float32 [samples, ...], with a field for each of several outputs.
 
     Raises:
         ArtifactError: if the artifact has other inputs or outputs than the model of the run.
     """
-    expected = ({info.name for info in schema.inputs}, {schema.output: schema.output_shape})
+    expected = ({info.name for info in schema.inputs}, {info.name: info.shape for info in schema.outputs})
     found = (set(predictor.inputs), {name: info.shape for name, info in predictor.outputs.items()})
     if found != expected:
         raise ArtifactError(
             f"{artifact} takes and gives {_ends(*found)}; {_ends(*expected)} is expected", "is it of this run?"
         )
-    return predictor.predict(inputs)[schema.output]
+    answers = predictor.predict(inputs)
+    return together({info.name: answers[info.name] for info in schema.outputs})
 
 
 def _ends(inputs: Iterable[str], outputs: Mapping[str, tuple[int | None, ...]]) -> str:

@@ -1,11 +1,11 @@
 """Limits against measurements: a pure function, the one place that says kept or broken."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mltool.errors import Message
-from mltool.evaluation.agreement import Agreement
+from mltool.evaluation.agreement import Agreement, worst_of
 from mltool.spec.limits import LimitsSpec
 
 
@@ -37,7 +37,7 @@ class Measurements:
         samples: in the test split.
         size_bytes: of the file.
         p90_latency_ms: of one call on this host; None where it was not measured.
-        agreement: with the model it came from.
+        agreements: with the model it came from, by output.
     """
 
     metric: str | None
@@ -48,7 +48,7 @@ class Measurements:
     samples: int
     size_bytes: int
     p90_latency_ms: float | None
-    agreement: Agreement
+    agreements: Mapping[str, Agreement]
 
     @property
     def drop(self) -> float | None:
@@ -56,6 +56,13 @@ class Measurements:
         if self.value is None or self.reference is None:
             return None
         return self.value - self.reference if self.lower_is_better else self.reference - self.value
+
+    def agreement_json(self) -> dict[str, Any]:
+        """The agreement as the record of an artifact holds it: the worst, and that of each where there are several."""
+        whole = worst_of(self.agreements).to_json()
+        if len(self.agreements) == 1:
+            return whole
+        return {**whole, "outputs": {name: agreement.to_json() for name, agreement in self.agreements.items()}}
 
     def metric_json(self) -> dict[str, Any]:
         """The metric as the record of an artifact holds it."""
@@ -97,7 +104,11 @@ def judge(limits: LimitsSpec, tolerance: Tolerance, found: Measurements) -> tupl
     Returns:
         A check for every limit that is set, kept or broken.
     """
-    checks = [*_agreement_checks(tolerance, found.agreement), *_metric_checks(limits, found)]
+    checks: list[Check] = []
+    for name, agreement in found.agreements.items():
+        of_one = _agreement_checks(tolerance, agreement)
+        checks += of_one if len(found.agreements) == 1 else [_of_output(check, name) for check in of_one]
+    checks += _metric_checks(limits, found)
     if limits.max_size is not None:
         kept = found.size_bytes <= limits.max_size
         checks.append(Check("max_size", kept, f"{found.size_bytes:,} bytes, at most {limits.max_size:,.0f}"))
@@ -107,6 +118,10 @@ def judge(limits: LimitsSpec, tolerance: Tolerance, found: Measurements) -> tupl
         shown = "not measured" if p90 is None else f"{p90:.3f} ms"
         checks.append(Check("max_p90_latency", kept, f"{shown} on this host, at most {limits.max_p90_latency:g} ms"))
     return tuple(checks)
+
+
+def _of_output(check: Check, name: str) -> Check:
+    return replace(check, limit=f"{name}: {check.limit}")
 
 
 def _agreement_checks(tolerance: Tolerance, agreement: Agreement) -> list[Check]:

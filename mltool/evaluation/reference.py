@@ -21,8 +21,7 @@ from mltool.inference.text_steps import TextStep
 from mltool.runs.input_schema import InputSchema
 from mltool.runs.lite import REFERENCE_KEY, LiteFolder, artifact_key, input_key
 from mltool.runs.run import Run
-from mltool.spec.catalogue import KerasObject
-from mltool.spec.spec import metric_name
+from mltool.spec.outputs import Measure
 
 logger = logging.getLogger("mltool")
 
@@ -36,7 +35,7 @@ class Reference:
 
     Attributes:
         samples: the whole test split.
-        outputs: of the Keras model, float32 [n, values], for the first n of the samples: all of them, or those of
+        outputs: of the Keras model, float32 [n, ...], for the first n of the samples: all of them, or those of
             vectors.npz where the model cannot be run.
         metrics: of the Keras model on all samples, by name.
         schema: what the outputs mean.
@@ -47,18 +46,18 @@ class Reference:
     outputs: Array
     metrics: Mapping[str, float]
     schema: InputSchema
-    asked: Sequence[KerasObject]
+    asked: Sequence[Measure]
 
     @property
     def first_inputs(self) -> dict[str, Array]:
         """The inputs in vectors.npz, by name; float32, or text."""
         return self.samples.first(NUM_VECTORS)
 
-    def metric(self, name: str | None) -> KerasObject | None:
+    def metric(self, name: str | None) -> Measure | None:
         """The metric that limits hold: the one of that name, or the first of the spec; None where it has none."""
         if name is None:
             return self.asked[0] if self.asked else None
-        return next((metric for metric in self.asked if metric_name(metric) == name), None)
+        return next((measure for measure in self.asked if measure.name == name), None)
 
 
 def reference_of(run: Run, data: Dataset, *, keep: bool = False) -> Reference:
@@ -77,7 +76,7 @@ def reference_of(run: Run, data: Dataset, *, keep: bool = False) -> Reference:
         found = evaluate_predictor(run, predictor, samples, run.keras_file)
     if keep:
         keep_evaluation(found)
-    return Reference(samples, found.outputs, found.metrics, run.input_schema, run.spec.train.metrics)
+    return Reference(samples, found.outputs, found.metrics, run.input_schema, run.spec.train.measures)
 
 
 def recorded_reference(run: Run, data: Dataset, lite: LiteFolder) -> Reference:
@@ -92,7 +91,7 @@ def recorded_reference(run: Run, data: Dataset, lite: LiteFolder) -> Reference:
         raise ArtifactError(
             f"{lite.vectors_file} is not of the first test samples", "mltool convert --force writes it anew"
         )
-    return Reference(samples, outputs, kept_metrics(run), run.input_schema, run.spec.train.metrics)
+    return Reference(samples, outputs, kept_metrics(run), run.input_schema, run.spec.train.measures)
 
 
 def measure_file(
@@ -128,25 +127,25 @@ def measure_file(
     asked = reference.metric(metric)
     compared = outputs[: len(reference.outputs)]
     found = Measurements(
-        metric=metric_name(asked) if asked else None,
-        lower_is_better=asked is not None and lower_is_better(asked),
-        counts_samples=asked is not None and counts_samples(asked),
+        metric=asked.name if asked else None,
+        lower_is_better=asked is not None and lower_is_better(asked.metric),
+        counts_samples=asked is not None and counts_samples(asked.metric),
         value=_value(asked, outputs, reference) if asked else None,
-        reference=reference.metrics.get(metric_name(asked)) if asked else None,
+        reference=reference.metrics.get(asked.name) if asked else None,
         samples=len(samples),
         size_bytes=path.stat().st_size,
         p90_latency_ms=latency["p90"] if latency else None,
-        agreement=compare_answers(reference.outputs, compared, schema),
+        agreements=compare_answers(reference.outputs, compared, schema),
     )
     return found, answers
 
 
-def _value(metric: KerasObject, outputs: Array, reference: Reference) -> float | None:
+def _value(asked: Measure, outputs: Array, reference: Reference) -> float | None:
     """The metric; None, said, for one that only Keras has where there is no Keras."""
     try:
-        return measure([metric], outputs, reference.samples.targets[:], reference.schema)[metric_name(metric)]
+        return measure([asked], outputs, reference.samples.targets[:], reference.schema)[asked.name]
     except MissingExtraError:
-        logger.warning("%s is a metric that only Keras measures, and it is not installed", metric_name(metric))
+        logger.warning("%s is a metric that only Keras measures, and it is not installed", asked.name)
         return None
 
 
@@ -157,7 +156,7 @@ def add_answers(lite: LiteFolder, name: str, reference: Reference, answers: Arra
         lite: the folder; answers of files that are no longer in it are left out.
         name: of the artifact.
         reference: whose samples they are.
-        answers: float32 [NUM_VECTORS or fewer, values].
+        answers: float32 [NUM_VECTORS or fewer, ...].
     """
     fresh = {
         "ids": reference.samples.ids[:NUM_VECTORS],

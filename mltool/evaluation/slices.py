@@ -14,7 +14,7 @@ from mltool.errors import UsageError
 from mltool.evaluation.metrics import measure
 from mltool.runs.input_schema import InputSchema
 from mltool.spec.argument_check import did_you_mean
-from mltool.spec.catalogue import KerasObject
+from mltool.spec.outputs import Measure
 
 RESAMPLES = 1000
 """Times that the samples are drawn anew: the ends of a 95 % interval then rest on the 25 lowest and highest."""
@@ -46,7 +46,7 @@ class Slice:
 
 
 def sliced(
-    by: str, data: Dataset, ids: Array, outputs: Array, *, metrics: Sequence[KerasObject], schema: InputSchema
+    by: str, data: Dataset, ids: Array, outputs: Array, *, measures: Sequence[Measure], schema: InputSchema
 ) -> list[Slice]:
     """The metrics of every value of a column.
 
@@ -54,8 +54,8 @@ def sliced(
         by: an input, or what the source calls it, `group`, or the targets' name for the classes.
         data: that the samples come from.
         ids: int64 [samples], positions of the samples.
-        outputs: float32 [samples, values].
-        metrics: of the spec.
+        outputs: float32 [samples, ...].
+        measures: metrics of the spec.
         schema: what the outputs mean.
 
     Raises:
@@ -69,7 +69,7 @@ def sliced(
     found = []
     for number, name in enumerate(names.tolist()):
         here = np.flatnonzero(numbers == number)
-        found.append(Slice(name, len(here), measure(metrics, outputs[here], targets[here], schema)))
+        found.append(Slice(name, len(here), measure(measures, outputs[here], targets[here], schema)))
     return found
 
 
@@ -78,12 +78,12 @@ def _column(by: str, data: Dataset, ids: Array) -> Array:
     source = data.source
     # An input, under its own name or what the source calls it.
     columns = {name: name for name in source.inputs} | {old: name for name, old in source.originals.items()}
-    if data.labels and by in (source.target_name, "label"):
-        return np.asarray(data.labels)[data.targets[ids]]
+    if data.classes is not None and by in (source.target_name, "label"):
+        return np.asarray(data.labels)[data.classes[ids]]
     if by == "group" and source.groups is not None:
         return np.asarray(source.groups[ids], np.str_)
     if by not in columns:
-        others = {"label": bool(data.labels), "group": source.groups is not None}
+        others = {"label": data.classes is not None, "group": source.groups is not None}
         known = [*columns, *(name for name, is_there in others.items() if is_there)]
         hint = did_you_mean(by, known) or f"there are: {', '.join(known)}"
         raise UsageError(f"the data have no column {by!r} to slice by", hint)
@@ -113,7 +113,7 @@ def _of_numbers(values: Array) -> Array:
 
 
 def confidence_intervals(
-    level: float, outputs: Array, targets: Array, metrics: Sequence[KerasObject], schema: InputSchema, *, seed: int
+    level: float, outputs: Array, targets: Array, measures: Sequence[Measure], schema: InputSchema, *, seed: int
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of the bootstrap: Efron, Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
 
@@ -121,9 +121,9 @@ def confidence_intervals(
 
     Args:
         level: share of the draws that lie inside, such as 0.95.
-        outputs: float32 [samples, values].
+        outputs: float32 [samples, ...].
         targets: as the data set has them.
-        metrics: of the spec.
+        measures: metrics of the spec.
         schema: what the outputs mean.
         seed: of the draws.
 
@@ -135,7 +135,7 @@ def confidence_intervals(
     with console.progress("bootstrap", RESAMPLES, "draws") as bar:
         for number in range(RESAMPLES):
             here = random.integers(len(outputs), size=len(outputs))
-            for name, value in measure(metrics, outputs[here], targets[here], schema).items():
+            for name, value in measure(measures, outputs[here], targets[here], schema).items():
                 drawn.setdefault(name, []).append(value)
             bar.update(number + 1)
     ends = [(1 - level) / 2, (1 + level) / 2]

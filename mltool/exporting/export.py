@@ -11,12 +11,13 @@ import numpy as np
 
 from mltool import extras
 from mltool.errors import VerificationError
-from mltool.evaluation.agreement import Agreement, compare
+from mltool.evaluation.agreement import Agreement, compare_values, worst_of
 from mltool.evaluation.evaluate import output_of, run_data
-from mltool.inference.answers import threshold_of
+from mltool.inference.answers import by_output
 from mltool.inference.keras_predictor import KerasPredictor, load_keras_model
 from mltool.inference.saved_model import SavedModelPredictor
 from mltool.runs.atomic import writing_folder
+from mltool.runs.input_schema import InputSchema
 from mltool.runs.run import Run
 
 logger = logging.getLogger("mltool")
@@ -79,19 +80,19 @@ def export_locked(run: Run, *, force: bool = False) -> ExportResult:
     started = time.perf_counter()
     model = load_keras_model(run.keras_file)
     with writing_folder(folder) as temporary:
-        write_saved_model(model, run.input_schema.output, temporary)
+        write_saved_model(model, run.input_schema, temporary)
         agreement = _verify(run, model, temporary)
     run.record_artifact(folder)
     run.record_stage("export", inputs, time.perf_counter() - started)
     return ExportResult(run, folder, agreement)
 
 
-def write_saved_model(model: Any, output: str, folder: Path, names: Sequence[str] | None = None) -> None:
-    """Writes a signature with keywords named as the inputs, and a map with the output's name.
+def write_saved_model(model: Any, schema: InputSchema, folder: Path, names: Sequence[str] | None = None) -> None:
+    """Writes a signature with keywords named as the inputs, and a map with the outputs' names.
 
     Args:
-        model: functional, with one output.
-        output: its name.
+        model: functional.
+        schema: names its outputs.
         folder: where; must not be there.
         names: of the inputs, in the order of `model.inputs`; their own when left out.
     """
@@ -106,7 +107,8 @@ def write_saved_model(model: Any, output: str, folder: Path, names: Sequence[str
 
     def serve(inputs: Any) -> Any:
         taken = keras.tree.map_structure(lambda t: _as_taken(inputs[place[id(t)]], t.dtype), model.input)
-        return {output: model(taken, training=False)}
+        answers = model(taken, training=False)
+        return answers if isinstance(answers, dict) else {schema.outputs[0].name: answers}
 
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -122,10 +124,13 @@ def _verify(run: Run, model: Any, folder: Path) -> Agreement:
     """Holds the SavedModel against the Keras model on test samples."""
     data, schema = run_data(run), run.input_schema
     inputs = data.take(data.splits.test[:NUM_SAMPLES]).inputs
-    expected = output_of(KerasPredictor(model, schema.output), inputs, schema, run.keras_file)
+    expected = output_of(KerasPredictor(model, schema), inputs, schema, run.keras_file)
     outputs = output_of(SavedModelPredictor(folder), inputs, schema, folder)
-    agreement = compare(expected, outputs, schema.task, threshold=threshold_of(schema))
-    if agreement.has_nan or not agreement.max_error <= TOLERANCE * (float(np.abs(expected).max()) or 1.0):
-        message = f"the SavedModel does not answer as the Keras model: {agreement}"
-        raise VerificationError(message, "this is a flaw of the export; please report it")
-    return agreement
+    agreements = compare_values(expected, outputs, schema)
+    for name, values in by_output(expected, schema).items():
+        agreement = agreements[name]
+        if agreement.has_nan or not agreement.max_error <= TOLERANCE * (float(np.abs(values).max()) or 1.0):
+            which = f"{name}: " if len(schema.outputs) > 1 else ""
+            message = f"the SavedModel does not answer as the Keras model: {which}{agreement}"
+            raise VerificationError(message, "this is a flaw of the export; please report it")
+    return worst_of(agreements)

@@ -10,9 +10,10 @@ from mltool import extras
 from mltool.data.sources.user_function import hash_of_code
 from mltool.errors import ArtifactError, MltoolError
 from mltool.inference.predictor import Array, BasePredictor, Batch, concatenated, tensor_info
-from mltool.models.build import ORIGINAL_UNITS
+from mltool.models.outputs import named_outputs
 from mltool.models.own_model import call_user, rebuilt_by
 from mltool.runs.find import run_of
+from mltool.runs.input_schema import InputSchema
 from mltool.runs.run import Run
 from mltool.spec.model import ModelSpec
 
@@ -78,43 +79,40 @@ class KerasPredictor(BasePredictor):
     """Runs a keras.Model in this process.
 
     Args:
-        model: functional, with one output.
-        output: name of its output; that of the last layer when left out.
+        model: functional.
+        schema: names its outputs; their layers do when left out.
 
     Raises:
         ArtifactError: if it is of another kind: such a model came from elsewhere.
     """
 
-    def __init__(self, model: Any, output: str | None = None) -> None:
+    def __init__(self, model: Any, schema: InputSchema | None = None) -> None:
         tf = extras.tensorflow()
         self.runtime = f"Keras {extras.keras().__version__}"
         tensors = getattr(model, "inputs", None) or []
-        if not tensors or len(model.outputs) != 1 or isinstance(model.output, dict | list | tuple):
-            raise ArtifactError(
-                "this version runs functional Keras models with one output", "export it to a SavedModel"
-            )
+        if not tensors:
+            raise ArtifactError("this version runs functional Keras models", "export it to a SavedModel")
         self._structure = model.input
         self.inputs = {t.name: tensor_info("the Keras model", t.name, str(t.dtype), t.shape) for t in tensors}
-        name = output or _output_name(model)
-        self.outputs = {name: tensor_info("the Keras model", name, str(model.output.dtype), model.output.shape)}
+        found = named_outputs(model)
+        if schema is not None and len(found) == len(schema.outputs) == 1:
+            found = {schema.outputs[0].name: next(iter(found.values()))}
+        self.outputs = {name: tensor_info("the Keras model", name, str(t.dtype), t.shape) for name, t in found.items()}
         self._call = tf.function(lambda inputs: model(inputs, training=False), reduce_retracing=True)
 
     def predict(self, batch: Batch) -> dict[str, Array]:
         """See `Predictor`."""
         keras = extras.keras()
-        name = next(iter(self.outputs))
         parts = []
         for part in self.parts(batch):
             # One tensor, a list or a map: whatever the model was built with.
             tensors = keras.tree.map_structure(lambda t, part=part: _tensor(part[t.name], t.dtype), self._structure)
-            parts.append({name: np.asarray(self._call(tensors), dtype=np.float32)})
+            answers = self._call(tensors)
+            named = (
+                answers if isinstance(answers, dict) else zip(self.outputs, keras.tree.flatten(answers), strict=True)
+            )
+            parts.append({name: np.asarray(value, dtype=np.float32) for name, value in dict(named).items()})
         return concatenated(parts)
-
-
-def _output_name(model: Any) -> str:
-    """The name of the layer that answers; what brings a regression to its units answers in that layer's name."""
-    last = model.layers[-1]
-    return str(last.input._keras_history.operation.name if last.name == ORIGINAL_UNITS else last.name)
 
 
 def _tensor(array: Array, dtype: str) -> Any:

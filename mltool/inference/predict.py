@@ -1,6 +1,6 @@
 """Answers samples with an artifact."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,28 @@ from typing import Any
 import numpy as np
 
 from mltool.errors import ArtifactError, DataError
-from mltool.inference.answers import decide, probabilities
+from mltool.inference.answers import decide, told
 from mltool.inference.fit import require_fit, sample_name
 from mltool.inference.open import open_predictor
 from mltool.inference.predictor import Array, Batch
 from mltool.runs.input_schema import InputSchema
+
+
+@dataclass(frozen=True)
+class OutputAnswers:
+    """What one output answered.
+
+    Attributes:
+        outputs: float32 [samples, ...], as the artifact returns them.
+        answers: for every sample, see `decide`.
+        key: what `values` are: `probabilities`, `outputs`, `score` (of an anomaly), `mask` (class numbers of pixels).
+        values: [samples, ...], what is told beside the answer.
+    """
+
+    outputs: Array
+    answers: list[Any]
+    key: str
+    values: Array
 
 
 @dataclass(frozen=True)
@@ -21,15 +38,30 @@ class Prediction:
 
     Attributes:
         artifact: that answered.
-        outputs: float32 [samples, values], as the artifact returns them.
-        probabilities: float64 [samples, values]; for a regression the values themselves.
-        answers: a label for every sample, or the values of a regression.
+        by_output: what every output answered.
     """
 
     artifact: Path
-    outputs: Array
-    probabilities: Array
-    answers: list[Any]
+    by_output: Mapping[str, OutputAnswers]
+
+    @property
+    def only(self) -> OutputAnswers:
+        """What the only output answered, or the first of several."""
+        return next(iter(self.by_output.values()))
+
+    def records(self) -> list[dict[str, Any]]:
+        """For every sample `answer` and what is told beside it, as `--json` prints it; maps where there are several."""
+        found: list[dict[str, Any]] = []
+        for place in range(len(self.only.answers)):
+            record: dict[str, Any] = {}
+            for name, output in self.by_output.items():
+                for key, value in (("answer", output.answers[place]), (output.key, output.values[place].tolist())):
+                    if len(self.by_output) == 1:
+                        record[key] = value
+                    else:
+                        record.setdefault(key, {})[name] = value
+            found.append(record)
+        return found
 
 
 def predict(
@@ -61,11 +93,23 @@ def predict(
             raise DataError(f"input {name!r} holds NaN or infinity", "clean the samples")
     with open_predictor(artifact) as predictor:
         named = predictor.predict(arrays)
-    outputs = named.get(schema.output if schema else "", next(iter(named.values())))
-    if not np.isfinite(outputs).all():
-        raise ArtifactError(
-            f"{artifact} answers with NaN or infinity", "train it again, or bring its inputs into range"
+    for values in named.values():
+        if not np.isfinite(values).all():
+            raise ArtifactError(
+                f"{artifact} answers with NaN or infinity", "train it again, or bring its inputs into range"
+            )
+    if schema is None or any(info.name not in named for info in schema.outputs):
+        return Prediction(
+            artifact,
+            {
+                name: OutputAnswers(values, values.tolist(), "outputs", values.astype(np.float64))
+                for name, values in named.items()
+            },
         )
-    if schema is None:
-        return Prediction(artifact, outputs, outputs.astype(np.float64), outputs.tolist())
-    return Prediction(artifact, outputs, probabilities(outputs, schema), decide(outputs, schema))
+    return Prediction(
+        artifact,
+        {
+            info.name: OutputAnswers(named[info.name], decide(named[info.name], info), *told(named[info.name], info))
+            for info in schema.outputs
+        },
+    )

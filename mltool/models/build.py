@@ -1,36 +1,30 @@
 """From the `model` section to a keras.Model: inputs, preprocessing, layers, in one functional graph."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mltool import extras
 from mltool.errors import Message, SpecError
 from mltool.models.keras_objects import REFUSALS, reason_of
+from mltool.models.outputs import TargetScale, difference, in_original_units
 from mltool.models.own_model import KEY, apply_own_model
 from mltool.models.preprocess import ModelInput, build_layer, does_not_fit, learns_from_data, preprocess
 from mltool.spec.catalogue import call_arguments
 from mltool.spec.model import AUTO, OWN_MODEL, LayerSpec, ModelSpec
+from mltool.spec.outputs import ONLY
 
-ORIGINAL_UNITS = "original_units"
-"""Name of the layer that turns the scaled answer of a regression into the units of its targets."""
-
-
-@dataclass(frozen=True)
-class TargetScale:
-    """Mean and standard deviation of the training targets, value by value.
-
-    Attributes:
-        mean: of each value of the target.
-        deviation: likewise; 1 where all are the same.
-    """
-
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+Shape = tuple[int, ...]
+_NO_SCALES: Mapping[str, TargetScale] = {}
 
 
 def build_model(
-    spec: ModelSpec, inputs: Mapping[str, ModelInput], *, name: str, target_scale: TargetScale | None = None
+    spec: ModelSpec,
+    inputs: Mapping[str, ModelInput],
+    *,
+    name: str,
+    outputs: Mapping[str, str] | None = None,
+    target_scales: Mapping[str, TargetScale] = _NO_SCALES,
+    gives_difference: bool = False,
 ) -> Any:
     """Builds the model; its inputs bear the names of `inputs`.
 
@@ -38,10 +32,12 @@ def build_model(
         spec: checked.
         inputs: what the data have, by name; preprocessing layers that learn from data see only the values in it.
         name: of the model.
-        target_scale: of a regression: the last layer's answer is brought to these units inside of the model.
+        outputs: the layer of each output by its key; the last layer alone when None.
+        target_scales: of outputs that are regressions: the answer is brought to these units inside of the model.
+        gives_difference: whether the answer is taken from what the layers were given, as anomalies are told.
 
     Returns:
-        A keras.Model that takes one tensor (one input) or a map of tensors.
+        A keras.Model that takes one tensor (one input) or a map of tensors, and gives one tensor (one output) or a map.
 
     Raises:
         SpecError: if a layer does not fit its inputs, naming the layer and the shapes.
@@ -67,12 +63,14 @@ def build_model(
         known[layer.name] = previous = _apply(layer, sources, built)
     if spec.layers:
         _require_all_used(spec, tensors, is_joined=previous_of_first is not None)
-    if target_scale is not None:
-        units = keras.layers.Rescaling(target_scale.deviation, target_scale.mean, name=ORIGINAL_UNITS)
-        previous = units(previous)
+    if gives_difference:
+        previous = difference(previous_of_first, previous, spec.own_names[-1])
+    several = outputs is not None and set(outputs) != {ONLY}
+    ends = {key: known[layer] for key, layer in outputs.items()} if outputs and several else {ONLY: previous}
+    answers = in_original_units(ends, target_scales)
     structure = takes if len(takes) > 1 else next(iter(takes.values()))
     try:
-        return keras.Model(structure, previous, name=name)
+        return keras.Model(structure, answers if several else answers[ONLY], name=name)
     except REFUSALS as error:
         key = KEY if spec.python else "model.layers"
         raise SpecError(Message(f"the layers are not one graph: {reason_of(error)}", key=key)) from error
@@ -172,25 +170,25 @@ def _misfit(spec: LayerSpec, message: str, hint: str) -> SpecError:
     return SpecError(Message(message, hint, key=_place(spec)))
 
 
-def require_output(model: Any, spec: ModelSpec, *, num_outputs: int, what: str) -> None:
-    """Holds the model's output against what the data have.
+def require_output(shape: tuple[int | None, ...], spec: ModelSpec, layer: str, *, wanted: Shape, what: str) -> None:
+    """Holds an output of the model against what the data have.
 
     Args:
-        model: a keras.Model.
-        spec: that it was built from, for the message.
-        num_outputs: values a sample that the loss needs.
+        shape: of a sample of the output.
+        spec: that the model was built from, for the message.
+        layer: that gives it.
+        wanted: shape of a sample that the loss needs.
         what: the reason in words, such as "10 classes".
 
     Raises:
-        SpecError: if the last layer gives another number of values.
+        SpecError: if the layer gives another shape.
     """
-    shape = tuple(model.output_shape[1:])
-    if not spec.layers:
-        if shape != (num_outputs,):
-            message = f"the model of {spec.python} gives {shape} a sample, the data have {what}"
-            raise SpecError(Message(message, f"make it give ({num_outputs},)", key=KEY))
+    if shape == wanted:
         return
-    last = spec.layers[-1]
-    if shape != (num_outputs,):
-        message = f"the last layer {last.name!r} gives {shape} a sample, the data have {what}"
-        raise _misfit(last, message, f"make it give ({num_outputs},)")
+    hint = f"make it give {wanted}"
+    if not spec.layers:
+        message = f"the model of {spec.python} gives {shape} a sample, the data have {what}"
+        raise SpecError(Message(message, hint, key=KEY))
+    found = next(one for one in spec.layers if one.name == layer)
+    which = "the last layer" if found is spec.layers[-1] else "the layer"
+    raise _misfit(found, f"{which} {layer!r} gives {shape} a sample, the data have {what}", hint)

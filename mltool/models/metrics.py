@@ -6,32 +6,42 @@ from mltool import extras
 from mltool.errors import Message, SpecError
 from mltool.models.keras_objects import build_keras
 from mltool.spec.catalogue import KerasObject
-from mltool.spec.spec import metric_name
+from mltool.spec.outputs import metric_name
 from mltool.spec.task import Task
 
 _BY_TASK: dict[str, dict[Task, str]] = {
-    "accuracy": {"classification": "SparseCategoricalAccuracy", "binary": "BinaryAccuracy", "regression": "Accuracy"},
-    "crossentropy": {"classification": "SparseCategoricalCrossentropy", "binary": "BinaryCrossentropy"},
+    "accuracy": {
+        **{"classification": "SparseCategoricalAccuracy", "segmentation": "SparseCategoricalAccuracy"},
+        **{"binary": "BinaryAccuracy", "multi_label": "BinaryAccuracy", "regression": "Accuracy"},
+    },
+    "crossentropy": {
+        **{"classification": "SparseCategoricalCrossentropy", "segmentation": "SparseCategoricalCrossentropy"},
+        **{"binary": "BinaryCrossentropy", "multi_label": "BinaryCrossentropy"},
+    },
 }
 """The class behind a name that Keras resolves by the loss; its targets are class numbers."""
 
 
-def build_metric(metric: KerasObject, task: Task, *, at: str = "") -> Any:
+def build_metric(metric: KerasObject, task: Task, *, num_classes: int, name: str | None = None, at: str = "") -> Any:
     """One Keras metric, called as in results.
 
     Args:
         metric: of the spec.
         task: decides what `accuracy` and `crossentropy` mean.
+        num_classes: of the output, for metrics that must be told, where the spec does not.
+        name: in results, where there are several outputs.
         at: dotted key of the spec, for messages.
 
     Raises:
         SpecError: if it has no meaning for the task, or Keras refuses its arguments.
     """
-    name = _BY_TASK[metric.name].get(task) if metric.name in _BY_TASK else metric.name
-    if name is None:
+    class_name = _BY_TASK[metric.name].get(task) if metric.name in _BY_TASK else metric.name
+    if class_name is None:
         raise SpecError(Message(f"{metric.name} has no meaning for a {task}", "take another metric", key=at))
-    arguments = {**metric.arguments, "name": metric_name(metric)}
-    return build_keras(KerasObject(name, arguments), "metrics", at=at)
+    arguments = {**metric.arguments, "name": name or metric_name(metric)}
+    if class_name == "OneHotMeanIoU":
+        arguments = {"num_classes": num_classes, **arguments}
+    return build_keras(KerasObject(class_name, arguments), "metrics", at=at)
 
 
 def greater_is_better(metric: Any) -> bool | None:
@@ -44,8 +54,12 @@ def greater_is_better(metric: Any) -> bool | None:
 
 
 def takes_one_hot_targets(metric: KerasObject, task: Task) -> bool:
-    """Whether a metric of a classification compares with one-hot targets instead of class numbers."""
-    return task == "classification" and metric.name not in _BY_TASK and not metric.name.startswith("Sparse")
+    """Whether a metric of classes compares with one-hot targets instead of class numbers."""
+    return (
+        task in ("classification", "segmentation")
+        and metric.name not in _BY_TASK
+        and not metric.name.startswith("Sparse")
+    )
 
 
 def targets_for(metric: KerasObject, targets: Any, num_classes: int, task: Task) -> Any:

@@ -27,6 +27,7 @@ from mltool.data.tables.table import TARGET_NAMES, find_target
 from mltool.data.tables.table_file import IntegersTooLargeError, read_table
 from mltool.errors import DataError
 from mltool.spec.data import DataSpec, Kind, SourceSpec
+from mltool.spec.outputs import ONLY
 
 logger = logging.getLogger("mltool")
 
@@ -93,7 +94,7 @@ def look(path: Path, target: str | None, spec_folder: Path) -> StartingSource:
     section: dict[str, Any] = {"source": {**found.keys, "path": str(path.absolute())}}
     if found.inputs:
         section["inputs"] = found.inputs
-    source = build_source(DataSpec.model_validate(section), seed=42, is_regression=found.is_regression)
+    source = build_source(DataSpec.model_validate(section), seed=42, values={ONLY} if found.is_regression else ())
     keys = {"path": _shown_path(path, spec_folder), **found.keys}
     if found.columns and len(found.columns) <= MOST_COLUMNS:
         kind_of = {source.originals.get(name, name): kind for name, kind in source.kinds.items()}

@@ -26,19 +26,20 @@ def scan_pictures(document: Mapping[str, Any]) -> Iterator[Picture]:
         yield "drift", "drift of every input, from training to test", plots.drift(drift)
 
 
-def data_section(document: Mapping[str, Any], target: str | None) -> dict[str, Any] | None:
+def data_section(document: Mapping[str, Any], target: Any) -> dict[str, Any] | None:
     """What the page says of the data; None where they were not scanned.
 
     Args:
         document: of `scan`, or empty.
-        target: the column or array with the values, where the spec names it.
+        target: `data.source.target` of the spec.
     """
     if not document:
         return None
     markup = extras.require("markupsafe").Markup
     rows = [_row(document, name) for name in document["inputs"]]
     if document.get("targets"):
-        rows.append([target or "the target", "target", "-", shown_values(document["targets"]), "0", "-"])
+        name = target if isinstance(target, str) else ", ".join(target or ()) or "the target"
+        rows.append([name, "target", "-", shown_values(document["targets"]), "0", "-"])
     heads = ["input", "kind", "shape", "values in training", "missing", "drift"]
     if all(row[2] in ("1", "-") for row in rows):  # columns of a table: nothing to tell
         rows, heads = [[*row[:2], *row[3:]] for row in rows], [*heads[:2], *heads[3:]]

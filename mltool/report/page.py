@@ -7,11 +7,10 @@ from typing import Any
 from mltool import extras
 from mltool.errors import ArtifactError, UsageError
 from mltool.report import plots
+from mltool.report.answer_section import answer_sections
 from mltool.report.data_section import data_section
-from mltool.report.examples import worst_examples
 from mltool.report.model_section import model_section
-from mltool.report.predictions import Predictions, load_predictions
-from mltool.report.tables import class_rows, confusion_matrix, worst_mistakes
+from mltool.report.predictions import load_predictions
 from mltool.runs.atomic import write_text
 from mltool.runs.lite import LiteFolder, LiteRecord
 from mltool.runs.run import Run
@@ -49,7 +48,6 @@ def report(run: Run, output: Path | None = None) -> Path:
 
 def _content(run: Run) -> dict[str, Any]:
     manifest = run.manifest
-    predictions = load_predictions(run)
     return {
         "name": manifest.get("name", run.id),
         "run_id": run.id,
@@ -61,10 +59,11 @@ def _content(run: Run) -> dict[str, Any]:
         "environment": json.dumps(manifest.get("environment", {}), indent=2, ensure_ascii=False),
         **_artifacts(run),
         "curves": _curves(run, manifest),
-        **_answers(run, predictions),
+        "answers": answer_sections(run, load_predictions(run)),
         "model": model_section(run.model_summary_file),
         "scan": data_section(
-            _read_json(run.scan_file, splits=dict, inputs=dict, drift=dict, findings=list), run.spec.data.source.target
+            _read_json(run.scan_file, splits=dict, inputs=dict, drift=dict, findings=list),
+            run.spec.data.source.target,
         ),
     }
 
@@ -187,22 +186,3 @@ def _curves(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
-
-
-def _answers(run: Run, predictions: Predictions | None) -> dict[str, Any]:
-    content: dict[str, Any] = dict.fromkeys(("confusion", "scatter", "examples_missing"))
-    content |= {"classes": [], "mistakes": [], "examples": [], "wide": False}
-    if predictions is None:
-        return content
-    markup = extras.require("markupsafe").Markup
-    schema = run.input_schema
-    if schema.task == "regression":
-        name = run.spec.data.source.target or "the target"
-        drawn = plots.scatter(predictions.targets.reshape(-1), predictions.outputs.reshape(-1), name)
-        content["scatter"] = markup(drawn)
-    elif len(schema.labels) <= plots.MOST_CLASSES:
-        counts = confusion_matrix(predictions.targets, predictions.answers, len(schema.labels))
-        content["confusion"] = markup(plots.confusion(counts, schema.labels))
-        content["classes"] = class_rows(counts, schema.labels)
-        content["mistakes"] = worst_mistakes(counts, schema.labels)
-    return content | worst_examples(run, predictions)

@@ -72,9 +72,9 @@ def write_pictures(document: dict[str, Any], data: Dataset, folder: Path) -> lis
 def _one_of_every_class(data: Dataset, name: str) -> list[tuple[str, Any]]:
     """The first training sample of every class, at most `MOST_LINES`; of values the first few."""
     train = data.splits.train
-    if not data.labels:
+    if data.classes is None:
         return [(data.source.name_of(int(number)), data.source.inputs[name][[number]][0]) for number in train[:6]]
-    targets = data.targets[train]
+    targets = data.classes[train]
     firsts = [(label, train[targets == number][:1]) for number, label in enumerate(data.labels[:MOST_LINES])]
     return [(label, data.source.inputs[name][ids][0]) for label, ids in firsts if len(ids)]
 
@@ -83,8 +83,8 @@ def _contact_sheet(data: Dataset, name: str) -> Any:
     """Training images side by side, evenly taken, class after class, each at most 96 pixels wide."""
     rows, columns = SHEET
     train = data.splits.train
-    if data.labels:
-        train = train[np.argsort(data.targets[train], kind="stable")]
+    if data.classes is not None:
+        train = train[np.argsort(data.classes[train], kind="stable")]
     chosen = train[np.linspace(0, len(train) - 1, min(len(train), rows * columns)).astype(int)]
     images = as_bytes(data.source.inputs[name][chosen])
     side = min(96, max(images.shape[1:3]))

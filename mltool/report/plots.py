@@ -183,6 +183,26 @@ def scatter(truth: Array, answers: Array, unit: str) -> str:
     return _styled(draw)
 
 
+def scores(normal: Array, anomalies: Array, threshold: float) -> str:
+    """Scores of normal samples and of anomalies, and the threshold between them, on a scale of powers of ten."""
+
+    def draw() -> Any:
+        figure, axes = _figure(WIDTH, 2.6)
+        both = np.concatenate([normal, anomalies])
+        least = max(float(both[both > 0].min(initial=1.0)), 1e-12)
+        edges = np.geomspace(least, max(float(both.max()), 2 * least), 40)
+        for values, color, label in ((normal, FIRST, "normal"), (anomalies, SECOND, "anomalies")):
+            axes.hist(np.maximum(values, least), bins=edges, color=color, alpha=0.6, label=label)
+        axes.axvline(threshold, color=THIRD, linestyle=":", label="threshold")
+        axes.set_xscale("log")
+        axes.set_xlabel("score: mean square of what does not come back")
+        axes.set_ylabel("samples")
+        _legend(axes)
+        return figure
+
+    return _styled(draw)
+
+
 def bars(counts: Mapping[str, Mapping[str, int]]) -> str:
     """Samples of every class, by split."""
 

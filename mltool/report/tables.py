@@ -14,7 +14,7 @@ class ClassRow:
 
     Attributes:
         label: of the class.
-        samples: of it in the test split.
+        samples: of it in the test split; pixels, where every pixel has a class.
         precision: share of the answers of this class that are right; None where there are none.
         recall: share of its samples that were answered right; None where it has none.
         f1: harmonic mean of the two; None where one of them is.
@@ -29,7 +29,7 @@ class ClassRow:
 
 def confusion_matrix(truth: Array, answers: Array, num_classes: int) -> Array:
     """How often each class was answered for each: int64 [classes, classes], rows the truth."""
-    pairs = truth.astype(np.int64) * num_classes + answers.astype(np.int64)
+    pairs = truth.reshape(-1).astype(np.int64) * num_classes + answers.reshape(-1).astype(np.int64)
     counts: Array = np.bincount(pairs, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
@@ -41,9 +41,25 @@ def class_rows(counts: Array, labels: tuple[str, ...]) -> list[ClassRow]:
         counts: of `confusion_matrix`.
         labels: of the classes.
     """
+    return _rows(np.diag(counts), counts.sum(axis=0), counts.sum(axis=1), labels)
+
+
+def label_rows(truth: Array, answers: Array, labels: tuple[str, ...]) -> list[ClassRow]:
+    """Precision, recall and F1 of every label, where a sample may have several.
+
+    Args:
+        truth: [samples, labels] of 0 and 1.
+        answers: likewise.
+        labels: their names.
+    """
+    there, answered = truth.astype(bool), answers.astype(bool)
+    return _rows((there & answered).sum(axis=0), answered.sum(axis=0), there.sum(axis=0), labels)
+
+
+def _rows(hits: Array, answers: Array, samples: Array, labels: tuple[str, ...]) -> list[ClassRow]:
+    """A row for every class, of its right answers, its answers and its samples."""
     rows = []
-    for number, label in enumerate(labels):
-        right, answered, there = counts[number, number], counts[:, number].sum(), counts[number].sum()
+    for label, right, answered, there in zip(labels, hits, answers, samples, strict=True):
         precision = float(right / answered) if answered else None
         recall = float(right / there) if there else None
         both = precision is not None and recall is not None

@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,3 +61,21 @@ def read_npz(path: Path) -> "dict[str, np.ndarray[Any, Any]]":
     if not isinstance(loaded, dict):
         raise ValueError("it holds a single array without a name")
     return loaded
+
+
+def of_output(array: "np.ndarray[Any, Any]", name: str) -> "np.ndarray[Any, Any]":
+    """What an array of targets or of outputs has of one output: a field where there are several, else all of it."""
+    return array[name] if array.dtype.names else array
+
+
+def together(parts: "Mapping[str, np.ndarray[Any, Any]]") -> "np.ndarray[Any, Any]":
+    """One array [samples] of targets or of outputs: as it is where there is one, with a field for each of several."""
+    import numpy as np
+
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    fields = [(name, part.dtype, part.shape[1:]) for name, part in parts.items()]
+    joined: np.ndarray[Any, Any] = np.empty(len(next(iter(parts.values()))), fields)
+    for name, part in parts.items():
+        joined[name] = part
+    return joined

@@ -1,4 +1,4 @@
-"""What a model needs to be understood: inputs, task, labels, output; one record that travels with every artifact."""
+"""What a model needs to be understood: inputs, outputs, tasks, labels; one record that travels with every artifact."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mltool.errors import ArtifactError
-
-Task = Literal["classification", "binary", "regression"]
+from mltool.spec.task import OutputKind, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,34 +63,52 @@ class PreprocessStep:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputInfo:
+    """One output of the model.
+
+    Attributes:
+        name: the same in every artifact.
+        shape: of one sample.
+        task: what it answers.
+        activation: what its values are: `logits`, `probabilities` or `values`.
+        labels: names of the classes, in the order of the values; empty for regression.
+        scaled: whether a layer at its end brings the answer to the units of the targets.
+        threshold: of an anomaly: the score from which on a sample is one.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    task: Task
+    activation: OutputKind
+    labels: tuple[str, ...] = ()
+    scaled: bool = False
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InputSchema:
     """The record `input.json`.
 
     Attributes:
         inputs: in the order of the model.
-        output: name of the model's output.
-        output_shape: of one sample.
-        task: what the output answers.
-        activation: what the outputs are: `logits`, `probabilities` or `values`.
-        labels: names of the classes, in the order of the outputs; empty for regression.
+        outputs: likewise.
         preprocessing: the preprocessing layers, in the order of the model.
-        scaled_output: whether the model ends in a layer that brings its answer to the units of the targets.
         missing_markers: what stands for a missing value in a table; empty where the data are no table.
     """
 
     inputs: tuple[InputInfo, ...]
-    output: str
-    output_shape: tuple[int, ...]
-    task: Task
-    activation: Literal["logits", "probabilities", "values"]
-    labels: tuple[str, ...]
+    outputs: tuple[OutputInfo, ...]
     preprocessing: tuple[PreprocessStep, ...] = ()
-    scaled_output: bool = False
     missing_markers: tuple[str, ...] = ()
+
+    @property
+    def only_output(self) -> OutputInfo | None:
+        """The output; None where there are several."""
+        return self.outputs[0] if len(self.outputs) == 1 else None
 
     def to_json(self) -> dict[str, Any]:
         """The record as it is written."""
-        return {"schema_version": 1, **asdict(self)}
+        return {"schema_version": 2, **asdict(self)}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "InputSchema":
@@ -105,14 +122,13 @@ class InputSchema:
                 InputInfo(**{**i, "shape": tuple(i["shape"]), "categories": tuple(i.get("categories", ()))})
                 for i in document["inputs"]
             )
+            outputs = tuple(
+                OutputInfo(**{**o, "shape": tuple(o["shape"]), "labels": tuple(o["labels"])})
+                for o in document["outputs"]
+            )
             return cls(
                 inputs=inputs,
-                output=document["output"],
-                output_shape=tuple(document["output_shape"]),
-                task=document["task"],
-                activation=document["activation"],
-                labels=tuple(document["labels"]),
-                scaled_output=bool(document["scaled_output"]),
+                outputs=outputs,
                 missing_markers=tuple(document["missing_markers"]),
                 preprocessing=tuple(PreprocessStep(**step) for step in document["preprocessing"]),
             )

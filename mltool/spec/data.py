@@ -110,6 +110,42 @@ def _check_pattern(value: Any) -> Any:
     return value
 
 
+Columns = str | tuple[str, ...]
+"""A column or an array; or several columns of a table, each of which is a value."""
+
+
+def _check_target(value: Any) -> Any:
+    if isinstance(value, dict):
+        if not value or not all(isinstance(name, str) for name in value):
+            raise_problem(f"must be a map from outputs to columns (got {shown(value)})", "write {OUTPUT: COLUMN}")
+        return {name: _check_columns(columns, (name,)) for name, columns in value.items()}
+    return value if value is None else _check_columns(value, ())
+
+
+def _check_columns(value: Any, place: tuple[str, ...]) -> Columns:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) and name for name in names):
+        message = f"must be a name, a list of columns, or a map from outputs to them (got {shown(value)})"
+        raise_problem(message, "write target: COLUMN", path=place)
+    if len(set(names)) < len(names):
+        raise_problem(f"names a column twice (got {shown(value)})", "name each once", path=place)
+    return value if isinstance(value, str) else tuple(value)
+
+
+_TARGET_NAME: dict[str, Any] = {
+    "anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+}
+_TARGET = Checked(
+    _check_target,
+    lambda: {
+        "anyOf": [
+            *_TARGET_NAME["anyOf"],
+            {"type": "object", "additionalProperties": _TARGET_NAME, "minProperties": 1},
+            {"type": "null"},
+        ]
+    },
+)
+
 _PATTERN = Checked(_check_pattern, lambda: {"type": ["string", "null"], "format": "regex"})
 
 
@@ -162,9 +198,10 @@ class SourceSpec(Section):
     """Validation samples, of the kind of `path`."""
     test_path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
     """Test samples, of the kind of `path`."""
-    target: str | None = None
+    target: Annotated[Columns | dict[str, Columns] | None, _TARGET] = None
     """The column of a table, the array of an .npz, or the feature of a TFRecord, that holds the labels or values (.npz:
-    `y` when left out)."""
+    `y` when left out); a list of columns of a table for several values or labels a sample; for several outputs
+    (train.outputs) a map from output to one of these."""
     weight: str | None = None
     """The column, the array of an .npz, or the feature, that holds a weight for every sample."""
     features: dict[str, FeatureSpec] | None = None
@@ -233,6 +270,11 @@ class SourceSpec(Section):
         raise_problems(self.misfits(self.known_kind), None)
         return self
 
+    @property
+    def targets(self) -> dict[str, Columns | None]:
+        """What holds the targets, by output; the key of the only one is ""."""
+        return dict(self.target) if isinstance(self.target, dict) else {"": self.target}
+
     def misfits(self, kind: Kind | None) -> Iterable[Problem]:
         """Keys that a kind has not; `kind` is None where it is not known yet, and nothing is told."""
         if self.path is None and self.kind is not None:
@@ -241,6 +283,14 @@ class SourceSpec(Section):
             return
         if kind == "tfrecord":
             yield from self._misfits_of_records()
+        if isinstance(self.target, dict) and kind not in ("npz", "table"):
+            yield Problem(
+                ("target",), False, f"several outputs need a table or an .npz, the source is {kind}", "name one"
+            )
+        for name, columns in self.targets.items():
+            if isinstance(columns, tuple) and kind != "table":
+                place = ("target", name) if name else ("target",)
+                yield Problem(place, False, f"a list of columns needs a table, the source is {kind}", "name one array")
         if self.path is not None and self.kind is not None:
             by_ending = kind_of_path(self.path)
             if by_ending is not None and by_ending != self.kind:
@@ -257,7 +307,8 @@ class SourceSpec(Section):
 
     def _misfits_of_records(self) -> Iterable[Problem]:
         features = self.features or {}
-        used = {"target": self.target, "weight": self.weight, "group": self.group}
+        target = self.target if isinstance(self.target, str) else None
+        used = {"target": target, "weight": self.weight, "group": self.group}
         found = misfit_of_features(features, used)
         if found is not None:
             yield Problem((found[0],), True, *found[1:])

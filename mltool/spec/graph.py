@@ -1,5 +1,6 @@
 """Reads lists of layers into one flat graph: names, blocks that repeat, layers that are used twice."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -312,19 +313,21 @@ def _mentions_input(layers: Any) -> bool:
 
 
 def graph_problems(layers: tuple[LayerSpec, ...]) -> Iterable[Problem]:
-    """A name that comes later, a layer that feeds itself, a layer that nobody uses."""
+    """A name that comes later, a layer that feeds itself."""
     order = {layer.name: index for index, layer in enumerate(layers)}
-    used: set[str] = set()
     for index, layer in enumerate(layers):
-        if not layer.inputs and index:
-            used.add(layers[index - 1].name)
         for position, name in enumerate(layer.inputs):
-            used.add(name)
             if order.get(name, -1) >= index:
                 what = "itself" if name == layer.name else f"{name!r}, which comes later"
                 path = (*layer.place, "inputs", position)
                 yield Problem(path, False, f"{layer.name!r} takes its input from {what}", "put it after its inputs")
-    for layer in layers[:-1]:
+
+
+def unused_layers(layers: tuple[LayerSpec, ...], outputs: Iterable[str]) -> Iterable[Problem]:
+    """Layers that feed no other and are no outputs of the model."""
+    used = {name for layer in layers for name in layer.inputs} | set(outputs)
+    used |= {before.name for before, layer in itertools.pairwise(layers) if not layer.inputs}
+    for layer in layers:
         if layer.name not in used:
             message = f"nothing uses the output of {layer.name!r}"
             yield Problem(layer.place, True, message, "name it in the inputs of a later layer, or take it out")

@@ -71,5 +71,6 @@ def _many(kind: Kind) -> Checked:
 
 Optimizer = Annotated[KerasObject, _one("optimizer")]
 Loss = Annotated[KerasObject, _one("loss")]
-Metrics = Annotated[tuple[KerasObject, ...], _many("metric")]
+OptionalLoss = Annotated[KerasObject | None, _one("loss")]
+Metrics = Annotated[tuple[KerasObject, ...] | None, _many("metric")]
 Callbacks = Annotated[tuple[KerasObject, ...], _many("callback")]

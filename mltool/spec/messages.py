@@ -42,7 +42,6 @@ _REQUIRED = {
     "data.source": "add source: {dataset: digits}, or source: {path: FILE.npz}",
     "model": "add model: {layers: [...]}",
     "train": "add train: {loss: ...}",
-    "train.loss": "add loss: {SparseCategoricalCrossentropy: {from_logits: true}}",
 }
 """What to write for a key that is missing."""
 

@@ -1,23 +1,27 @@
 """The whole spec: all sections, and what must hold between them."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, Strict, model_validator
 
 from mltool.spec.architectures import ARCHITECTURES, has_head
+from mltool.spec.argument_check import shown
+from mltool.spec.blocks import MIXERS
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.convert import ConvertSpec
 from mltool.spec.data import FOLDER_KINDS, DataSpec
 from mltool.spec.export import ExportSpec, ServeSpec
+from mltool.spec.graph import unused_layers
 from mltool.spec.limits import Drop, LimitsSpec
 from mltool.spec.model import AUTO, INPUT_KINDS, OWN_MODEL, SINGLE, LayerSpec, ModelSpec
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.sound import sound_problems
 from mltool.spec.task import takes_logits
-from mltool.spec.train import TrainSpec, close_hint, metric_name
+from mltool.spec.train import TrainSpec, close_hint
 
-__all__ = ["INFERRED_INPUTS", "Spec", "metric_name", "to_plain"]
+__all__ = ["INFERRED_INPUTS", "Spec", "to_plain"]
 
 INFERRED_INPUTS = ("image", "audio", "text", "x")
 """Names that an undeclared input gets: after its kind, else `x`; those of a table are called after its columns."""
@@ -67,6 +71,7 @@ class Spec(Section):
             *self._input_problems(),
             *self._sound_problems(),
             *self._output_problems(),
+            *self._mixing_problems(),
             *self._convert_problems(),
             *self._limit_problems(),
         )
@@ -111,15 +116,71 @@ class Spec(Section):
             for argument, message, hint in sound_problems(layer.layer, rate, seconds):
                 yield Problem(("model", *layer.place, argument), False, message, hint)
 
+    @property
+    def output_names(self) -> dict[str, str]:
+        """The model's outputs: key of `train.heads` to the name of the layer."""
+        return {name: name or self.model.own_names[-1] for name in self.train.heads}
+
     def _output_problems(self) -> Iterable[Problem]:
-        """Whether the loss takes what the last layer gives; told only where both are certain."""
+        """Outputs that are no layers, or have no targets; and whether each loss takes what its layer gives."""
+        yield from self._target_problems()
         if not self.model.layers:
+            if self.train.outputs is not None:
+                message = "a model of a function has one output in this version"
+                yield Problem(("train", "outputs"), True, message, "take train.loss and train.metrics")
             return  # what a function returns is not known before it is run
-        last, loss = self.model.layers[-1], self.train.loss
+        layers = {layer.name: layer for layer in self.model.layers}
+        for name in self.train.outputs or ():
+            if name not in layers and self._names_are_known:
+                message = f"no layer is called {name!r}"
+                yield Problem(("train", "outputs", name), True, message, close_hint(name, self.model.own_names))
+        if self._names_are_known or self.train.outputs is None:
+            for problem in unused_layers(self.model.layers, self.output_names.values()):
+                yield replace(problem, path=("model", *problem.path))
+        for name, head in self.train.heads.items():
+            if (name or self.model.own_names[-1]) in layers:
+                place = ("train", "outputs", name) if name else ("train",)
+                yield from self._loss_problems(layers[name or self.model.own_names[-1]], head.loss, place)
+
+    def _mixing_problems(self) -> Iterable[Problem]:
+        """Mixed samples have mixed targets: of classes, or of values, of one output."""
+        if self.train.outputs is None and self.train.anomaly is None:
+            return
+        what = "several outputs" if self.train.outputs else "an autoencoder"
+        for index, thing in enumerate(self.data.augment):
+            if thing.name in MIXERS:
+                yield Problem(("data", "augment", index), True, f"{thing.name} does not mix for {what}", "leave it out")
+        if self.train.class_weights is not None and self.train.outputs is not None:
+            yield Problem(("train", "class_weights"), True, "are for one output", "leave it out")
+
+    def _target_problems(self) -> Iterable[Problem]:
+        """Every output has its targets, and all targets an output."""
+        place, target = ("data", "source", "target"), self.data.source.target
+        example = "{" + ", ".join(f"{name}: COLUMN" for name in self.train.outputs or ("OUTPUT",)) + "}"
+        if self.train.outputs is None:
+            if isinstance(target, dict):
+                message = "is a map from outputs to columns, and train.outputs is not set"
+                yield Problem(place, False, message, f"write train.outputs: {{{next(iter(target))}: {{loss: ...}}}}")
+            return
+        if not isinstance(target, dict):
+            message = f"must say the targets of every output: {', '.join(self.train.outputs)} (got {shown(target)})"
+            yield Problem(place, False, message, f"write target: {example}")
+            return
+        for name in self.train.outputs:
+            if name not in target:
+                yield Problem(place, False, f"says no targets for the output {name!r}", f"write target: {example}")
+        for name in target:
+            if name not in self.train.outputs:
+                hint = close_hint(name, self.train.outputs)
+                yield Problem((*place, name), True, f"train.outputs has no {name!r}", hint)
+
+    @staticmethod
+    def _loss_problems(last: LayerSpec, loss: KerasObject, section: tuple[str, ...]) -> Iterable[Problem]:
+        """Whether the loss takes what the layer gives; told only where both are certain."""
         activation = _activation_of(last)
         if activation is None or not takes_logits(loss):
             return
-        place = ("train", "loss", loss.name, "from_logits")
+        place = (*section, "loss", loss.name, "from_logits")
         if loss.arguments.get("from_logits") and activation in ("softmax", "sigmoid"):
             message = f"the last layer {last.name!r} ends in {activation}, and from_logits: true applies it again"
             yield Problem(place, False, message, f"take {activation} out of the model, or write from_logits: false")
@@ -144,9 +205,9 @@ class Spec(Section):
                     yield Problem(place, False, f"no layer is called {name!r}", hint)
 
     def _limit_problems(self) -> Iterable[Problem]:
-        if UNREADABLE in self.train.metrics:
+        if not self.train.measures_are_known:
             return
-        metrics = [metric_name(metric) for metric in self.train.metrics]
+        metrics = [measure.name for measure in self.train.measures]
         entries: list[tuple[tuple[str | int, ...], LimitsSpec]] = [(("limits",), self.limits)]
         entries += [(("convert", i, "limits"), entry.limits) for i, entry in enumerate(self.convert) if entry.limits]
         for path, limits in entries:

@@ -1,10 +1,18 @@
-"""What a model answers, told by its loss: one decision for data, metrics, agreement and predict."""
+"""What an output answers, told by its loss and its targets: one decision for data, metrics, agreement and predict."""
 
 from typing import Literal
 
 from mltool.spec.catalogue import KerasObject
 
-Task = Literal["classification", "binary", "regression"]
+Task = Literal["classification", "binary", "multi_label", "segmentation", "regression", "anomaly"]
+"""A class a sample; one of two; any number of labels; a class a pixel; values; or whether a sample is unlike training.
+
+A loss tells classification, binary and regression; the targets make `multi_label` of binary (several values a sample)
+and `segmentation` of classification (masks), and data.normal makes `anomaly` of regression.
+"""
+
+OutputKind = Literal["logits", "probabilities", "values"]
+"""What the values of an output are."""
 
 _TASK_OF_LOSS: dict[str, Task] = {
     "SparseCategoricalCrossentropy": "classification",
@@ -32,13 +40,16 @@ LATER_LOSSES = (
 WRONG_METRICS: dict[Task, dict[str, str]] = {
     "classification": {"Accuracy": "accuracy", "IoU": "OneHotIoU", "MeanIoU": "OneHotMeanIoU"},
     "binary": {"Accuracy": "accuracy", "IoU": "BinaryIoU", "MeanIoU": "BinaryIoU"},
-    "regression": {},
 }
 """Metrics that compare class numbers, and would see probabilities: Keras counts them wrong without a word."""
 
 
+ANOMALY_METRICS = ("AUC", "accuracy", "F1Score", "Precision", "Recall")
+"""Metrics of anomalies: of scores of any size, and of the answers that a threshold makes of them."""
+
+
 def task_of(loss: KerasObject) -> Task:
-    """The task that a loss belongs to."""
+    """The task that a loss belongs to, as far as the loss alone tells; see `Task`."""
     return _TASK_OF_LOSS.get(loss.name, "regression")
 
 
@@ -47,7 +58,7 @@ def takes_one_hot(loss: KerasObject) -> bool:
     return loss.name.startswith("Categorical")
 
 
-def output_kind(loss: KerasObject) -> Literal["logits", "probabilities", "values"]:
+def output_kind(loss: KerasObject) -> OutputKind:
     """What the model's outputs are, told by the loss."""
     if task_of(loss) == "regression" or loss.name == "CategoricalHinge":
         return "values"

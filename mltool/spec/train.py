@@ -1,23 +1,28 @@
 """The `train` section: optimizer, loss, metrics, callbacks, and how long."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from mltool.spec.argument_check import did_you_mean, shown
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.catalogue_entries import known_names
-from mltool.spec.keras_object import Callbacks, Loss, Metrics, Optimizer
+from mltool.spec.keras_object import Callbacks, Metrics, Optimizer, OptionalLoss
 from mltool.spec.model import snake_case
+from mltool.spec.outputs import ONLY, Measure, OutputSpec, output_problems
 from mltool.spec.section import Checked, Later, Section, raise_problem, raise_problems
-from mltool.spec.task import LATER_LOSSES, WRONG_METRICS, task_of
+from mltool.spec.task import ANOMALY_METRICS, Task, task_of
 
 CALLBACKS = ("EarlyStopping", "ReduceLROnPlateau")
 """Callbacks of this version: ours, under Keras' names, with their state in the checkpoint."""
 
-_MEAN = "sum_over_batch_size"
-"""Keras' name for the mean over samples; the training loop divides by the global batch size itself."""
+
+def _check_normal(value: Any) -> Any:
+    labels = [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
+    if not isinstance(labels, list | tuple) or not labels or len({str(label) for label in labels}) < len(labels):
+        raise_problem(f"must be a label, or a list of labels, each once (got {shown(value)})", "write normal: [good]")
+    return tuple(str(label) for label in labels)
 
 
 def _check_class_weights(value: Any) -> Any:
@@ -37,8 +42,22 @@ def _check_class_weights(value: Any) -> Any:
     return {str(label): float(weight) for label, weight in value.items()}
 
 
+class AnomalySpec(Section):
+    """Which samples are normal, and from which score on one is not."""
+
+    normal: Annotated[
+        tuple[str, ...],
+        Checked(_check_normal, lambda: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+    ]
+    """Labels of normal samples; training and validation see these alone, and the test set has all the others too."""
+    quantile: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """Share of the training samples whose score is no anomaly's: the threshold is taken from it."""
+
+
 class TrainSpec(Section):
     """Optimizer, loss, metrics, callbacks, and how long."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["loss"]}, {"required": ["outputs"]}]})
 
     epochs: Annotated[int, Field(gt=0)] = 10
     """Passes over the training data, at most."""
@@ -46,10 +65,16 @@ class TrainSpec(Section):
     """Which weights become model.keras: the best by EarlyStopping's monitor (else val_loss), or the last."""
     optimizer: Optimizer = KerasObject("Adam", {})
     """Keras' optimizer; `learning_rate` takes a number or a schedule."""
-    loss: Loss
+    loss: OptionalLoss = None
     """Keras' loss."""
-    metrics: Metrics = ()
-    """Keras' metrics; `accuracy` becomes the one that fits the loss."""
+    metrics: Metrics = None
+    """Keras' metrics; `accuracy` becomes the one that fits the loss. Left out: accuracy; of values their mean error."""
+    anomaly: AnomalySpec | None = None
+    """What tells anomalies: the model is an autoencoder, which gives back what its layers were given, and a sample that
+    it does not know comes back changed. The artifact gives the difference; its mean square is the score."""
+    outputs: Annotated[dict[str, OutputSpec], Field(min_length=1)] | None = None
+    """In place of loss and metrics, those of each output, by the name of its layer: `{NAME: {loss, metrics, weight}}`.
+    The targets of each are what data.source.target says under the same name."""
     callbacks: Callbacks = ()
     """EarlyStopping, ReduceLROnPlateau."""
     class_weights: Annotated[
@@ -80,8 +105,6 @@ class TrainSpec(Section):
     """Keras' backend."""
     phases: Annotated[Any, Later()] = None
     """A list of phases instead of epochs and optimizer."""
-    outputs: Annotated[Any, Later()] = None
-    """Loss and metrics of each output."""
     step: Annotated[Any, Later()] = None
     """A training step of yours."""
 
@@ -89,8 +112,7 @@ class TrainSpec(Section):
     def _keys_fit(self) -> "TrainSpec":
         problems = (
             *self._optimizer_problems(),
-            *self._loss_problems(),
-            *self._metric_problems(),
+            *self._output_problems(),
             *self._callback_problems(),
             *self._keep_problems(),
         )
@@ -102,27 +124,40 @@ class TrainSpec(Section):
             path = ("optimizer", self.optimizer.name, "use_ema")
             yield Problem(path, False, "not in this version (got true)", "leave it out")
 
-    def _loss_problems(self) -> Iterable[Problem]:
-        if self.loss.name in LATER_LOSSES:
-            hint = "take a crossentropy for classes, MeanSquaredError for values"
-            yield Problem(("loss",), True, f"{self.loss.name!r} is not in this version", hint)
-        if self.loss.arguments.get("reduction", _MEAN) != _MEAN:
-            message = f"must be {_MEAN!r} (got {shown(self.loss.arguments['reduction'])})"
-            hint = "leave it out: the loss is a mean over the global batch"
-            yield Problem(("loss", self.loss.name, "reduction"), False, message, hint)
+    def _output_problems(self) -> Iterable[Problem]:
+        yield from self._anomaly_problems()
+        if self.outputs is None:
+            if self.loss is None:
+                hint = "add loss: {SparseCategoricalCrossentropy: {from_logits: true}}"
+                yield Problem(("loss",), True, "is missing", hint)
+                return
+            yield from output_problems(self.heads[ONLY], ())
+            return
+        for key in ("loss", "metrics"):
+            if getattr(self, key) is not None:
+                yield Problem((key,), True, "stands under outputs, for every output of its own", "take it out here")
+        for name, output in self.outputs.items():
+            yield from output_problems(output, ("outputs", name))
+        names = [measure.name for measure in self.measures if measure.metric != UNREADABLE]
+        losses = {f"{name}_loss" for name in self.outputs}
+        for name in sorted({name for name in names if names.count(name) > 1 or name in losses}):
+            yield Problem(("outputs",), True, f"two results are called {name!r}", "give a metric a name: of its own")
 
-    def _metric_problems(self) -> Iterable[Problem]:
-        seen: set[str] = set()
-        for index, metric in enumerate(self.metrics):
-            name = metric_name(metric)
-            if metric != UNREADABLE and (name in seen or name == "loss"):
-                message = f"the name {name!r} is used twice" if name in seen else "'loss' is the name of the loss"
-                yield Problem(("metrics", index, metric.name, "name"), True, message, "give it a name: of its own")
-            meant = WRONG_METRICS[task_of(self.loss)].get(metric.name)
-            if meant:
-                message = f"{metric.name} compares class numbers, and the model gives probabilities"
-                yield Problem(("metrics", index), True, message, f"take {meant}")
-            seen.add(name)
+    def _anomaly_problems(self) -> Iterable[Problem]:
+        if self.anomaly is None:
+            return
+        if self.outputs is not None:
+            yield Problem(("outputs",), True, "an autoencoder has one output", "take train.loss and train.metrics")
+        if self.loss is not None and self.loss != UNREADABLE and task_of(self.loss) != "regression":
+            message = f"{self.loss.name} is for classes, and an autoencoder gives values back"
+            yield Problem(("loss",), False, message, "take MeanSquaredError")
+        for key, default in (("class_weights", None), ("scale_target", "auto")):
+            if getattr(self, key) != default:
+                yield Problem((key,), True, "an autoencoder learns its own input", "leave it out")
+        for index, metric in enumerate(self.metrics or ()):
+            if metric != UNREADABLE and metric.name not in ANOMALY_METRICS:
+                message = f"{metric.name} has no meaning for anomalies"
+                yield Problem(("metrics", index), True, message, f"take one of {', '.join(ANOMALY_METRICS)}")
 
     def _callback_problems(self) -> Iterable[Problem]:
         known = self.monitors
@@ -140,7 +175,7 @@ class TrainSpec(Section):
                 yield Problem(place, True, f"{callback.name} stands twice", "keep one of them")
             seen.add(callback.name)
             monitor = str(callback.arguments.get("monitor", "val_loss"))
-            if monitor not in known and UNREADABLE not in self.metrics:
+            if monitor not in known and self.measures_are_known:
                 yield Problem((*place, "monitor"), False, f"nothing is called {monitor!r}", close_hint(monitor, known))
             if callback.name == "ReduceLROnPlateau" and isinstance(
                 self.optimizer.arguments.get("learning_rate"), KerasObject
@@ -155,15 +190,42 @@ class TrainSpec(Section):
             yield Problem(("keep",), False, message, "write keep: best, or restore_best_weights: false")
 
     @property
+    def heads(self) -> Mapping[str, OutputSpec]:
+        """Loss and metrics by output; the key of the only one is ""."""
+        if self.outputs is not None:
+            return self.outputs
+        loss = UNREADABLE if self.loss is None else self.loss
+        of_anomaly = (KerasObject("AUC", {}),) if self.anomaly is not None else None
+        return {
+            ONLY: OutputSpec.model_construct(loss=loss, metrics=of_anomaly if self.metrics is None else self.metrics)
+        }
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """What every output answers, as far as the spec tells it; see `Task`."""
+        return {name: "anomaly" if self.anomaly else task_of(head.loss) for name, head in self.heads.items()}
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The metrics of all outputs."""
+        return tuple(Measure(metric, name) for name, head in self.heads.items() for metric in head.measured)
+
+    @property
+    def measures_are_known(self) -> bool:
+        """False where one could not be read, or follows from a loss that could not."""
+        return all(
+            UNREADABLE not in head.measured and (head.metrics is not None or head.loss != UNREADABLE)
+            for head in self.heads.values()
+        )
+
+    @property
     def monitors(self) -> tuple[str, ...]:
         """What is measured in every epoch, on training data and, with `val_` before it, on validation data."""
-        names = ("loss", *(metric_name(metric) for metric in self.metrics))
+        losses = (f"{name}_loss" for name in self.outputs or ())
+        # Anomalies are told after training, with the threshold.
+        measures = () if self.anomaly is not None else self.measures
+        names = ("loss", *losses, *(measure.name for measure in measures))
         return (*names, *(f"val_{name}" for name in names))
-
-
-def metric_name(metric: KerasObject) -> str:
-    """A metric's name in results: the one that the spec gives, else Keras' snake case."""
-    return str(metric.arguments.get("name") or snake_case(metric.name))
 
 
 def close_hint(name: str, known: Iterable[str]) -> str:

@@ -3,7 +3,8 @@
 import itertools
 import logging
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,27 @@ from mltool.data.mixing import Mixing, build_mixing
 from mltool.data.pipeline import Pipeline
 from mltool.data.random_layers import RANDOM_LAYERS
 from mltool.data.scan import scan
+from mltool.data.scratch import slices_of
 from mltool.data.source import Array
 from mltool.data.sources.user_function import hash_of_code
 from mltool.errors import ArtifactError, DataError, Message, SpecError
-from mltool.inference.keras_predictor import load_with_code, require_same_code
+from mltool.inference.answers import anomaly_scores
+from mltool.inference.keras_predictor import KerasPredictor, load_with_code, require_same_code
 from mltool.inspection.model_summary import summarize
-from mltool.models.build import ORIGINAL_UNITS
-from mltool.models.for_data import build_model_for
+from mltool.models.for_data import build_model_for, output_of_model
 from mltool.models.keras_objects import build_keras, reason_of
+from mltool.models.outputs import ENDINGS, TargetScale, units_layer
 from mltool.models.own_model import KEY, holder_class, require_trainable
 from mltool.models.steps import steps_of
 from mltool.runs.atomic import hash_of, write_json
-from mltool.runs.input_schema import InputSchema
+from mltool.runs.input_schema import InputSchema, OutputInfo
 from mltool.runs.run import Run
 from mltool.spec.blocks import MIXERS
 from mltool.spec.spec import Spec, to_plain
 from mltool.spec.task import output_kind
 from mltool.training.callbacks import Callback, EarlyStopping, build_callback
 from mltool.training.environment import describe_environment
+from mltool.training.head import Head
 from mltool.training.loop import Loop
 from mltool.training.strategy import build_strategy, make_deterministic
 
@@ -86,13 +90,11 @@ def build_setup(run: Run) -> Setup:
     if spec.model.python is not None and strategy.num_replicas_in_sync > 1:
         _try_out_elsewhere(spec, data)
     with strategy.scope():
-        model, scale = build_model_for(data, spec)
+        model, scales = build_model_for(data, spec)
         if spec.model.python is not None and strategy.num_replicas_in_sync == 1:
             _try_out(model, spec)
         optimizer = build_keras(spec.train.optimizer, "optimizers", at=f"train.optimizer.{spec.train.optimizer.name}")
-    loop = Loop(
-        model, optimizer, loss=spec.train.loss, metrics=spec.train.metrics, strategy=strategy, target_scale=scale
-    )
+    loop = Loop(model, optimizer, heads=lambda: _build_heads(spec, data, model, scales), strategy=strategy)
     distribute = strategy.experimental_distribute_dataset if strategy.num_replicas_in_sync > 1 else None
     callbacks = _build_callbacks(spec, loop)
     return Setup(
@@ -113,6 +115,19 @@ def build_setup(run: Run) -> Setup:
         callbacks=callbacks,
         monitor=callbacks.get("EarlyStopping", EarlyStopping(mode="min")),
     )
+
+
+def _build_heads(spec: Spec, data: Dataset, model: Any, scales: Mapping[str, TargetScale]) -> list[Head]:
+    return [
+        Head(
+            key,
+            head,
+            task=data.meanings[key].task,
+            shape=tuple(output_of_model(model, key).shape[1:]),
+            target_scale=scales.get(key),
+        )
+        for key, head in spec.train.heads.items()
+    ]
 
 
 def record_setup(run: Run, setup: Setup) -> None:
@@ -149,6 +164,30 @@ def record_setup(run: Run, setup: Setup) -> None:
         model={"code": _code_of(spec.model.python)},
         environment=describe_environment(setup.loop.strategy),
     )
+
+
+def record_threshold(run: Run, setup: Setup) -> None:
+    """Writes into the run from which score on a sample is an anomaly: a quantile of the training samples' scores.
+
+    Call when the model has the weights that are kept; for other tasks there is nothing to do.
+    """
+    schema, asked = run.input_schema, run.spec.train.anomaly
+    if asked is None:
+        return
+    predictor, train = KerasPredictor(setup.loop.model, schema), setup.data.split("train")
+    scores = [
+        anomaly_scores(predictor.predict({name: array[part] for name, array in train.inputs.items()})[name_of_output])
+        for name_of_output in predictor.outputs
+        for part in slices_of(len(train), SCORED_AT_ONCE)
+    ]
+    threshold = float(np.quantile(np.concatenate(scores), asked.quantile))
+    output = replace(schema.outputs[0], threshold=threshold)
+    run.update(input=replace(schema, outputs=(output,)).to_json())
+    logger.info("the threshold is a score of %.6g: quantile %g of the training samples", threshold, asked.quantile)
+
+
+SCORED_AT_ONCE = 1024
+"""Samples whose differences are held in memory."""
 
 
 def _code_of(reference: str | None) -> dict[str, str]:
@@ -292,15 +331,21 @@ def _class_weights(spec: Spec, data: Dataset, train: Samples) -> Array | None:
 def _input_schema(spec: Spec, setup: Setup) -> InputSchema:
     data = setup.data
     train = data.split("train")
-    scaled = any(layer.name == ORIGINAL_UNITS for layer in setup.loop.model.layers)
+    layers = {layer.name for layer in setup.loop.model.layers}
+    units = {key: units_layer(key) for key in data.meanings}
     return InputSchema(
         inputs=tuple(describe_input(name, train, data.source) for name in train.inputs),
-        output=spec.model.own_names[-1],
-        output_shape=tuple(setup.loop.model.output_shape[1:]),
-        task=data.task,
-        activation=output_kind(spec.train.loss),
-        labels=data.labels,
-        scaled_output=scaled,
+        outputs=tuple(
+            OutputInfo(
+                spec.output_names[key],
+                tuple(output_of_model(setup.loop.model, key).shape[1:]),
+                meaning.task,
+                output_kind(spec.train.heads[key].loss),
+                meaning.labels,
+                scaled=units[key] in layers,
+            )
+            for key, meaning in data.meanings.items()
+        ),
         missing_markers=tuple(spec.data.source.missing) if spec.data.source.known_kind == "table" else (),
-        preprocessing=steps_of(setup.loop.model, [ORIGINAL_UNITS, *spec.model.own_names]),
+        preprocessing=steps_of(setup.loop.model, [*ENDINGS, *units.values(), *spec.model.own_names]),
     )

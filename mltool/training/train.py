@@ -13,7 +13,7 @@ from mltool.training.checkpoints import State
 from mltool.training.epochs import Epochs
 from mltool.training.interrupts import Interrupts
 from mltool.training.records import NOT_METRICS, read_lines
-from mltool.training.setup import build_setup, record_setup
+from mltool.training.setup import build_setup, record_setup, record_threshold
 
 logger = logging.getLogger("mltool")
 
@@ -81,6 +81,7 @@ def _train(run: Run, interrupts: Interrupts) -> TrainResult:
     if state.stopped:
         logger.info("stopped after epoch %d: %s", state.epoch, state.stopped)
     epochs.keep_the_best()
+    record_threshold(run, setup)
     _save_model(setup.loop.model, run.keras_file)
     _record_end(run, state)
     return _result_of(run)

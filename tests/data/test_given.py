@@ -12,7 +12,7 @@ from mltool.data.given import read_given
 from mltool.data.sources.audio import load_audio
 from mltool.data.sources.images import load_images
 from mltool.errors import DataError
-from mltool.runs.input_schema import InputInfo, InputSchema
+from mltool.runs.input_schema import InputInfo, InputSchema, OutputInfo
 
 INPUTS = (
     InputInfo("age", "float32", (1,), 17.0, 90.0, kind="number"),
@@ -20,7 +20,8 @@ INPUTS = (
     InputInfo("job", "string", (1,), None, None, kind="category", missing=True),
     InputInfo("note", "string", (), None, None, kind="text"),
 )
-SCHEMA = InputSchema(INPUTS, "y", (1,), "regression", "values", (), missing_markers=("?", ""))
+VALUE = OutputInfo("y", (1,), "regression", "values")
+SCHEMA = InputSchema(INPUTS, (VALUE,), missing_markers=("?", ""))
 
 
 def test_columns_are_found_by_their_own_names_and_others_are_left_out(tmp_path, caplog):
@@ -66,7 +67,7 @@ def test_a_table_needs_to_know_its_columns(tmp_path):
 
 
 def schema_of(info):
-    return InputSchema((info,), "y", (1,), "regression", "values", ())
+    return InputSchema((info,), (VALUE,))
 
 
 def write_pictures(folder):

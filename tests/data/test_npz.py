@@ -40,7 +40,7 @@ def test_train_and_test_parts_are_joined(write):
 
 
 def test_several_inputs_under_names_of_their_own(write):
-    source = load_npz({"": write(x1=X, x2=Y * 2, label=Y)}, inputs={"image": "x1", "meta": "x2"}, target="label")
+    source = load_npz({"": write(x1=X, x2=Y * 2, label=Y)}, inputs={"image": "x1", "meta": "x2"}, targets={"": "label"})
     assert {name: array.shape for name, array in source.inputs.items()} == {"image": (6, 2), "meta": (6, 1)}
 
 

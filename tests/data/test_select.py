@@ -100,9 +100,12 @@ def test_what_is_not_in_the_data_is_said(options, expected):
 @pytest.mark.parametrize("options", [{"labels": {"1": "2"}}, {"classes": ["1", "2"]}, {"max_per_class": 1}])
 def test_a_regression_has_no_classes(options):
     values = source([0.5, 1.5, 2.5])
-    with pytest.raises(DataError, match="a regression has no classes; leave labels, classes and max_per_class out"):
-        select(values, is_regression=True, **options)
-    assert len(select(values, is_regression=True, max_samples=2).targets) == 2
+    with pytest.raises(
+        DataError,
+        match="cannot be filtered by class; leave labels, classes and max_per_class out",
+    ):
+        select(values, has_classes=False, **options)
+    assert len(select(values, has_classes=False, max_samples=2).targets) == 2
 
 
 # max_samples, max_per_class

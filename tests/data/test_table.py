@@ -193,13 +193,13 @@ def test_else_the_last_column_is_the_target_and_that_is_told(load, caplog):
 
 
 def test_the_target_of_the_spec_beats_the_names(load):
-    source = load("a,b,label\n1,2,3\n4,5,6\n", target="a")
+    source = load("a,b,label\n1,2,3\n4,5,6\n", targets={"": "a"})
     assert source.targets.tolist() == ["1", "4"]
     assert list(source.inputs) == ["b", "label"]
 
 
 def test_targets_of_a_regression_are_numbers(load):
-    source = load("a,y\n1,2.5\n2,-3e2\n", is_regression=True)
+    source = load("a,y\n1,2.5\n2,-3e2\n", values={""})
     assert source.targets.tolist() == [2.5, -300]
     assert source.targets.dtype == np.float32
 
@@ -317,11 +317,11 @@ WRONG = {
     ),
     "a word as target of a regression": (
         "a,y\n1,2\n2,two\n",
-        {"is_regression": True},
+        {"values": {""}},
         r"t\.csv, row 3: 'y' is 'two', a number is expected; mend it, or use a loss of classes",
     ),
-    "NaN as target of a regression": ("a,y\n1,2\n2,nan\n", {"is_regression": True}, r"1 rows have no 'y' \(first: row 3\)"),  # noqa: E501
-    "infinity as target": ("a,y\n1,2\n2,inf\n", {"is_regression": True}, r"row 3: 'y' is 'inf'; a finite number"),
+    "NaN as target of a regression": ("a,y\n1,2\n2,nan\n", {"values": {""}}, r"1 rows have no 'y' \(first: row 3\)"),
+    "infinity as target": ("a,y\n1,2\n2,inf\n", {"values": {""}}, r"row 3: 'y' is 'inf'; a finite number"),
     "a negative weight": (
         "a,w,label\n1,1,p\n\n2,-0.5,q\n",
         {"weight": "w"},
@@ -333,7 +333,7 @@ WRONG = {
     "no such weight": (UP, {"weight": "w"}, r"no column 'w', which data\.source\.weight names; it has: a, b, label"),
     "no such group": (UP, {"group": "labels"}, r"which data\.source\.group names; did you mean 'label'\?"),
     "no such split column": (UP, {"split_column": "s"}, r"no column 's', which data\.split\.column names"),
-    "no such target": (UP, {"target": "lable"}, r"'lable', which data\.source\.target names; did you mean 'label'\?"),
+    "no such target": (UP, {"targets": {"": "lable"}}, r"which data\.source\.target names; did you mean 'label'\?"),
     "no such column": (UP, {"kinds": {"c": "text"}}, r"no column 'c', which data\.source\.columns names"),
     "no such input": (UP, {"inputs": {"x": "c"}}, r"no column 'c', which data\.inputs\.x names"),
     "an unknown split": (
@@ -421,11 +421,11 @@ def test_integers_that_numbers_cannot_tell_apart_are_left_out_or_words(first, on
     path = tmp_path / "ids.csv"
     rows = [f"{first + index},{index % 7},{index % 2}" for index in range(20)]
     path.write_text("id,x,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    assert list(load_table({"": path}, target="label", on_disk=on_disk).inputs) == ["x"]
+    assert list(load_table({"": path}, targets={"": "label"}, on_disk=on_disk).inputs) == ["x"]
     assert "column 'id' holds integers that numbers cannot tell apart: left out" in caplog.text
-    words = load_table({"": path}, target="label", kinds={"id": "category"}, on_disk=on_disk).inputs["id"]
+    words = load_table({"": path}, targets={"": "label"}, kinds={"id": "category"}, on_disk=on_disk).inputs["id"]
     assert words[:3].reshape(-1).tolist() == [str(first), str(first + 1), str(first + 2)]
-    numbers = load_table({"": path}, target="label", kinds={"id": "number"}, on_disk=on_disk).inputs["id"]
+    numbers = load_table({"": path}, targets={"": "label"}, kinds={"id": "number"}, on_disk=on_disk).inputs["id"]
     assert numbers[0] == np.float32(first)
 
 
@@ -435,14 +435,14 @@ def test_large_numbers_that_are_told_apart_are_numbers(values, tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("x,label\n" + "".join(f"{value},{index % 2}\n" for index, value in enumerate(values)))
     for on_disk in (False, True):
-        assert load_table({"": path}, target="label", on_disk=on_disk).kinds == {"x": "number"}
+        assert load_table({"": path}, targets={"": "label"}, on_disk=on_disk).kinds == {"x": "number"}
 
 
 def _with_column(tmp_path, values):
     path = tmp_path / "t.csv"
     rows = [f'"{value}",{index % 7},{index % 2}' for index, value in enumerate(values)]
     path.write_text("v,x,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    return load_table({"": path}, target="label")
+    return load_table({"": path}, targets={"": "label"})
 
 
 @pytest.mark.parametrize("written", ["{:d},{:03d}", "{:d},{:d}", "${:d}.{:d}", "{:d}.{:d} %"])
@@ -477,7 +477,7 @@ def test_categories_are_taken_without_a_remark(values, tmp_path, caplog):
 def test_a_file_without_a_header_is_told(text, shown, tmp_path, caplog):
     path = tmp_path / "t.csv"
     path.write_text(text)
-    load_table({"": path}, target=text.splitlines()[0].split(",")[0 if "ham" in text else -1])
+    load_table({"": path}, targets={"": text.splitlines()[0].split(",")[0 if "ham" in text else -1]})
     assert f"t.csv: the first row names the columns, and {shown} looks like a value" in caplog.text
 
 
@@ -488,7 +488,7 @@ def test_a_file_without_a_header_is_told(text, shown, tmp_path, caplog):
 def test_names_that_are_numbers_in_order_are_names(header, tmp_path, caplog):
     path = tmp_path / "t.csv"
     path.write_text(header + "\n" + "1,2.5,3,x\n4,5.5,7,y\n8,9.5,9,y\n")
-    load_table({"": path}, target=header.rpartition(",")[2])
+    load_table({"": path}, targets={"": header.rpartition(",")[2]})
     assert ("looks like a value" in caplog.text) == ("90" in header)
 
 
@@ -498,4 +498,4 @@ def test_columns_of_parquet_that_have_one_name_are_refused(tmp_path):
     parquet.write_table(table, tmp_path / "t.parquet")
     for on_disk in (False, True):
         with pytest.raises(DataError, match="the column 'x' stands twice in the header; rename one of them"):
-            load_table({"": tmp_path / "t.parquet"}, target="label", on_disk=on_disk)
+            load_table({"": tmp_path / "t.parquet"}, targets={"": "label"}, on_disk=on_disk)

@@ -72,7 +72,9 @@ def table(tmp_path):
 
 
 def both(paths, **options):
-    return [load_table(paths, target="label", missing=("",), on_disk=on_disk, **options) for on_disk in (False, True)]
+    return [
+        load_table(paths, targets={"": "label"}, missing=("",), on_disk=on_disk, **options) for on_disk in (False, True)
+    ]
 
 
 def assert_same(one, other):
@@ -126,7 +128,7 @@ def test_a_column_of_splits_is_read_alike(tmp_path):
 def test_values_of_a_regression_are_read_alike(tmp_path):
     path = tmp_path / "values.csv"
     path.write_text("n,label\n" + "\n".join(f"{i},{i / 7:.5f}" for i in range(300)), encoding="utf-8")
-    one, other = both({"": path}, is_regression=True)
+    one, other = both({"": path}, values={""})
     np.testing.assert_array_equal(other.targets, one.targets)
     assert other.targets.dtype == np.float32 and is_on_disk(other.targets)
 
@@ -153,7 +155,7 @@ def test_parquet_is_read_alike(table, tmp_path):
 def test_what_is_wrong_in_a_later_block_is_named_with_its_row(table, damage, message):
     write_rows(table, damage(list(rows())))
     with pytest.raises(DataError, match=message):
-        load_table({"": table}, target="label", kinds={"weight": "number"}, missing=("",), on_disk=True)
+        load_table({"": table}, targets={"": "label"}, kinds={"weight": "number"}, missing=("",), on_disk=True)
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(table, tmp_path, monkeypatch):
@@ -163,7 +165,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(table, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(MachineError, match=r"samples cannot be kept in .*No space left.*TMPDIR"):
-        load_table({"": table}, target="label", on_disk=True)
+        load_table({"": table}, targets={"": "label"}, on_disk=True)
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
 
 
@@ -258,8 +260,8 @@ def test_integers_that_numbers_cannot_tell_apart_are_refused(tmp_path):
     parquet.write_table(table, tmp_path / "t.parquet")
     for on_disk in (False, True):
         with pytest.raises(DataError, match=r"'id' holds integers beyond 2\*\*53.*columns: \{id: ignore\}"):
-            load_table({"": tmp_path / "t.parquet"}, target="label", kinds={"id": "number"}, on_disk=on_disk)
-        assert list(load_table({"": tmp_path / "t.parquet"}, target="label", on_disk=on_disk).inputs) == ["x"]
+            load_table({"": tmp_path / "t.parquet"}, targets={"": "label"}, kinds={"id": "number"}, on_disk=on_disk)
+        assert list(load_table({"": tmp_path / "t.parquet"}, targets={"": "label"}, on_disk=on_disk).inputs) == ["x"]
 
 
 def test_line_ends_in_cells_are_the_same_at_the_edges_of_blocks(tmp_path):
@@ -305,7 +307,7 @@ def test_a_disk_that_is_full_while_rows_are_written_is_said(table, tmp_path, mon
 
     monkeypatch.setattr(tempfile, "TemporaryFile", temporary)
     with pytest.raises(MachineError, match=r"rows of a table cannot be kept in .*No space left.*TMPDIR"):
-        load_table({"": table}, target="label", on_disk=True)
+        load_table({"": table}, targets={"": "label"}, on_disk=True)
 
 
 def test_a_quote_that_is_never_closed_is_named_in_a_large_file(tmp_path):
@@ -315,4 +317,4 @@ def test_a_quote_that_is_never_closed_is_named_in_a_large_file(tmp_path):
     path.write_text("size,note,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
     for on_disk in (False, True):
         with pytest.raises(DataError, match=r"open\.csv, row 202: a quote is opened and never closed"):
-            load_table({"": path}, target="label", on_disk=on_disk)
+            load_table({"": path}, targets={"": "label"}, on_disk=on_disk)

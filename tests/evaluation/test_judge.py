@@ -8,11 +8,16 @@ import pytest
 
 from mltool.evaluation.agreement import Agreement, compare
 from mltool.evaluation.judge import Measurements, Tolerance, judge
+from mltool.runs.input_schema import OutputInfo
 from mltool.spec.limits import LimitsSpec
 
 TOLERANCE = Tolerance(max_error=0.1, mean_error=0.02, same_answer=0.95)
 AGREES = Agreement(1000, 0.01, 0.01, 0.001, 10.0, 1.0, has_nan=False, is_constant=False)
-FOUND = Measurements("accuracy", False, True, 0.975, 0.98, 1000, 9_000, 2.0, AGREES)
+FOUND = Measurements("accuracy", False, True, 0.975, 0.98, 1000, 9_000, 2.0, {"out": AGREES})
+
+
+def output_of(task, activation="values"):
+    return OutputInfo("out", (2,), task, activation)
 
 
 def broken(limits, found=FOUND, tolerance=TOLERANCE):
@@ -91,7 +96,7 @@ def test_what_is_not_a_number_keeps_no_limit():
     found = replace(FOUND, value=math.nan)
     assert broken({"min": 0.1, "max": 1.0, "max_drop": 0.5}, found) == ["min", "max", "max_drop"]
     assert broken({"max_p90_latency": 5}, replace(FOUND, p90_latency_ms=None)) == ["max_p90_latency"]
-    assert broken({}, replace(FOUND, agreement=replace(AGREES, common_error=math.nan))) == ["max_error"]
+    assert broken({}, replace(FOUND, agreements={"out": replace(AGREES, common_error=math.nan)})) == ["max_error"]
 
 
 @pytest.mark.parametrize(
@@ -112,12 +117,12 @@ def test_what_is_not_a_number_keeps_no_limit():
     ],
 )
 def test_outputs_are_held_against_the_tolerance_of_the_scheme(changes, expected):
-    assert broken({}, replace(FOUND, agreement=replace(AGREES, **changes))) == expected
+    assert broken({}, replace(FOUND, agreements={"out": replace(AGREES, **changes)})) == expected
 
 
 def test_two_outputs_are_compared_by_hand():
     reference = np.float32([[0, 4], [2, 1], [3, 0], [-1, 1]])
-    found = compare(reference, np.float32([[0, 3], [2, 3], [3, 0], [-1, 1]]), "classification")
+    found = compare(reference, np.float32([[0, 3], [2, 3], [3, 0], [-1, 1]]), output_of("classification"))
     assert (found.samples, found.max_error, found.mean_error, found.reference_range) == (4, 2.0, 3 / 8, 5.0)
     assert (found.common_error, found.same_answer) == (2.0, 0.75)
     assert not found.has_nan
@@ -129,26 +134,26 @@ def test_one_outlier_of_a_thousand_is_not_common():
     reference = np.zeros((1000, 2), np.float32)
     outputs = reference.copy()
     outputs[3, 0], outputs[5, 1] = 9, 2
-    found = compare(reference, outputs, "regression")
+    found = compare(reference, outputs, output_of("regression"))
     assert (found.max_error, found.common_error) == (9.0, 2.0)
-    assert compare(reference[:999], outputs[:999], "regression").common_error == 9.0
+    assert compare(reference[:999], outputs[:999], output_of("regression")).common_error == 9.0
 
 
 def test_binary_answers_are_the_same_on_the_same_side_of_the_threshold():
     reference, outputs = np.float32([[0.1], [0.4], [0.6], [0.9]]), np.float32([[0.2], [0.6], [0.7], [0.8]])
-    assert compare(reference, outputs, "binary", threshold=0.5).same_answer == 0.75
-    assert compare(reference, outputs, "binary", threshold=0.0).same_answer == 1.0
-    assert compare(reference, outputs, "regression").same_answer is None
+    assert compare(reference, outputs, output_of("binary", "probabilities")).same_answer == 0.75
+    assert compare(reference, outputs, output_of("binary", "logits")).same_answer == 1.0
+    assert compare(reference, outputs, output_of("regression")).same_answer is None
 
 
 def test_nan_and_constant_outputs_are_noticed():
     reference = np.float32([[1, 2], [3, 4]])
-    assert compare(reference, np.float32([[1, np.nan], [3, 4]]), "regression").has_nan
-    assert compare(reference, np.float32([[1, np.inf], [3, 4]]), "regression").has_nan
-    assert compare(reference, np.float32([[1, 2], [1, 2]]), "regression").is_constant
+    assert compare(reference, np.float32([[1, np.nan], [3, 4]]), output_of("regression")).has_nan
+    assert compare(reference, np.float32([[1, np.inf], [3, 4]]), output_of("regression")).has_nan
+    assert compare(reference, np.float32([[1, 2], [1, 2]]), output_of("regression")).is_constant
     constant = np.float32([[1, 2], [1, 2]])
-    assert not compare(constant, constant, "regression").is_constant
-    assert not compare(reference[:1], reference[:1], "regression").is_constant
+    assert not compare(constant, constant, output_of("regression")).is_constant
+    assert not compare(reference[:1], reference[:1], output_of("regression")).is_constant
 
 
 def test_a_tolerance_is_told_in_percent_as_the_error_is():

@@ -8,8 +8,9 @@ from mltool import extras
 from mltool.errors import MissingExtraError
 from mltool.evaluation import metrics as room
 from mltool.evaluation.metrics import counts_samples, lower_is_better, measure
-from mltool.runs.input_schema import InputSchema
+from mltool.runs.input_schema import InputSchema, OutputInfo
 from mltool.spec.catalogue import KerasObject
+from mltool.spec.outputs import Measure
 
 NUMBERS = np.random.default_rng(0)
 LOGITS = NUMBERS.normal(size=(500, 6)).astype(np.float32)
@@ -19,14 +20,14 @@ TIES = NUMBERS.integers(0, 3, (500, 6)).astype(np.float32)
 
 
 def schema(task, activation, labels=()):
-    return InputSchema((), "out", (1,), task, activation, tuple(labels))
+    return InputSchema((), (OutputInfo("out", (len(labels) or 1,), task, activation, tuple(labels)),))
 
 
 CLASSIFICATION = schema("classification", "logits", "abcdef")
 
 
 def one(name, outputs, targets, record, **arguments):
-    return measure([KerasObject(name, arguments)], outputs, targets, record).popitem()[1]
+    return measure([Measure(KerasObject(name, arguments))], outputs, targets, record).popitem()[1]
 
 
 def keras_says(metric, targets, outputs):
@@ -92,7 +93,8 @@ def keras_result(metric, outputs):
 
 
 def test_metrics_are_called_as_the_spec_calls_them():
-    asked = [KerasObject("accuracy", {}), KerasObject("SparseTopKCategoricalAccuracy", {"k": 2, "name": "of_two"})]
+    of_two = KerasObject("SparseTopKCategoricalAccuracy", {"k": 2, "name": "of_two"})
+    asked = [Measure(KerasObject("accuracy", {})), Measure(of_two)]
     assert list(measure(asked, LOGITS, CLASSES, CLASSIFICATION)) == ["accuracy", "of_two"]
 
 
@@ -122,4 +124,4 @@ def test_without_keras_a_metric_of_its_own_is_refused_and_numpys_are_measured(mo
     monkeypatch.setattr(extras, "tensorflow", missing)
     assert one("accuracy", LOGITS, CLASSES, CLASSIFICATION) > 0
     with pytest.raises(MissingExtraError, match="needs tensorflow"):
-        room.measure([KerasObject("AUC", {})], LOGITS, CLASSES, CLASSIFICATION)
+        room.measure([Measure(KerasObject("AUC", {"curve": "PR"}))], LOGITS, CLASSES, CLASSIFICATION)

@@ -8,9 +8,10 @@ from sklearn.metrics import accuracy_score
 from mltool.data.dataset import Dataset
 from mltool.errors import UsageError
 from mltool.evaluation.slices import confidence_intervals, sliced
-from mltool.runs.input_schema import InputSchema
+from mltool.runs.input_schema import InputSchema, OutputInfo
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.load import load_spec
+from mltool.spec.outputs import Measure
 
 COUNT = 400
 RANDOM = np.random.default_rng(5)
@@ -20,8 +21,8 @@ ROOMS = RANDOM.integers(1, 5, COUNT)
 TARGETS = RANDOM.integers(0, 2, COUNT)
 OUTPUTS = (TARGETS[:, np.newaxis] * 2.0 - 1 + RANDOM.normal(size=(COUNT, 1)) * 1.5).astype(np.float32)
 RIGHT = (OUTPUTS[:, 0] > 0) == TARGETS
-ACCURACY = [KerasObject("accuracy")]
-BINARY = InputSchema((), "out", (1,), "binary", "logits", ("no", "yes"))
+ACCURACY = [Measure(KerasObject("accuracy", {}))]
+BINARY = InputSchema((), (OutputInfo("out", (1,), "binary", "logits", ("no", "yes")),))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def data(tmp_path_factory):
 
 def slices(data, by, ids=None):
     ids = np.arange(COUNT) if ids is None else ids
-    found = sliced(by, data, ids, OUTPUTS[ids], metrics=ACCURACY, schema=BINARY)
+    found = sliced(by, data, ids, OUTPUTS[ids], measures=ACCURACY, schema=BINARY)
     return {part.value: (part.samples, part.metrics["accuracy"]) for part in found}
 
 

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 
 from mltool.inference.answers import decide, probabilities
-from mltool.runs.input_schema import InputSchema
+from mltool.runs.input_schema import OutputInfo
 
 
-def schema(task, activation, labels=()):
-    return InputSchema((), "out", (1,), task, activation, tuple(labels))
+def output(task, activation, labels=()):
+    return OutputInfo("out", (1,), task, activation, tuple(labels))
 
 
 def test_logits_of_classes_become_a_softmax_without_overflow():
-    found = probabilities(np.float32([[0, np.log(3)], [1000, -1000]]), schema("classification", "logits", "ab"))
+    found = probabilities(np.float32([[0, np.log(3)], [1000, -1000]]), output("classification", "logits", "ab"))
     np.testing.assert_allclose(found, [[0.25, 0.75], [1, 0]], atol=1e-7)
 
 
 def test_a_logit_of_two_classes_becomes_a_sigmoid_without_overflow():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = probabilities(np.float32([[0], [np.log(3)], [1000], [-1000]]), schema("binary", "logits", "ab"))
+        found = probabilities(np.float32([[0], [np.log(3)], [1000], [-1000]]), output("binary", "logits", "ab"))
     np.testing.assert_allclose(found[:, 0], [0.5, 0.75, 1, 0], atol=1e-7)
 
 
@@ -37,4 +37,4 @@ def test_a_logit_of_two_classes_becomes_a_sigmoid_without_overflow():
 )
 def test_the_answer_is_a_label_or_values(task, activation, outputs, answers):
     labels = "" if task == "regression" else "abc"
-    assert decide(np.float32(outputs), schema(task, activation, labels)) == answers
+    assert decide(np.float32(outputs), output(task, activation, labels)) == answers

@@ -7,7 +7,7 @@ import pytest
 
 from mltool.errors import DataError
 from mltool.inference.fit import require_fit
-from mltool.runs.input_schema import InputInfo, InputSchema
+from mltool.runs.input_schema import InputInfo, InputSchema, OutputInfo
 
 AGE = InputInfo("age", "float32", (1,), 17.0, 90.0, kind="number")
 RATE = InputInfo("rate", "float32", (1,), 0.0, 1.0, kind="number", original="rate (%)", missing=True)
@@ -17,7 +17,7 @@ IMAGE = InputInfo("image", "float32", (2, 2, 1), 0.0, 255.0, kind="image")
 
 
 def held(info, values, **options):
-    schema = InputSchema((info,), "y", (1,), "regression", "values", ())
+    schema = InputSchema((info,), (OutputInfo("y", (1,), "regression", "values"),))
     array = np.asarray(values)
     require_fit({info.name: array.reshape(len(array), *info.shape)}, schema, **options)
 

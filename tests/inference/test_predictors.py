@@ -110,7 +110,7 @@ def test_answers_do_not_depend_on_what_was_asked_before(made, images, child):
 def test_two_inputs_are_addressed_by_name_never_by_order(made_pair, child):
     numbers = np.random.default_rng(5)
     left, right = numbers.random((6, 3)), numbers.random((6, 2))
-    expected = predict(made_pair / "model.keras", {"left": left, "right": right}, None).outputs
+    expected = predict(made_pair / "model.keras", {"left": left, "right": right}, None).only.outputs
     for name in ("model.keras", "saved_model/1", "lite/none.tflite"):
         with open_predictor(made_pair / name, child=child) as predictor:
             found = predictor.predict({"right": right, "left": left})["value"]
@@ -233,7 +233,7 @@ def test_what_is_no_model_is_told_apart(tmp_path):
 def test_predict_answers_with_labels_and_probabilities(made, images):
     schema = Run.open(made).input_schema
     found = predict(made / "lite/none.tflite", images, schema)
-    assert found.answers == [str(index) for index in found.outputs.argmax(axis=1)]
-    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1)
+    assert found.only.answers == [str(index) for index in found.only.outputs.argmax(axis=1)]
+    np.testing.assert_allclose(found.only.values.sum(axis=1), 1)
     with pytest.raises(DataError, match=r"'image' is missing \(NaN\) in sample 0"):
         predict(made / "lite/none.tflite", {"image": np.full((1, 8, 8, 1), np.nan)}, schema)

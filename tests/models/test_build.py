@@ -290,12 +290,10 @@ def test_a_name_that_nothing_has_is_refused():
 
 
 def test_an_output_that_is_not_what_the_data_have_is_refused():
-    model_section = "layers: [{Dense: {units: 4, name: out}}]"
-    model = built(model_section, x=NUMBERS.normal(size=(5, 3)))
-    spec = ModelSpec.model_validate(yaml.safe_load(model_section))
-    require_output(model, spec, num_outputs=4, what="4 classes")
+    spec = ModelSpec.model_validate({"layers": [{"Dense": {"units": 4, "name": "out"}}]})
+    require_output((4,), spec, "out", wanted=(4,), what="4 classes")
     with pytest.raises(SpecError, match=r"'out' gives \(4,\) a sample, the data have 10 classes; make it give \(10,\)"):
-        require_output(model, spec, num_outputs=10, what="10 classes")
+        require_output((4,), spec, "out", wanted=(10,), what="10 classes")
 
 
 def test_identity_is_the_initializer_where_an_initializer_stands():

@@ -103,7 +103,7 @@ def test_variables_of_a_module_are_trained_and_counted(spec_of, tmp_path):
     # 400 samples less 20 % and 10 %: 288 are 3 steps; tracing and trying out must not have counted.
     assert int(next(v for name, v in kept.items() if "steps" in name)) == 3
     assert run.manifest["model"]["code"] == {f"{tmp_path / 'nets.py'}:module": sha256_of(NETS)}
-    assert run.manifest["input"]["output"] == "own_model"
+    assert run.manifest["input"]["outputs"][0]["name"] == "own_model"
 
 
 @pytest.mark.parametrize("name", ["functional", "sequential", "compiled"])

@@ -197,10 +197,10 @@ def test_the_confusion_matrix_is_that_of_scikit_learn(people):
     from mltool.report.predictions import load_predictions
     from mltool.report.tables import class_rows, confusion_matrix
 
-    found = load_predictions(people)
+    (found,) = load_predictions(people).values()
     expected = metrics.confusion_matrix(found.targets, found.answers, labels=[0, 1, 2])
     np.testing.assert_array_equal(confusion_matrix(found.targets, found.answers, 3), expected)
-    rows = class_rows(expected, people.input_schema.labels)
+    rows = class_rows(expected, people.input_schema.outputs[0].labels)
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         found.targets, found.answers, labels=[0, 1, 2]
     )

@@ -158,7 +158,7 @@ def test_a_broken_limit_and_a_rejected_file_are_told(run, tmp_path):
 
 
 def test_the_confusion_matrix_is_that_of_scikit_learn(run, tmp_path):
-    predictions = load_predictions(run)
+    (predictions,) = load_predictions(run).values()
     truth, answers = predictions.targets, predictions.outputs.argmax(axis=1)
     expected = sklearn_matrix(truth, answers, labels=range(10))
     assert np.array_equal(confusion_matrix(truth, predictions.answers, 10), expected)
@@ -404,7 +404,7 @@ def test_a_regression_has_a_picture_of_its_answers_and_no_matrix(made_pair, tmp_
     assert page.headings.count("Answers on the test split") == 1
     assert not [row for row in page.rows if row[0] == "class"]
     assert any("truth: the target" in texts_of(svg) for svg in svgs(text))
-    predictions = load_predictions(run)
+    (predictions,) = load_predictions(run).values()
     errors = np.abs(predictions.outputs - predictions.targets).max(axis=1)
     worst = int(predictions.ids[errors.argmax()])
     assert re.findall(r'<div class="faint">(sample \d+)</div>', text)[0] == f"sample {worst}"

@@ -4,6 +4,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from mltool.spec.graph import unused_layers
 from mltool.spec.load import dump_spec, load_spec
 from mltool.spec.model import ModelSpec
 
@@ -56,9 +57,12 @@ def test_a_block_stands_for_its_layers_as_often_as_it_says():
 
 
 def test_a_layer_of_a_block_that_nobody_uses_is_refused_at_its_place():
-    places = refused(RESIDUAL)
-    assert [place for place, _ in places] == ["layers.1.Block.layers.1.ReLU", "layers.1.Block.layers.1.ReLU"]
-    assert "nothing uses the output of 'stage_1_re_lu'" in places[0][1]
+    layers = model(RESIDUAL).layers
+    found = list(unused_layers(layers, [layers[-1].name]))
+    places = [".".join(map(str, problem.path)) for problem in found]
+    assert places == ["layers.1.Block.layers.1.ReLU", "layers.1.Block.layers.1.ReLU"]
+    assert found[0].message == "nothing uses the output of 'stage_1_re_lu'"
+    assert list(unused_layers(layers, ["stage_1_re_lu", "stage_2_re_lu", layers[-1].name])) == []
 
 
 def test_blocks_by_name_may_hold_blocks_and_outer_names_are_seen():

@@ -16,6 +16,9 @@ from mltool.data.pipeline import Pipeline
 from mltool.errors import SpecError
 from mltool.models.keras_objects import build_keras
 from mltool.spec.catalogue import KerasObject
+from mltool.spec.outputs import OutputSpec
+from mltool.spec.task import task_of
+from mltool.training.head import Head
 from mltool.training.loop import Loop
 
 NUMBERS = np.random.default_rng(5)
@@ -26,7 +29,12 @@ def loop_of(model: Any, optimizer: KerasObject, loss: KerasObject, metrics: tupl
     import tensorflow as tf
 
     built = build_keras(optimizer, "optimizers")
-    return Loop(model, built, loss=loss, metrics=metrics, strategy=tf.distribute.get_strategy())
+    return Loop(model, built, heads=heads_of(model, loss, metrics), strategy=tf.distribute.get_strategy())
+
+
+def heads_of(model, loss, metrics):
+    head = OutputSpec.model_construct(loss=loss, metrics=tuple(metrics))
+    return lambda: [Head("", head, task=task_of(loss), shape=tuple(model.output_shape[1:]))]
 
 
 def samples_of(inputs: np.ndarray, targets: np.ndarray) -> Samples:
@@ -351,6 +359,9 @@ from mltool.data.pipeline import Pipeline
 from mltool.models.keras_objects import build_keras
 from mltool.spec.catalogue import KerasObject
 from mltool.training.checkpoints import Checkpoints, State
+from mltool.spec.outputs import OutputSpec
+from mltool.spec.task import task_of
+from mltool.training.head import Head
 from mltool.training.loop import Loop
 
 numbers = np.random.default_rng(0)
@@ -366,7 +377,9 @@ def train(strategy, folder):
         optimizer = build_keras(KerasObject("Adam", {"learning_rate": 0.05}), "optimizers")
     loss = KerasObject("SparseCategoricalCrossentropy", {"from_logits": True})
     metrics = [KerasObject("accuracy"), KerasObject("F1Score", {"average": "macro"})]
-    loop = Loop(model, optimizer, loss=loss, metrics=metrics, strategy=strategy)
+    head = OutputSpec.model_construct(loss=loss, metrics=tuple(metrics))
+    heads = lambda: [Head("", head, task=task_of(loss), shape=(3,))]
+    loop = Loop(model, optimizer, heads=heads, strategy=strategy)
     distribute = strategy.experimental_distribute_dataset if strategy.num_replicas_in_sync > 1 else None
     mix = build_mixing([keras.layers.MixUp(alpha=1.0)], 4, samples.inputs)
     pipeline = Pipeline(samples, 16, seed=2, mix=mix, distribute=distribute)

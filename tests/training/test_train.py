@@ -135,7 +135,7 @@ def test_a_finished_run_tells_all_that_it_was_made_of(trained_run):
             },
         }
     ]
-    assert manifest["input"]["labels"] == list("0123456789")
+    assert manifest["input"]["outputs"][0]["labels"] == list("0123456789")
     assert [(step["name"], step["class_name"]) for step in manifest["input"]["preprocessing"]] == [
         ("rescaling", "Rescaling")
     ]

@@ -11,9 +11,12 @@ from mltool.data.source import Array, Source, checked_source, inferred_input_nam
 from mltool.data.sources.files import SPLIT_FOLDERS
 from mltool.data.sources.joined import joined_sources
 from mltool.errors import DataError
-from mltool.runs.arrays import UNREADABLE_NPZ, load_arrays, read_npz
+from mltool.runs.arrays import UNREADABLE_NPZ, load_arrays, read_npz, together
 
 logger = logging.getLogger("mltool")
+
+ONE_TARGET: Mapping[str, str] = {"": "y"}
+"""The array of the only output's targets, where none is named."""
 
 SPLITS = ("train", "validation", "test")
 """In the order in which their arrays are joined: NAME_train and NAME_test, and NAME_validation where it is there."""
@@ -23,25 +26,29 @@ SPLIT_WORDS = {word: split for word, split in SPLIT_FOLDERS.items() if word not 
 
 
 def load_npz(
-    paths: Mapping[str, Path], *, inputs: Mapping[str, str] | None = None, target: str = "y", weight: str | None = None
+    paths: Mapping[str, Path],
+    *,
+    inputs: Mapping[str, str] | None = None,
+    targets: Mapping[str, str] = ONE_TARGET,
+    weight: str | None = None,
 ) -> Source:
     """Reads the samples of .npz files, or of folders of .npy files, whose arrays stay on the disk.
 
     Args:
         paths: the file or folder (key ""), and those of splits that have one of their own.
         inputs: input name to array name; one array called `x` when None.
-        target: name of the targets' array.
+        targets: output to the name of its targets' array; the key of the only output is "".
         weight: name of the array of weights, if there is one.
 
     Raises:
         DataError: if the file is missing or damaged, holds pickled objects, or lacks an array.
     """
-    found = {split: _load_file(path, inputs, target, weight) for split, path in paths.items()}
+    found = {split: _load_file(path, inputs, targets, weight) for split, path in paths.items()}
     return found[""] if len(found) == 1 else joined_sources(found)
 
 
-def _load_file(path: Path, inputs: Mapping[str, str] | None, target: str, weight: str | None) -> Source:
-    return source_of_arrays(str(path), read_arrays(path), inputs, target, weight)
+def _load_file(path: Path, inputs: Mapping[str, str] | None, targets: Mapping[str, str], weight: str | None) -> Source:
+    return source_of_arrays(str(path), read_arrays(path), inputs, targets, weight)
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
@@ -70,7 +77,11 @@ def _read_array(file: Path) -> Array:
 
 
 def source_of_arrays(
-    origin: str, arrays: Mapping[str, Array], inputs: Mapping[str, str] | None, target: str, weight: str | None
+    origin: str,
+    arrays: Mapping[str, Array],
+    inputs: Mapping[str, str] | None,
+    targets: Mapping[str, str],
+    weight: str | None,
 ) -> Source:
     """A source of arrays by name; see `load_npz`.
 
@@ -78,19 +89,20 @@ def source_of_arrays(
         origin: where they came from, for messages.
         arrays: `x` and `y`, or their parts.
         inputs: see `load_npz`.
-        target: see `load_npz`.
+        targets: see `load_npz`.
         weight: see `load_npz`.
 
     Raises:
         DataError: if one is missing, or they do not fit together.
     """
-    targets, given = _joined(origin, arrays, target)
+    target = next(iter(targets.values()))
+    first, given = _joined(origin, arrays, target)
     names = inputs or {"": "x"}
 
     def beside(name: str) -> Array:
         array, splits = _joined(origin, arrays, name)
         if splits != given:
-            shown = f"{name!r}: {_lengths(array, splits)}; {target!r}: {_lengths(targets, given)}"
+            shown = f"{name!r}: {_lengths(array, splits)}; {target!r}: {_lengths(first, given)}"
             raise DataError(f"{origin}: {name!r} and {target!r} have different lengths", shown)
         return array
 
@@ -99,7 +111,12 @@ def source_of_arrays(
         array = beside(array_name)
         read[name or inferred_input_name(array)] = array
     weights = beside(weight) if weight else None
-    taken = (target, *names.values(), *([weight] if weight else []))
+    found = {output: first if name == target else beside(name) for output, name in targets.items()}
+    for output, array in found.items():
+        if array.ndim and first.ndim and len(array) != len(first):
+            message = f"{origin}: {targets[output]!r} has {len(array)} samples, {target!r} has {len(first)}"
+            raise DataError(message, "give all targets of the same samples")
+    taken = (*targets.values(), *names.values(), *([weight] if weight else []))
     used = {_part(arrays, name, split) for name in taken for split in (given or [""])}
     unused = [name for name in arrays if name not in used]
     if unused:
@@ -108,12 +125,12 @@ def source_of_arrays(
     return checked_source(
         origin,
         read,
-        targets,
+        together(found),
         given,
         kinds=kinds,
         weights=weights,
         names=_PartNames([(_part(arrays, target, split), place) for split, place in given.items()]),
-        target_name=target,
+        target_name=" and ".join(targets.values()),
     )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,35 +20,36 @@ from mltool.data.sources.npz import load_npz
 from mltool.data.sources.user_function import load_arrays
 from mltool.errors import DataError, Message, SpecError
 from mltool.spec.data import EMBEDDED, TFDS, DataSpec, Kind, SourceSpec
+from mltool.spec.outputs import ONLY
 
 logger = logging.getLogger("mltool")
 
 
-def build_source(spec: DataSpec, *, seed: int, is_regression: bool) -> Source:
+def build_source(spec: DataSpec, *, seed: int, values: Collection[str]) -> Source:
     """Reads the samples that the `data` section names.
 
     Args:
         spec: checked.
         seed: of what is drawn, where the spec asks for fewer samples.
-        is_regression: whether the targets are values, not classes.
+        values: the outputs whose targets are values, not classes; the key of the only one is "".
 
     Raises:
         DataError: if they are missing, damaged or do not fit together.
         SpecError: if the spec has keys that the kind of the path has not.
     """
     asked = spec.source
-    source = _read(spec, is_regression)
+    source = _read(spec, values)
     source = select(
         source,
         labels=asked.labels,
         classes=asked.classes,
         max_samples=asked.max_samples,
         max_per_class=asked.max_per_class,
-        is_regression=is_regression,
+        has_classes=not isinstance(asked.target, dict) and ONLY not in values,
         seed=seed,
     )
     kept = keep_decoded(source, spec.cache, max_skipped=asked.max_skipped if asked.on_error == "skip" else 0)
-    if kept.skipped and not is_regression:
+    if kept.skipped and ONLY not in values and source.targets.ndim == 1:
         _require_no_class_lost(source, kept)
     return kept
 
@@ -66,13 +67,12 @@ def _require_no_class_lost(source: Source, kept: Source) -> None:
         raise DataError(message, f"mend them (first: {first.name}: {first.reason})")
 
 
-def _read(spec: DataSpec, is_regression: bool) -> Source:
+def _read(spec: DataSpec, values: Collection[str]) -> Source:
     source = spec.source
+    named = _arrays_of_targets(source)
     arrays = {name: declared.array or name for name, declared in spec.inputs.items()} if spec.inputs else None
     if source.python is not None:
-        return load_arrays(
-            source.python, source.arguments or {}, inputs=arrays, target=source.target or "y", weight=source.weight
-        )
+        return load_arrays(source.python, source.arguments or {}, inputs=arrays, targets=named, weight=source.weight)
     if source.path is None:
         if source.known_kind == "tfds":
             return _load_tfds(spec)
@@ -86,21 +86,26 @@ def _read(spec: DataSpec, is_regression: bool) -> Source:
     for problem in source.misfits(kind):
         key = ".".join(["data", "source", *map(str, problem.path)])
         raise SpecError(Message(problem.message, problem.hint, key=key))
-    return _read_kind(kind, paths, spec, is_regression)
+    return _read_kind(kind, paths, spec, values)
 
 
-def _read_kind(kind: Kind, paths: Mapping[str, Path], spec: DataSpec, is_regression: bool) -> Source:
+def _arrays_of_targets(source: SourceSpec) -> dict[str, str]:
+    """The array of the targets of every output; `y` for the only one when left out."""
+    return {name: "y" if array is None else str(array) for name, array in source.targets.items()}
+
+
+def _read_kind(kind: Kind, paths: Mapping[str, Path], spec: DataSpec, values: Collection[str]) -> Source:
     source = spec.source
     arrays = {name: declared.array or name for name, declared in spec.inputs.items()} if spec.inputs else None
     if kind == "npz":
-        return load_npz(paths, inputs=arrays, target=source.target or "y", weight=source.weight)
+        return load_npz(paths, inputs=arrays, targets=_arrays_of_targets(source), weight=source.weight)
     if kind == "tfrecord":
         return _load_tfrecord(paths, source, arrays)
     columns = {name: declared.column or name for name, declared in spec.inputs.items()} if spec.inputs else None
     if kind == "huggingface":
         return _load_huggingface(paths, source, columns)
     if kind == "table":
-        return _load_table(paths, spec, columns, is_regression)
+        return _load_table(paths, spec, columns, values)
     if spec.inputs is not None and len(spec.inputs) != 1:
         raise DataError(f"{paths['']} has one input, data.inputs declares {len(spec.inputs)}", "declare one")
     return _named(_LOADERS[kind](paths, source), str(paths[""]), arrays)
@@ -118,14 +123,14 @@ def _paths(source: SourceSpec) -> dict[str, Path]:
 
 
 def _load_table(
-    paths: Mapping[str, Path], spec: DataSpec, columns: Mapping[str, str] | None, is_regression: bool
+    paths: Mapping[str, Path], spec: DataSpec, columns: Mapping[str, str] | None, values: Collection[str]
 ) -> Source:
     from mltool.data.tables.table import load_table
 
     source = spec.source
     return load_table(
         paths,
-        target=source.target,
+        targets=source.targets,
         inputs=columns,
         kinds=source.columns or {},
         missing=source.missing,
@@ -133,7 +138,7 @@ def _load_table(
         weight=source.weight,
         group=source.group,
         split_column=spec.split.column,
-        is_regression=is_regression,
+        values=values,
         on_disk=_is_kept_on_disk(paths, spec.cache),
     )
 
@@ -186,7 +191,8 @@ def _load_tfds(spec: DataSpec) -> Source:
 
 def _asked(source: SourceSpec, inputs: Mapping[str, str] | None) -> Asked:
     images = Reading(source.image_size, source.resize, source.color)
-    return Asked(source.target, inputs, source.weight, source.group, source.columns, images)
+    target = source.target if isinstance(source.target, str) else None
+    return Asked(target, inputs, source.weight, source.group, source.columns, images)
 
 
 def _load_images(paths: Mapping[str, Path], source: SourceSpec) -> Source:

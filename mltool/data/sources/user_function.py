@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mltool.data.source import Source
-from mltool.data.sources.npz import source_of_arrays
+from mltool.data.sources.npz import ONE_TARGET, source_of_arrays
 from mltool.errors import DataError
 from mltool.spec.user_code import find_file
 
@@ -65,7 +65,7 @@ def load_arrays(
     arguments: Mapping[str, Any],
     *,
     inputs: Mapping[str, str] | None = None,
-    target: str = "y",
+    targets: Mapping[str, str] = ONE_TARGET,
     weight: str | None = None,
 ) -> Source:
     """The arrays that a function of the user's returns.
@@ -75,7 +75,7 @@ def load_arrays(
             `y_train`, `x_test`, `y_test`.
         arguments: keywords that it is called with.
         inputs: see `load_npz`.
-        target: see `load_npz`.
+        targets: see `load_npz`.
         weight: see `load_npz`.
 
     Raises:
@@ -102,4 +102,4 @@ def load_arrays(
     objects = [key for key, array in arrays.items() if array.dtype == object]
     if objects:
         raise DataError(f"{reference}: {objects[0]!r} is an array of objects", "return numbers or text of one shape")
-    return source_of_arrays(reference, arrays, inputs, target, weight)
+    return source_of_arrays(reference, arrays, inputs, targets, weight)

@@ -3,7 +3,7 @@
 import keyword
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,13 @@ from mltool.data.tables.rows import RowNames
 from mltool.data.tables.table_file import IntegersTooLargeError, Table, read_table
 from mltool.data.tables.table_store import column_values, keep_columns, keep_pieces
 from mltool.errors import DataError
+from mltool.runs.arrays import together
+from mltool.spec.data import Columns
 
 logger = logging.getLogger("mltool")
+
+ONE_TARGET: Mapping[str, Columns | None] = {"": None}
+"""The column of the only output's targets is looked for."""
 
 TARGET_NAMES = ("label", "target", "class", "y")
 """Names that a target is known by, in any case, where the spec names none."""
@@ -34,12 +39,12 @@ class Plan:
     """What each column of a table is, decided on the training rows and held for all files.
 
     Attributes:
-        target: column of the targets.
+        targets: output to the column of its targets, or to several.
         inputs: name of the input to its column.
         kinds: of the inputs' columns.
     """
 
-    target: str
+    targets: Mapping[str, Columns]
     inputs: Mapping[str, str]
     kinds: Mapping[str, ColumnKind]
 
@@ -47,7 +52,7 @@ class Plan:
 def load_table(
     paths: Mapping[str, Path],
     *,
-    target: str | None = None,
+    targets: Mapping[str, Columns | None] = ONE_TARGET,
     inputs: Mapping[str, str] | None = None,
     kinds: Mapping[str, ColumnKind] | None = None,
     missing: Sequence[str] = ("",),
@@ -55,14 +60,15 @@ def load_table(
     weight: str | None = None,
     group: str | None = None,
     split_column: str | None = None,
-    is_regression: bool = False,
+    values: Collection[str] = (),
     on_disk: bool = False,
 ) -> Source:
     """Reads a table, and those of the splits that have one of their own.
 
     Args:
         paths: the file (key ""), and those of splits.
-        target: column of the targets; found by its name, else the last one.
+        targets: output to the column of its targets, or to several of values or labels; the key of the only output is
+            "", and its column is found by its name, else the last one, where it is None.
         inputs: input to column; every column that is left, when None.
         kinds: of columns where the inferred one is not right.
         missing: markers of missing values.
@@ -70,7 +76,7 @@ def load_table(
         weight: column of weights.
         group: column of groups.
         split_column: column with `train`, `validation` or `test`.
-        is_regression: whether targets are numbers.
+        values: outputs whose targets are numbers.
         on_disk: keeps the rows in temporary files, and reads them when they are asked for.
 
     Raises:
@@ -80,11 +86,8 @@ def load_table(
     tables = {split: read_table(path, missing, separator, on_disk=on_disk) for split, path in paths.items()}
     for table in tables.values():
         table.tell_strange_header()
-    plan = _plan(tables[""], target, inputs, kinds or {}, special)
-    sources = {
-        split: _source(table, plan, special, is_regression=is_regression, first=tables[""])
-        for split, table in tables.items()
-    }
+    plan = _plan(tables[""], targets, inputs, kinds or {}, special)
+    sources = {split: _source(table, plan, special, values=values, first=tables[""]) for split, table in tables.items()}
     tables.clear()
     # Arrow keeps the memory of what it read for the next time; there is none.
     extras.require("pyarrow").default_memory_pool().release_unused()
@@ -93,19 +96,21 @@ def load_table(
 
 def _plan(
     table: Table,
-    target: str | None,
+    targets: Mapping[str, Columns | None],
     inputs: Mapping[str, str] | None,
     kinds: Mapping[str, ColumnKind],
     special: Mapping[str, str | None],
 ) -> Plan:
     for name in kinds:
         table.require(name, "data.source.columns")
-    found = target if target is not None else find_target(table)
-    table.require(found, "data.source.target")
+    found = {name: find_target(table) if columns is None else columns for name, columns in targets.items()}
+    of_targets = list(dict.fromkeys(column for columns in found.values() for column in _each(columns)))
+    for column in of_targets:
+        table.require(column, "data.source.target")
     for key, named in special.items():
         if named is not None:
             table.require(named, key)
-    taken = {found, *(name for name in special.values() if name is not None)}
+    taken = {*of_targets, *(name for name in special.values() if name is not None)}
     if inputs is not None:
         for input_name, column in inputs.items():
             table.require(column, f"data.inputs.{input_name}")
@@ -122,7 +127,8 @@ def _plan(
         kind: [column for column in kept.values() if decided[column] == kind] for kind in ("number", "category", "text")
     }
     told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in by_kind.items() if names)
-    logger.info("%s: target %s; %s (data.source.columns says otherwise)", table.path.name, found, told)
+    named = ", ".join(of_targets)
+    logger.info("%s: target %s; %s (data.source.columns says otherwise)", table.path.name, named, told)
     return Plan(found, kept, decided)
 
 
@@ -164,14 +170,14 @@ def identifiers(columns: Sequence[str]) -> dict[str, str]:
 
 
 def _source(
-    table: Table, plan: Plan, special: Mapping[str, str | None], *, is_regression: bool, first: Table
+    table: Table, plan: Plan, special: Mapping[str, str | None], *, values: Collection[str], first: Table
 ) -> Source:
     lacking = [column for column in plan.inputs.values() if column not in table.columns]
     if lacking:
         raise DataError(
             f"{table.path} has no column {lacking[0]!r}, {first.path.name} has", "give both the same header"
         )
-    targets = _targets(table, plan.target, is_regression)
+    targets = {name: _targets_of(table, columns, name in values) for name, columns in plan.targets.items()}
     inputs = keep_columns(table, plan.inputs, plan.kinds, _WORDS_AS_NUMBERS)
     weights = special["data.source.weight"]
     split = special["data.split.column"]
@@ -179,19 +185,37 @@ def _source(
     return checked_source(
         str(table.path),
         inputs,
-        targets,
+        together(targets),
         _given(table, split) if split else {},
         kinds={name: plan.kinds[column] for name, column in plan.inputs.items()},
         originals={name: column for name, column in plan.inputs.items() if name != column},
         groups=np.asarray(table.column(group, "data.source.group"), np.str_) if group else None,
         weights=_weights(table, weights) if weights else None,
         names=RowNames(table.path.name, table.rows, table.num_rows),
-        target_name=plan.target,
+        target_name=" and ".join(column for columns in plan.targets.values() for column in _each(columns)),
+        classes=_names_of_labels(plan.targets),
     )
 
 
 _WORDS_AS_NUMBERS = "data.source.missing takes markers; data.source.columns takes {{{name}: category}}"
 """What to do where a word stands among numbers."""
+
+
+def _each(columns: Columns) -> tuple[str, ...]:
+    return (columns,) if isinstance(columns, str) else columns
+
+
+def _names_of_labels(targets: Mapping[str, Columns]) -> tuple[str, ...]:
+    """The columns of several labels a sample: each names one."""
+    columns = next(iter(targets.values()))
+    return columns if len(targets) == 1 and not isinstance(columns, str) else ()
+
+
+def _targets_of(table: Table, columns: Columns, are_values: bool) -> Array:
+    """[samples] of one column; float32 [samples, columns] of several."""
+    if isinstance(columns, str):
+        return _targets(table, columns, are_values)
+    return np.stack([_targets(table, column, True).reshape(-1) for column in columns], axis=1)
 
 
 def _targets(table: Table, name: str, is_regression: bool) -> Array:

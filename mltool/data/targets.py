@@ -1,0 +1,203 @@
+"""What the targets of a source mean, output by output: class numbers, masks, labels or values."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mltool.data.scratch import AT_ONCE, as_index, is_on_disk, let_go, room_for, slices_of
+from mltool.data.source import Array, Source, Subset, batches_of, can_be_label, label_of
+from mltool.errors import DataError
+from mltool.runs.arrays import of_output, together
+from mltool.spec.task import Task
+
+logger = logging.getLogger("mltool")
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the targets of an output are.
+
+    Attributes:
+        task: that they belong to.
+        labels: names of the classes, in the order of the model's values; empty for values.
+    """
+
+    task: Task
+    labels: tuple[str, ...] = ()
+
+
+def encode(
+    source: Source, tasks: Mapping[str, Task], classes: Sequence[str] | None, normal: Sequence[str] = ()
+) -> tuple[dict[str, Meaning], Array]:
+    """The meaning and the numbers of the targets.
+
+    Args:
+        source: with the targets as they were read.
+        tasks: of every output, as its loss tells it; the key of the only one is "".
+        classes: of the spec: labels to keep, in their order; for one output only.
+        normal: labels of samples that are no anomalies, where anomalies are the task.
+
+    Returns:
+        By output what its targets mean, and the targets: int64 class numbers [samples], class numbers of pixels
+        [samples, height, width], or float32 [samples, values]; with a field for each of several outputs.
+
+    Raises:
+        DataError: if the targets are nothing that the loss takes.
+    """
+    meanings: dict[str, Meaning] = {}
+    parts: dict[str, Array] = {}
+    for name, task in tasks.items():
+        targets = of_output(source.targets, name)
+        what = f"the targets of {name!r}" if name else "the targets"
+        if task == "anomaly":
+            meanings[name], parts[name] = _anomalies(source, targets, normal)
+        elif task == "regression":
+            meanings[name], parts[name] = Meaning(task), _values(source, targets, what)
+        elif task == "classification" and targets.ndim == 3:
+            meanings[name], parts[name] = _masks(source, targets, classes, what)
+        elif task == "binary" and targets.ndim == 2 and targets.shape[1] > 1:
+            meanings[name], parts[name] = _several_labels(source, targets, what)
+        else:
+            labels, parts[name] = _classes(source, targets, task, classes if len(tasks) == 1 else None, what)
+            meanings[name] = Meaning(task, labels)
+    return meanings, together(parts)
+
+
+def _values(source: Source, targets: Array, what: str) -> Array:
+    """float32 [samples, values]."""
+    if targets.dtype.kind not in "uifb":
+        raise DataError(f"{source.origin}: a regression needs numbers, {what} are {targets.dtype}", "use another loss")
+    values: Array = targets if targets.dtype == np.float32 else targets.astype(np.float32)
+    return values.reshape(len(values), -1)
+
+
+def _masks(source: Source, targets: Array, classes: Sequence[str] | None, what: str) -> tuple[Meaning, Array]:
+    """A class a pixel, in the type of the source."""
+    if targets.dtype.kind not in "ui":
+        raise DataError(f"{source.origin}: {what} are masks of {targets.dtype}", "give whole numbers, a class a pixel")
+    least, most = 0, 0
+    for part in batches_of(targets):
+        least, most = min(least, int(part.min())), max(most, int(part.max()))
+    labels = tuple(classes or source.classes) or tuple(str(number) for number in range(most + 1))
+    if least < 0 or most >= len(labels):
+        message = (
+            f"{source.origin}: a mask has the class {least if least < 0 else most}, there are {len(labels)} classes"
+        )
+        raise DataError(message, "mend the masks, or name all classes in data.source.classes")
+    if len(labels) < 2:
+        raise DataError(f"{source.origin}: all pixels are of one class", "there is nothing to learn")
+    return Meaning("segmentation", labels), targets
+
+
+def _several_labels(source: Source, targets: Array, what: str) -> tuple[Meaning, Array]:
+    """float32 [samples, labels] of 0 and 1."""
+    if targets.dtype.kind not in "uifb" or not all(np.isin(part, (0, 1)).all() for part in batches_of(targets)):
+        message = f"{source.origin}: {what} have {targets.shape[1]} values a sample that are not all 0 or 1"
+        raise DataError(message, "a binary loss takes one value a sample, or a 0 or 1 for each of several labels")
+    count = targets.shape[1]
+    labels = source.classes if len(source.classes) == count else tuple(str(number) for number in range(count))
+    return Meaning("multi_label", labels), targets.astype(np.float32)
+
+
+def _anomalies(source: Source, targets: Array, normal: Sequence[str]) -> tuple[Meaning, Array]:
+    """int64 [samples]: 1 where a sample is none of the normal ones."""
+    if targets.ndim > 1 and targets.size != len(targets):
+        message = f"{source.origin}: the targets have shape {targets.shape}; one class a sample is expected"
+        raise DataError(message, "anomalies are told from classes")
+    names = np.asarray([label_of(value) for value in targets.reshape(-1).tolist()])
+    unknown = [label for label in normal if label not in set(names.tolist())]
+    if unknown:
+        known = ", ".join(sorted(set(names.tolist()))[:20])
+        raise DataError(
+            f"{source.origin} has no class {unknown[0]!r}, which train.anomaly.normal names", f"it has: {known}"
+        )
+    numbers = (~np.isin(names, list(normal))).astype(np.int64)
+    if not numbers.any():
+        raise DataError(f"{source.origin}: all samples are normal", "an anomaly to test with has another label")
+    return Meaning("anomaly", ("normal", "anomaly")), numbers
+
+
+def _classes(
+    source: Source, targets: Array, task: Task, classes: Sequence[str] | None, what: str
+) -> tuple[tuple[str, ...], Array]:
+    """Names of the classes, and int64 [samples]."""
+    shape = targets.shape
+    if targets.ndim == 2 and targets.shape[1] > 1:
+        targets = _from_one_hot(source, targets, task, what)
+    targets = targets.reshape(-1)
+    if len(targets) != source.num_samples:
+        raise DataError(f"{source.origin}: {what} have shape {shape}; one class a sample is expected")
+    if targets.dtype.kind == "f" and any((part != np.round(part)).any() for part in batches_of(targets, size=AT_ONCE)):
+        raise DataError(f"{source.origin}: {what} are not classes (first: {targets[0]})", "use a loss of regression")
+    index = as_index(source.given.get("train", range(len(targets))))
+    known = batches_of(targets[index] if isinstance(index, slice) else Subset.of(targets, index), size=AT_ONCE)
+    names = np.unique(np.concatenate([np.unique(part) for part in known]))
+    if len(names) < 2 and classes is None:
+        message = f"{source.origin}: all samples of training are of one class, {label_of(names[0])!r}"
+        raise DataError(message, "there is nothing to learn")
+    for name in names:
+        if not can_be_label(label_of(name)):
+            message = f"{source.origin}: {label_of(name)!r} cannot be the name of a class"
+            raise DataError(message, "use one line of UTF-8 text")
+    if task == "binary" and classes is None and len(names) != 2:
+        raise DataError(f"{source.origin}: a binary loss needs 2 classes, {what} have {len(names)}", "use another loss")
+    order = _class_order(source, [label_of(name) for name in names], classes, task)
+    return tuple(label_of(names[index]) for index in order), _class_numbers(source, targets, names, order)
+
+
+def _class_order(source: Source, labels: Sequence[str], classes: Sequence[str] | None, task: Task) -> list[int]:
+    """Places of the labels, which are sorted, in the order of the outputs: that of the spec, else of the source."""
+    wanted = classes or source.classes
+    if not wanted:
+        return list(range(len(labels)))
+    if classes is not None:
+        if task == "binary" and len(classes) != 2:
+            raise DataError(
+                f"a binary loss needs 2 classes, data.source.classes has {len(classes)}", "use another loss"
+            )
+        lacking = [label for label in classes if label not in labels]
+        if lacking:
+            hint = "take it out of data.source.classes"
+            raise DataError(f"{source.origin}: no training sample is of the class {lacking[0]!r}", hint)
+    return sorted(range(len(labels)), key=lambda index: wanted.index(labels[index]))
+
+
+def _class_numbers(source: Source, targets: Array, names: Array, order: Sequence[int]) -> Array:
+    """int64 [samples]: the place of each sample's class in `order`.
+
+    Raises:
+        DataError: if a sample is of a class that training has not.
+    """
+    numbers = room_for((len(targets),), np.int64, on_disk=is_on_disk(targets))
+    place = np.argsort(np.asarray(order))
+    for part in slices_of(len(targets)):
+        found = np.searchsorted(names, targets[part]).clip(max=len(names) - 1)
+        unknown = names[found] != targets[part]
+        if unknown.any():
+            first = part.start + int(np.flatnonzero(unknown)[0])
+            raise DataError(
+                f"{source.origin}: the test set has the class {targets[first].item()!r}, training has not "
+                f"(first: {source.name_of(first)})",
+                "fix the labels",
+            )
+        numbers[part] = place[found]
+        let_go(targets, numbers)
+    return numbers
+
+
+def _from_one_hot(source: Source, targets: Array, task: Task, what: str) -> Array:
+    """Class numbers of one-hot rows.
+
+    Raises:
+        DataError: if the rows are anything else: the largest of several values is not a class.
+    """
+    is_one_hot = targets.dtype.kind in "uifb" and bool(
+        np.isin(targets, (0, 1)).all() and (targets.sum(axis=1) == 1).all()
+    )
+    if not is_one_hot:
+        wanted = "a class a sample, or one-hot rows of 0 and a single 1"
+        raise DataError(f"{source.origin}: {what} have shape {targets.shape}; {wanted} is expected", "see the loss")
+    numbers: Array = targets.argmax(axis=1)
+    return numbers

@@ -1,0 +1,143 @@
+"""One output of the model in training: its loss and its metrics."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mltool import extras
+from mltool.errors import Message, SpecError
+from mltool.models.keras_objects import REFUSALS, build_keras, reason_of
+from mltool.models.metrics import build_metric, greater_is_better, targets_for, wants_logits
+from mltool.models.outputs import TargetScale
+from mltool.spec.catalogue import KerasObject
+from mltool.spec.outputs import Measure, OutputSpec
+from mltool.spec.task import OutputKind, Task, output_kind, takes_one_hot
+
+
+class Head:
+    """Loss and metrics of one output; built in the strategy's scope.
+
+    Args:
+        key: of the output, see `TrainSpec.heads`; "" for the only one.
+        output: loss, metrics and weight, from the spec.
+        task: what the output answers.
+        shape: of a sample of the output.
+        target_scale: of a regression whose loss sees targets of mean 0 and deviation 1; metrics see original units.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        output: OutputSpec,
+        *,
+        task: Task,
+        shape: tuple[int, ...],
+        target_scale: TargetScale | None = None,
+    ) -> None:
+        self.key, self.weight, self.task = key, output.weight, task
+        self._shape, self._target_scale, self._loss_spec = shape, target_scale, output.loss
+        self._place = f"train.outputs.{key}" if key else "train"
+        keras = extras.keras()
+        at = f"{self._place}.loss.{output.loss.name}"
+        self._loss = build_keras(_without_reduction(output.loss), "losses", at=at, reduction=None)
+        # Anomalies are told after training, with the threshold.
+        measures = [Measure(metric, key) for metric in output.measured] if task != "anomaly" else []
+        self._measures: Sequence[Measure] = measures
+        self._metrics = [
+            build_metric(one.metric, task, name=one.name, num_classes=shape[-1], at=self._metric_key(index))
+            for index, one in enumerate(measures)
+        ]
+        self._mean_loss = keras.metrics.Mean(name=f"{key}_loss") if key else None
+
+    @property
+    def metrics(self) -> list[Any]:
+        """Keras' metrics; the mean loss of its own first, where there are several outputs."""
+        return [*([self._mean_loss] if self._mean_loss is not None else []), *self._metrics]
+
+    def greater_is_better(self) -> dict[str, bool | None]:
+        """For every metric, whether more of it is better; None where that is not known."""
+        found = {metric.name: greater_is_better(metric) for metric in self._metrics}
+        return found | ({self._mean_loss.name: False} if self._mean_loss is not None else {})
+
+    def of(self, tensors: Any) -> Any:
+        """Its own of the targets, or of the outputs, of a batch."""
+        return tensors[self.key] if isinstance(tensors, dict) else tensors
+
+    def sample_losses(self, targets: Any, outputs: Any) -> Any:
+        """One loss a sample, float32 [samples]; an output with more axes counts as the mean over them."""
+        tf = extras.tensorflow()
+        if self._target_scale is not None:
+            mean, deviation = tf.constant(self._target_scale.mean), tf.constant(self._target_scale.deviation)
+            targets, outputs = (targets - mean) / deviation, (outputs - mean) / deviation
+        losses = tf.cast(self._loss(self._loss_targets(targets, outputs), outputs), tf.float32)
+        return tf.reduce_mean(losses, axis=list(range(1, losses.shape.rank))) if losses.shape.rank > 1 else losses
+
+    def update(self, targets: Any, outputs: Any, losses: Any) -> None:
+        """Counts a batch in the metrics.
+
+        Args:
+            targets: of the batch.
+            outputs: of the model.
+            losses: of `sample_losses`, weighted by the samples' weights.
+        """
+        if self._mean_loss is not None:
+            self._mean_loss.update_state(losses)
+        probabilities = self._probabilities(outputs)
+        for metric, one in zip(self._metrics, self._measures, strict=True):
+            ready = targets_for(one.metric, targets, self._shape[-1], self.task)
+            metric.update_state(ready, outputs if wants_logits(one.metric) else probabilities)
+
+    def try_out(self) -> None:
+        """Runs loss and metrics once, because some make their variables on first use, which a traced function forbids.
+
+        Raises:
+            SpecError: if the loss or a metric does not take what the model gives, or a metric gives several values.
+        """
+        tf = extras.tensorflow()
+        outputs = tf.zeros((1, *self._shape))
+        if self.task in ("classification", "binary", "segmentation"):
+            axes = (1, *self._shape[:-1]) if self.task == "segmentation" else (1,)
+            targets = tf.zeros(axes, tf.int64)
+        else:
+            targets = outputs
+        place, shape = f"{self._place}.loss.{self._loss_spec.name}", tuple(outputs.shape[1:])
+        try:
+            losses = self.sample_losses(targets, outputs)
+            place = self._metric_key(0) if self._measures else place
+            self.update(targets, outputs, losses)
+            for index, metric in enumerate(self._metrics):
+                place = self._metric_key(index)
+                if np.ndim(metric.result()):
+                    message = f"gives {len(metric.result())} values, one is expected"
+                    raise SpecError(Message(message, "write average: macro", key=place))
+        except (*REFUSALS, tf.errors.OpError) as error:
+            message = f"does not take outputs of shape {shape} and their targets"
+            raise SpecError(Message(message, reason_of(error), key=place)) from error
+
+    @property
+    def kind(self) -> OutputKind:
+        """What the outputs are."""
+        return output_kind(self._loss_spec)
+
+    def _loss_targets(self, targets: Any, outputs: Any) -> Any:
+        """Targets as the loss takes them: one-hot, a column for a binary output; nothing is left of an autoencoder."""
+        tf = extras.tensorflow()
+        if self.task == "anomaly":
+            return tf.zeros_like(outputs)
+        if takes_one_hot(self._loss_spec):
+            return tf.one_hot(targets, self._shape[-1])
+        return tf.cast(targets[:, tf.newaxis], tf.float32) if self.task == "binary" else targets
+
+    def _probabilities(self, outputs: Any) -> Any:
+        tf = extras.tensorflow()
+        if self.kind != "logits":
+            return outputs
+        return tf.nn.sigmoid(outputs) if self.task in ("binary", "multi_label") else tf.nn.softmax(outputs)
+
+    def _metric_key(self, index: int) -> str:
+        return f"{self._place}.metrics.{index}.{self._measures[index].metric.name}"
+
+
+def _without_reduction(loss: KerasObject) -> KerasObject:
+    return KerasObject(loss.name, {key: value for key, value in loss.arguments.items() if key != "reduction"})
