@@ -124,7 +124,7 @@ def _check_target(value: Any) -> Any:
 
 def _check_columns(value: Any, place: tuple[str, ...]) -> Columns:
     names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) and name for name in names):
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
         message = f"must be a name, a list of columns, or a map from outputs to them (got {shown(value)})"
         raise_problem(message, "write target: COLUMN", path=place)
     if len(set(names)) < len(names):
@@ -133,7 +133,7 @@ def _check_columns(value: Any, place: tuple[str, ...]) -> Columns:
 
 
 _TARGET_NAME: dict[str, Any] = {
-    "anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
 }
 _TARGET = Checked(
     _check_target,
