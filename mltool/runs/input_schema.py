@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mltool.errors import ArtifactError
 
-Task = Literal["classification", "binary", "regression"]
+Task = Literal["classification", "binary", "regression", "segmentation"]
 
 
 @dataclass(frozen=True, slots=True)

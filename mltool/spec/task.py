@@ -4,7 +4,7 @@ from typing import Literal
 
 from mltool.spec.catalogue import KerasObject
 
-Task = Literal["classification", "binary", "regression"]
+Task = Literal["classification", "binary", "regression", "segmentation"]
 
 _TASK_OF_LOSS: dict[str, Task] = {
     "SparseCategoricalCrossentropy": "classification",
@@ -33,6 +33,7 @@ WRONG_METRICS: dict[Task, dict[str, str]] = {
     "classification": {"Accuracy": "accuracy", "IoU": "OneHotIoU", "MeanIoU": "OneHotMeanIoU"},
     "binary": {"Accuracy": "accuracy", "IoU": "BinaryIoU", "MeanIoU": "BinaryIoU"},
     "regression": {},
+    "segmentation": {"Accuracy": "accuracy"},
 }
 """Metrics that compare class numbers, and would see probabilities: Keras counts them wrong without a word."""
 
