@@ -63,7 +63,7 @@ def draw_representative(data: Dataset, count: int, seed: int) -> Calibration:
         logger.warning("only %d training samples calibrate: the ranges of an int8 file may be too narrow", len(train))
     random = np.random.default_rng([seed, 0xCA1B])
     shuffled = random.permutation(train)
-    if data.task != "regression":
+    if data.task in ("classification", "binary"):
         # Ranks within the class, scaled by its size: taking the smallest takes every class in proportion.
         ranks, classes = np.empty(len(shuffled)), data.targets[shuffled]
         for number in np.unique(classes):

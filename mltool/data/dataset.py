@@ -1,5 +1,6 @@
 """The samples of a spec, shared out: what training, calibration and evaluation draw from."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,10 +12,12 @@ import numpy as np
 from mltool.data.identity import content_hashes, fingerprint, groups_of_equal_samples
 from mltool.data.scratch import AT_ONCE, as_index, is_on_disk, let_go, room_for, slices_of, taken_from
 from mltool.data.source import Array, ArrayLike, Source, Subset, batches_of, can_be_label, label_of
+from mltool.data.sources.masks import are_masks
 from mltool.data.sources.open import build_source
 from mltool.data.splits import Splits, make_splits, require_disjoint
 from mltool.errors import DataError, Message, SpecError
 from mltool.spec.argument_check import did_you_mean
+from mltool.spec.augment import misfits_with_masks
 from mltool.spec.convert import CALIBRATED, LEAST_SAMPLES
 from mltool.spec.spec import Spec, to_plain
 from mltool.spec.task import Task, task_of
@@ -28,8 +31,8 @@ class Samples:
 
     Attributes:
         inputs: by name, each [samples, ...], in the type of the source.
-        targets: int64 [samples] class numbers, or float32 [samples, values]; of very many samples read from the disk
-            when they are asked for, with `targets[:]`.
+        targets: int64 [samples] class numbers, float32 [samples, values], or masks, uint8 [samples, height, width]; of
+            very many samples read from the disk when they are asked for, with `targets[:]`.
         ids: int64 [samples], positions in the source.
         weights: float32 [samples], how much each sample counts; None where all count alike.
     """
@@ -57,15 +60,15 @@ def as_model_takes(array: Array) -> Array:
 
 
 def class_counts(targets: ArrayLike, num_classes: int) -> Array:
-    """int64 [classes]: the samples of every class.
+    """int64 [classes]: the samples, or the pixels of masks, of every class.
 
     Args:
-        targets: class numbers.
+        targets: class numbers, [samples] or [samples, height, width].
         num_classes: in all, also those without a sample.
     """
     counts = np.zeros(num_classes, np.int64)
-    for part in batches_of(targets, size=AT_ONCE):
-        counts += np.bincount(part, minlength=num_classes)
+    for part in batches_of(targets, size=max(1, AT_ONCE // math.prod(targets.shape[1:]))):
+        counts += np.bincount(part.reshape(-1), minlength=num_classes)
     return counts
 
 
@@ -76,13 +79,16 @@ class Dataset:
         source: all samples.
         task: what the targets are.
         labels: names of the classes; empty for regression.
-        targets: int64 class numbers [samples], or float32 [samples, values].
+        targets: int64 class numbers [samples], float32 [samples, values], or uint8 masks [samples, height, width].
         hashes: uint64 [samples], identity of the inputs.
     """
 
     def __init__(self, spec: Spec) -> None:
         self.task: Task = task_of(spec.train.loss)
         self.source: Source = build_source(spec.data, seed=spec.seed, is_regression=self.task == "regression")
+        if self.task != "regression" and are_masks(self.source.targets):
+            _require_fits_masks(spec)
+            self.task = "segmentation"
         self.labels, self.targets = _encode(self.source, self.task, spec.data.source.classes)
         _require_classes(spec.train.class_weights, self.labels)
         self.hashes = content_hashes(self.source.inputs)
@@ -101,7 +107,7 @@ class Dataset:
             )
         splits = make_splits(
             groups_of_equal_samples(self.source.inputs, self.hashes),
-            None if self.task == "regression" else self.targets,
+            self.targets if self.task in ("classification", "binary") else None,
             self.source.given,
             families=self.source.groups,
             by="order" if split.by == "order" else "random",
@@ -215,6 +221,28 @@ class Dataset:
         return f"{gone} samples of {split} are gone or changed since the run was trained, others {moved}"
 
 
+def _require_fits_masks(spec: Spec) -> None:
+    """Proves that loss, class weights and augmentation are such as masks can have.
+
+    Raises:
+        SpecError: naming the key.
+    """
+    loss = spec.train.loss.name
+    if loss != "SparseCategoricalCrossentropy":
+        text = f"the targets are masks, a class for every pixel, and {loss} is not for those in this version"
+        hint = "write SparseCategoricalCrossentropy: {from_logits: true}"
+        raise SpecError(Message(text, hint, key=f"train.loss.{loss}"))
+    if spec.train.class_weights is not None:
+        text = "weighs samples, and a mask has pixels of several classes: not in this version"
+        raise SpecError(Message(text, "leave it out", key="train.class_weights"))
+    misfits = [
+        Message(found.message, found.hint, key=".".join(["data.augment", *map(str, found.path)]))
+        for found in misfits_with_masks(spec.data.augment)
+    ]
+    if misfits:
+        raise SpecError(misfits)
+
+
 def _require_classes(weights: Mapping[str, float] | str | None, labels: Sequence[str]) -> None:
     """Proves that `class_weights` names classes of the data.
 
@@ -267,6 +295,8 @@ def open_dataset(spec: Spec) -> Dataset:
 def _encode(source: Source, task: Task, classes: Sequence[str] | None) -> tuple[tuple[str, ...], Array]:
     """Class names and numbers, or the values of a regression."""
     targets = source.targets
+    if task == "segmentation":
+        return source.classes, targets
     if task == "regression":
         if targets.dtype.kind not in "uifb":
             raise DataError(

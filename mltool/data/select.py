@@ -25,7 +25,7 @@ def select(
     Args:
         source: all samples.
         labels: label to the name that it is taken as; others stay.
-        classes: labels to keep.
+        classes: labels to keep; of masks, which have one a pixel, none can be.
         max_samples: at most so many, without those of a test set that the source brings.
         max_per_class: at most so many of each class, likewise.
         is_regression: whether the targets are values.

@@ -117,7 +117,8 @@ class Source:
     Attributes:
         origin: where they came from, for messages.
         inputs: by name, each [samples, ...].
-        targets: [samples] or [samples, values]; classes as the source has them (numbers or text).
+        targets: [samples] or [samples, values]; classes as the source has them (numbers or text); or masks, uint8
+            [samples, height, width], the number of the class of every pixel.
         given: the splits that the source brings, as positions; `train`, `validation`, `test`, or some of them.
         kinds: what each input holds.
         originals: name of an input to what the source calls it, where that is no identifier.

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, Strict, model_validator
 
 from mltool.spec.argument_check import shown
-from mltool.spec.augment import misfits_of_augment
+from mltool.spec.augment import misfits_of_augment, misfits_with_masks
 from mltool.spec.blocks import AUGMENTATIONS, KERAS_AUGMENTATIONS, MIXERS
 from mltool.spec.catalogue import KerasObject, Problem
 from mltool.spec.features import RECORD_NAME, FeatureSpec, misfit_of_features
@@ -18,8 +18,11 @@ from mltool.spec.keras_object import parse_objects, reference
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.user_code import check_reference
 
-EMBEDDED = ("digits",)
-"""Data sets that lie in the package."""
+EMBEDDED = ("digits", "shapes")
+"""Data sets that lie in the package, or are drawn by it."""
+
+WITH_MASKS = ("shapes",)
+"""Those whose targets are masks: a class for every pixel."""
 
 KERAS_DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "boston_housing", "california_housing")
 """Names of `keras.datasets` that give arrays; they are downloaded on first use."""
@@ -46,7 +49,7 @@ FOLDER_KINDS = ("images", "audio", "text")
 _KEYS_OF_KIND: dict[str, frozenset[str]] = {
     "npz": frozenset({"target", "weight"}),
     "table": frozenset({"target", "weight", "columns", "separator", "missing", "group"}),
-    "images": frozenset({"image_size", "resize", "color", "label", "group", "on_error", "max_skipped"}),
+    "images": frozenset({"image_size", "resize", "color", "label", "group", "masks", "on_error", "max_skipped"}),
     "audio": frozenset({"sample_rate", "seconds", "label", "group", "on_error", "max_skipped"}),
     "text": frozenset({"label", "group", "on_error", "max_skipped"}),
     "tfrecord": frozenset(
@@ -150,7 +153,8 @@ class SourceSpec(Section):
             lambda: {"anyOf": [{"enum": [*EMBEDDED, *KERAS_DATASETS, None]}, {"pattern": f"^{_TFDS_NAME.pattern}$"}]},
         ),
     ] = None
-    """`digits` (in the package), a name of keras.datasets, or tfds:NAME (both downloaded on first use)."""
+    """`digits` (in the package), `shapes` (images with masks, drawn when they are asked for), a name of keras.datasets,
+    or tfds:NAME (both downloaded on first use)."""
     data_dir: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
     """Where tensorflow_datasets keeps its data sets; TFDS_DATA_DIR, or ~/tensorflow_datasets, when left out."""
     path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
@@ -162,6 +166,10 @@ class SourceSpec(Section):
     """Validation samples, of the kind of `path`."""
     test_path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
     """Test samples, of the kind of `path`."""
+    masks: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
+    """A folder, or a .zip, with a mask for every image of `path`, of the same name in the same subfolder, whatever its
+    ending: of one channel or a palette, each pixel the number of its class. Resized as its image, but to the nearest
+    pixel; `resize: pad` pads with class 0."""
     target: str | None = None
     """The column of a table, the array of an .npz, or the feature of a TFRecord, that holds the labels or values (.npz:
     `y` when left out)."""
@@ -203,7 +211,8 @@ class SourceSpec(Section):
         tuple[str, ...] | None,
         Checked(_check_classes, lambda: {"type": ["array", "null"], "minItems": 2}),
     ] = None
-    """Labels to keep, in the order of the outputs; all, in alphabetical order, when left out."""
+    """Labels to keep, in the order of the outputs; all, in alphabetical order, when left out. Of masks: what the
+    numbers 0, 1, 2 ... of the pixels are called; by their numbers when left out."""
     max_samples: Annotated[int, Field(gt=0)] | None = None
     """At most so many samples, drawn with the seed; a test set that the source brings stays whole."""
     max_per_class: Annotated[int, Field(gt=0)] | None = None
@@ -237,6 +246,8 @@ class SourceSpec(Section):
         """Keys that a kind has not; `kind` is None where it is not known yet, and nothing is told."""
         if self.path is None and self.kind is not None:
             yield Problem(("kind",), True, "needs a path", "write path: FILE or path: FOLDER")
+        if self.has_masks:
+            yield from self._misfits_of_masks()
         if kind is None:
             return
         if kind == "tfrecord":
@@ -255,6 +266,16 @@ class SourceSpec(Section):
                 kinds = ", ".join(name for name, keys in _KEYS_OF_KIND.items() if key in keys)
                 yield Problem((key,), True, f"is a key of {kinds}, and the source is {kind}", "leave it out")
 
+    def _misfits_of_masks(self) -> Iterable[Problem]:
+        """Keys that say what the class of a whole image is, where every pixel has one."""
+        for key in ("label", "labels", "max_per_class"):
+            if getattr(self, key) is not None:
+                yield Problem((key,), True, "is for a label an image, and masks have one a pixel", "leave it out")
+        for key in ("validation_path", "test_path"):
+            if getattr(self, key) is not None:
+                hint = "put the images into folders train, validation and test below path, and the masks alike"
+                yield Problem((key,), True, "has no masks of its own in this version", hint)
+
     def _misfits_of_records(self) -> Iterable[Problem]:
         features = self.features or {}
         used = {"target": self.target, "weight": self.weight, "group": self.group}
@@ -265,6 +286,13 @@ class SourceSpec(Section):
             for key in ("image_size", "color", "resize", "on_error", "max_skipped"):
                 if getattr(self, key) != type(self).model_fields[key].default:
                     yield Problem((key,), True, "is for images, and no feature is decoded to one", "leave it out")
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the spec says that the targets are masks; those of an .npz or of a function show when it is read."""
+        if self.masks is not None:
+            return True
+        return self.path is None and self.python is None and self.dataset in WITH_MASKS
 
     @property
     def known_kind(self) -> Kind | None:
@@ -368,6 +396,18 @@ class DataSpec(Section):
             raise_problem("needs a folder", "take another way to split", path=("split", "by"))
         if split.by == "file" and source.test_path is None and source.validation_path is None:
             raise_problem("needs data.source.test_path", "name the file", path=("split", "by"))
+        return self
+
+    @model_validator(mode="after")
+    def _augment_moves_masks(self) -> "DataSpec":
+        if self.source.has_masks:
+            raise_problems(
+                (
+                    Problem(("augment", *found.path), found.at_key, found.message, found.hint)
+                    for found in misfits_with_masks(self.augment)
+                ),
+                None,
+            )
         return self
 
     @model_validator(mode="after")
