@@ -14,7 +14,7 @@ from mltool.data.scratch import AT_ONCE, as_index, is_on_disk, let_go, room_for,
 from mltool.data.source import Array, ArrayLike, Source, Subset, batches_of, can_be_label, label_of
 from mltool.data.sources.masks import are_masks
 from mltool.data.sources.open import build_source
-from mltool.data.splits import Splits, make_splits, require_disjoint
+from mltool.data.splits import Splits, make_splits, require_disjoint, split_windows
 from mltool.errors import DataError, Message, SpecError
 from mltool.spec.argument_check import did_you_mean
 from mltool.spec.augment import misfits_with_masks
@@ -105,18 +105,7 @@ class Dataset:
             raise DataError(
                 f"{self.source.origin} brings neither a validation nor a test set", "take another data.split.by"
             )
-        splits = make_splits(
-            groups_of_equal_samples(self.source.inputs, self.hashes),
-            self.targets if self.task in ("classification", "binary") else None,
-            self.source.given,
-            families=self.source.groups,
-            by="order" if split.by == "order" else "random",
-            validation=split.validation,
-            test=split.test or 0.2,
-            duplicates=split.duplicates,
-            seed=self._spec.seed,
-            name_of=self.source.name_of,
-        )
+        splits = self._shared_out()
         if self.source.weights is not None and not self.source.weights[splits.train].any():
             raise DataError(f"{self.source.origin}: all weights of training are 0", "nothing would be learned")
         calibrated = [entry.name for entry in self._spec.convert if entry.quantize in CALIBRATED]
@@ -125,6 +114,33 @@ class Dataset:
             few = f"training has {len(splits.train)} samples, and {calibrated[0]!r} needs {LEAST_SAMPLES} to calibrate"
             raise DataError(few, "add samples, or take another scheme in convert")
         return splits
+
+    def _shared_out(self) -> Splits:
+        split = self._spec.data.split
+        groups = groups_of_equal_samples(self.source.inputs, self.hashes)
+        windows = self.source.windows
+        if windows is not None and split.by == "order":
+            return split_windows(
+                windows,
+                groups,
+                validation=split.validation,
+                test=split.test or 0.2,
+                duplicates=split.duplicates,
+                name_of=self.source.name_of,
+            )
+        return make_splits(
+            groups,
+            self.targets if self.task in ("classification", "binary") else None,
+            self.source.given,
+            families=self.source.groups,
+            join_copies=windows is None,
+            by="order" if split.by == "order" else "random",
+            validation=split.validation,
+            test=split.test or 0.2,
+            duplicates=split.duplicates,
+            seed=self._spec.seed,
+            name_of=self.source.name_of,
+        )
 
     @property
     def declared_columns(self) -> Collection[str]:

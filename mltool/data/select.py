@@ -73,6 +73,7 @@ def taken(source: Source, positions: Array) -> Source:
         given=given,
         groups=None if source.groups is None else source.groups[positions],
         weights=None if source.weights is None else source.weights[positions],
+        windows=None if source.windows is None else source.windows.taken(positions),
         names=[source.names[index] for index in positions.tolist()] if len(source.names) else (),
     )
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
@@ -111,6 +111,34 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """Of samples that are windows over the rows of a table, and share rows with their neighbors.
+
+    Attributes:
+        columns: of the input, in their order.
+        time: column that rows are sorted by; None: as they stand in the file.
+        group: column whose values tell series apart; None: there is one.
+        firsts: int64 [samples], the first row of each; rows are numbered in order, series after series.
+        num_rows: of a window, those that hold its target included.
+        begins: int64 [samples], the first row of the series that it is cut from.
+        ends: int64 [samples], one past its last row.
+    """
+
+    columns: tuple[str, ...]
+    time: str | None
+    group: str | None
+    firsts: Array
+    num_rows: int
+    begins: Array
+    ends: Array
+
+    def taken(self, positions: Array) -> "Windows":
+        """Those of some samples."""
+        parts = {name: getattr(self, name)[positions] for name in ("firsts", "begins", "ends")}
+        return replace(self, **parts)
+
+
+@dataclass(frozen=True)
 class Source:
     """All samples.
 
@@ -130,6 +158,7 @@ class Source:
         classes: names of the classes in their order, where the source has one; else they are sorted.
         sample_rate: of audio, per second.
         resize: how images were brought to one size; None where the files have it.
+        windows: of samples that share rows of a table.
     """
 
     origin: str
@@ -146,6 +175,7 @@ class Source:
     classes: tuple[str, ...] = ()
     sample_rate: int | None = None
     resize: Literal["stretch", "crop", "pad"] | None = None
+    windows: Windows | None = None
 
     @property
     def num_samples(self) -> int:

@@ -48,7 +48,7 @@ FOLDER_KINDS = ("images", "audio", "text")
 
 _KEYS_OF_KIND: dict[str, frozenset[str]] = {
     "npz": frozenset({"target", "weight"}),
-    "table": frozenset({"target", "weight", "columns", "separator", "missing", "group"}),
+    "table": frozenset({"target", "weight", "columns", "separator", "missing", "group", "window", "time"}),
     "images": frozenset({"image_size", "resize", "color", "label", "group", "masks", "on_error", "max_skipped"}),
     "audio": frozenset({"sample_rate", "seconds", "label", "group", "on_error", "max_skipped"}),
     "text": frozenset({"label", "group", "on_error", "max_skipped"}),
@@ -139,6 +139,17 @@ def _check_classes(value: Any) -> Any:
     return tuple(_as_text(item) for item in value)
 
 
+class WindowSpec(Section):
+    """Samples of several rows, for forecasting: what the model sees of a series, and what comes after it."""
+
+    length: Annotated[int, Field(gt=0, le=1_000_000)]
+    """Rows of a sample: all columns of numbers, the past of the target too."""
+    horizon: Annotated[int, Field(gt=0, le=1_000_000)] = 1
+    """Rows after them, whose values of the target are to be forecast."""
+    stride: Annotated[int, Field(gt=0)] = 1
+    """Rows from the beginning of a sample to that of the next."""
+
+
 class SourceSpec(Section):
     """Where the samples come from: a named data set, a file, a folder, or a function of yours."""
 
@@ -182,6 +193,11 @@ class SourceSpec(Section):
     """Kinds of columns of a table, or of a data set of Hugging Face, where the inferred one is not right."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """Between the fields of a table; found when left out."""
+    window: WindowSpec | None = None
+    """Takes windows over the rows of a table as samples, to forecast a column of numbers."""
+    time: str | None = None
+    """The column that the rows of windows are sorted by (numbers, or dates as in ISO 8601), within their group; the
+    order of the file when left out. Steps of more than 1.5 times the usual one are gaps, which no window crosses."""
     missing: Annotated[tuple[str, ...], Strict(False)] = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
     """Markers of missing values in a table."""
     image_size: (
@@ -201,7 +217,7 @@ class SourceSpec(Section):
     """Pattern whose first group is the label in a file's name; its folder when left out."""
     group: Annotated[str | None, _PATTERN] = None
     """Pattern whose first group is the group in a file's name, or the column of a table, or a feature; a group is never
-    torn apart by a split."""
+    torn apart by a split. Of windows each group is a series of its own, and `split.by: order` takes the end of each."""
     labels: Annotated[
         dict[str, str] | None,
         Checked(_check_labels, lambda: {"type": ["object", "null"]}),
@@ -246,6 +262,10 @@ class SourceSpec(Section):
         """Keys that a kind has not; `kind` is None where it is not known yet, and nothing is told."""
         if self.path is None and self.kind is not None:
             yield Problem(("kind",), True, "needs a path", "write path: FILE or path: FOLDER")
+        if self.window is not None:
+            yield from self._misfits_of_windows()
+        elif self.time is not None:
+            yield Problem(("time",), True, "is for windows, and there is no window", "write window: {length: 24}")
         if self.has_masks:
             yield from self._misfits_of_masks()
         if kind is None:
@@ -265,6 +285,21 @@ class SourceSpec(Section):
             if getattr(self, key) != type(self).model_fields[key].default:
                 kinds = ", ".join(name for name, keys in _KEYS_OF_KIND.items() if key in keys)
                 yield Problem((key,), True, f"is a key of {kinds}, and the source is {kind}", "leave it out")
+
+    def _misfits_of_windows(self) -> Iterable[Problem]:
+        """Keys that windows have not, and the one that they need."""
+        if self.target is None:
+            yield Problem(("window",), True, "needs the column that is forecast", "write target: COLUMN beside it")
+        for key in ("weight", "validation_path", "test_path"):
+            if getattr(self, key) is not None:
+                yield Problem((key,), True, "is not for windows in this version", "leave it out")
+        for key in ("labels", "classes", "max_per_class"):
+            if getattr(self, key) is not None:
+                yield Problem((key,), True, "is for classes, and a forecast has none", "leave it out")
+        names = {"target": self.target, "group": self.group, "time": self.time}
+        for key, other in (("group", "target"), ("time", "target"), ("time", "group")):
+            if names[key] is not None and names[key] == names[other]:
+                yield Problem((key,), False, f"{names[key]!r} is {other} too", "name another column")
 
     def _misfits_of_masks(self) -> Iterable[Problem]:
         """Keys that say what the class of a whole image is, where every pixel has one."""
@@ -327,8 +362,9 @@ class SplitSpec(Section):
 
     by: Literal["random", "order", "file", "folder", "column"] = "random"
     """What decides; `random` is stratified by label and seeded, and keeps equal samples and groups together; `order`
-    takes the last ones; `file` takes validation_path and test_path; `folder` the folders train, validation and test;
-    `column` a column of a table with these words. What the source does not bring is drawn at random."""
+    takes the last ones, of windows the last rows of every series, and leaves windows across a boundary out; `file`
+    takes validation_path and test_path; `folder` the folders train, validation and test; `column` a column of a table
+    with these words. What the source does not bring is drawn at random."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of what is left after the test set, in (0, 1)."""
     test: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -396,6 +432,25 @@ class DataSpec(Section):
             raise_problem("needs a folder", "take another way to split", path=("split", "by"))
         if split.by == "file" and source.test_path is None and source.validation_path is None:
             raise_problem("needs data.source.test_path", "name the file", path=("split", "by"))
+        return self
+
+    @model_validator(mode="after")
+    def _windows_are_split_in_time(self) -> "DataSpec":
+        if self.source.window is None:
+            return self
+        by, group = self.split.by, self.source.group
+        if by == "random" and group is None:
+            raise_problem(
+                "windows share rows: drawn at random, those of the test set would stand in training",
+                "write split: {by: order}, which takes the last rows; or data.source.group, of several series",
+                path=("split", "by"),
+            )
+        if by not in ("random", "order"):
+            hint = "write split: {by: order}, or with data.source.group by: random"
+            raise_problem(f"{by} is not for windows in this version", hint, path=("split", "by"))
+        if self.inputs is not None:
+            hint = "leave it out; data.source.columns: {NAME: ignore} leaves a column out"
+            raise_problem("windows have one input, series", hint, path=("inputs",), at_key=True)
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from mltool.spec.limits import Drop, LimitsSpec
 from mltool.spec.model import AUTO, INPUT_KINDS, OWN_MODEL, SINGLE, LayerSpec, ModelSpec
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.sound import sound_problems
-from mltool.spec.task import takes_logits
+from mltool.spec.task import takes_logits, task_of
 from mltool.spec.train import TrainSpec, close_hint, metric_name
 
 __all__ = ["INFERRED_INPUTS", "Spec", "metric_name", "to_plain"]
@@ -64,6 +64,7 @@ class Spec(Section):
     @model_validator(mode="after")
     def _sections_fit(self) -> "Spec":
         problems = (
+            *self._window_problems(),
             *self._input_problems(),
             *self._sound_problems(),
             *self._output_problems(),
@@ -72,6 +73,12 @@ class Spec(Section):
         )
         raise_problems(problems, None)
         return self
+
+    def _window_problems(self) -> Iterable[Problem]:
+        """A forecast is values, whatever their number."""
+        if self.data.source.window is not None and task_of(self.train.loss) != "regression":
+            message = f"{self.train.loss.name} is for classes, and windows forecast values"
+            yield Problem(("train", "loss"), False, message, "write MeanSquaredError, MeanAbsoluteError or Huber")
 
     def _input_problems(self) -> Iterable[Problem]:
         """Inputs that the layers take, and that the data have."""

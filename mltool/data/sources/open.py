@@ -121,6 +121,8 @@ def _read_kind(kind: Kind, paths: Mapping[str, Path], spec: DataSpec, is_regress
     columns = {name: declared.column or name for name, declared in spec.inputs.items()} if spec.inputs else None
     if kind == "huggingface":
         return _load_huggingface(paths, source, columns)
+    if kind == "table" and source.window is not None:
+        return _load_windows(paths[""], source, spec.cache)
     if kind == "table":
         return _load_table(paths, spec, columns, is_regression)
     if spec.inputs is not None and len(spec.inputs) != 1:
@@ -165,6 +167,25 @@ def _load_table(
         split_column=spec.split.column,
         is_regression=is_regression,
         on_disk=_is_kept_on_disk(paths, spec.cache),
+    )
+
+
+def _load_windows(path: Path, source: SourceSpec, cache: str) -> Source:
+    from mltool.data.tables.windows import Window, load_windows
+
+    asked = source.window
+    if asked is None or source.target is None:
+        raise ValueError("a spec without windows, or without their target, which it refuses")
+    return load_windows(
+        path,
+        Window(asked.length, asked.horizon, asked.stride),
+        target=source.target,
+        kinds=source.columns,
+        missing=source.missing,
+        separator=source.separator,
+        group=source.group,
+        time=source.time,
+        on_disk=_is_kept_on_disk({"": path}, cache),
     )
 
 
