@@ -5,9 +5,13 @@ from typing import Any
 
 from mltool import extras
 from mltool.errors import Message, SpecError
+from mltool.spec.augment import MOVES_MASKS
 
 Augmentation = Callable[[Any, Any, Any], Any]
 """(sample, epoch, id) -> sample: float32 [...], and two int64 scalars."""
+
+MaskedAugmentation = Callable[[Any, Any, Any, Any], Any]
+"""(sample, mask, epoch, id) -> (sample, mask): the mask uint8 [height, width], moved as the sample is."""
 
 _GENERATOR_NAMES = ("generator", "seed_generator")
 """Where Keras' random layers keep their seed generator."""
@@ -35,6 +39,39 @@ def build_augmentation(layers: Sequence[Any], seed: int, *, sample_shape: tuple[
         return sample
 
     _require_same_shape(augment, sample_shape)
+    return augment
+
+
+def build_masked_augmentation(layers: Sequence[Any], seed: int, *, sample_shape: tuple[int, ...]) -> MaskedAugmentation:
+    """The same for images with masks: what moves the pixels of an image moves its mask alike, to the nearest pixel.
+
+    Args:
+        layers: that `spec/augment.py` allows with masks.
+        seed: of the run.
+        sample_shape: of an image: height, width, channels.
+
+    Raises:
+        SpecError: as `build_augmentation`.
+    """
+    tf = extras.tensorflow()
+    generators = take_over(layers)
+
+    def augment(sample: Any, mask: Any, epoch: Any, sample_id: Any) -> Any:
+        sample_seed = tf.random.fold_in(tf.stack([tf.cast(seed, tf.int64), epoch]), sample_id)
+        image, moved = sample[tf.newaxis], tf.cast(mask, tf.float32)[tf.newaxis, ..., tf.newaxis]
+        for index, (layer, generator) in enumerate(zip(layers, generators, strict=True)):
+            generator.begin(tf.random.fold_in(sample_seed, index))
+            if type(layer).__name__ in MOVES_MASKS:
+                both = layer({"images": image, "segmentation_masks": moved}, training=True)
+                image, moved = both["images"], both["segmentation_masks"]
+            else:
+                image = layer(image, training=True)
+        return image[0], tf.cast(tf.round(moved[0, ..., 0]), tf.uint8)
+
+    def without_mask(sample: Any, epoch: Any, sample_id: Any) -> Any:
+        return augment(sample, tf.zeros(sample_shape[:2], tf.uint8), epoch, sample_id)[0]
+
+    _require_same_shape(without_mask, sample_shape)
     return augment
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from mltool.data.dataset import SPLITS, Dataset
-from mltool.data.identity import repeated
+from mltool.data.identity import content_hashes, repeated
 from mltool.data.scratch import as_index, let_go, slices_of, taken_from
-from mltool.data.source import Array
+from mltool.data.source import Array, Subset
 
 MOST_NAMED = 10
 """Groups of equal samples that are named."""
@@ -20,8 +20,9 @@ def copies(data: Dataset) -> dict[str, Any]:
     """Counts copies, from the samples and splits alone: a resumed run, whose splits are recorded, counts the same.
 
     Returns:
-        `samples_with_a_copy`; `contradicting`: those with a copy of another class, in `contradicting_groups` groups;
-        `contradictions`: names of the first of them, a sample of each class; `across_splits`: groups of equal samples
+        `samples_with_a_copy`; `contradicting`: those with a copy of another class, or with another mask, in
+        `contradicting_groups` groups; `contradictions`: names of the first of them, a sample of each class or mask;
+        `across_splits`: groups of equal samples
         that stand in two splits, or stood in two until one was left out; `dropped`: left out; `kept`: samples of
         training with a copy in validation or test, and of validation with one in test; `first`: names of the first
         groups, a sample of each split.
@@ -56,20 +57,31 @@ def _first_groups(order: Array, starts: Array, sizes: Array, mark: Array) -> lis
 
 def _contradictions(data: Dataset, order: Array, starts: Array, sizes: Array) -> dict[str, Any]:
     """How many samples are in groups of several classes, and the first of each class of the first such groups."""
-    if data.classes is None or not len(order):
+    if (data.classes is None and data.task != "segmentation") or not len(order):
         return {"contradicting": 0, "contradicting_groups": 0, "contradictions": []}
-    classes = taken_from(data.classes, order)
+    classes = _classes(data, order)
     differ = np.maximum.reduceat(classes, starts) != np.minimum.reduceat(classes, starts)
     named = []
     for group in _first_groups(order, starts, sizes, differ):
-        firsts = group[np.unique(taken_from(data.classes, group), return_index=True)[1]]
-        shown = [(one, data.labels[int(data.classes[one])]) for one in sorted(firsts.tolist())]
-        named.append([f"{data.source.name_of(one)} ({label})" for one, label in shown])
+        firsts = group[np.unique(_classes(data, group), return_index=True)[1]]
+        named.append([_with_class(data, one) for one in sorted(firsts.tolist())])
     return {
         "contradicting": int(sizes[differ].sum()),
         "contradicting_groups": int(differ.sum()),
         "contradictions": named,
     }
+
+
+def _classes(data: Dataset, positions: Array) -> Array:
+    """What tells the classes of samples apart: their numbers; of masks, hashes of all pixels."""
+    if data.classes is None:
+        return content_hashes({"mask": Subset(data.targets, positions)})
+    return taken_from(data.classes, positions)
+
+
+def _with_class(data: Dataset, position: int) -> str:
+    name = data.source.name_of(position)
+    return name if data.classes is None else f"{name} ({data.labels[int(data.classes[position])]})"
 
 
 def _group_has(mark: Array, starts: Array, sizes: Array) -> Array:

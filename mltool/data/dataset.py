@@ -1,5 +1,6 @@
 """The samples of a spec, shared out: what training, calibration and evaluation draw from."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,12 +13,14 @@ from mltool.data.identity import content_hashes, fingerprint, groups_of_equal_sa
 from mltool.data.scratch import AT_ONCE, taken_from
 from mltool.data.source import Array, ArrayLike, Source, Subset, batches_of
 from mltool.data.sources.open import build_source
-from mltool.data.splits import Splits, make_splits, require_disjoint, with_anomalies
+from mltool.data.splits import Splits, make_splits, require_disjoint, split_windows, with_anomalies
 from mltool.data.targets import encode
 from mltool.errors import DataError, Message, SpecError
 from mltool.runs.arrays import of_output
 from mltool.spec.argument_check import did_you_mean
+from mltool.spec.augment import misfits_with_masks
 from mltool.spec.convert import CALIBRATED, LEAST_SAMPLES
+from mltool.spec.outputs import ONLY
 from mltool.spec.spec import Spec, to_plain
 from mltool.spec.task import Task
 
@@ -59,15 +62,15 @@ def as_model_takes(array: Array) -> Array:
 
 
 def class_counts(targets: ArrayLike, num_classes: int) -> Array:
-    """int64 [classes]: the samples of every class.
+    """int64 [classes]: the samples, or the pixels of masks, of every class.
 
     Args:
-        targets: class numbers.
+        targets: class numbers, [samples] or [samples, height, width].
         num_classes: in all, also those without a sample.
     """
     counts = np.zeros(num_classes, np.int64)
-    for part in batches_of(targets, size=AT_ONCE):
-        counts += np.bincount(part, minlength=num_classes)
+    for part in batches_of(targets, size=max(1, AT_ONCE // math.prod(targets.shape[1:]))):
+        counts += np.bincount(part.reshape(-1), minlength=num_classes)
     return counts
 
 
@@ -87,6 +90,8 @@ class Dataset:
         self.source: Source = build_source(spec.data, seed=spec.seed, values=values)
         normal = spec.train.anomaly.normal if spec.train.anomaly else ()
         self.meanings, self.targets = encode(self.source, tasks, spec.data.source.classes, normal)
+        if self.task == "segmentation":
+            _require_fits_masks(spec)
         _require_classes(spec.train.class_weights, () if self.classes is None else self.labels)
         self.hashes = content_hashes(self.source.inputs)
         self._spec = spec
@@ -122,7 +127,29 @@ class Dataset:
             raise DataError(
                 f"{self.source.origin} brings neither a validation nor a test set", "take another data.split.by"
             )
+        splits = self._shared_out()
+        if self.source.weights is not None and not self.source.weights[splits.train].any():
+            raise DataError(f"{self.source.origin}: all weights of training are 0", "nothing would be learned")
+        calibrated = [entry.name for entry in self._spec.convert if entry.quantize in CALIBRATED]
+        if calibrated and len(splits.train) < LEAST_SAMPLES:
+            # Now, and not after an hour of training.
+            few = f"training has {len(splits.train)} samples, and {calibrated[0]!r} needs {LEAST_SAMPLES} to calibrate"
+            raise DataError(few, "add samples, or take another scheme in convert")
+        return splits
+
+    def _shared_out(self) -> Splits:
+        split = self._spec.data.split
         groups = groups_of_equal_samples(self.source.inputs, self.hashes)
+        windows = self.source.windows
+        if windows is not None and split.by == "order":
+            return split_windows(
+                windows,
+                groups,
+                validation=split.validation,
+                test=split.test or 0.2,
+                duplicates=split.duplicates,
+                name_of=self.source.name_of,
+            )
         anomalies = np.flatnonzero(self.targets) if self.task == "anomaly" else None
         given = self.source.given
         if anomalies is not None:
@@ -133,6 +160,7 @@ class Dataset:
             None if anomalies is not None else self.classes,
             given,
             families=self.source.groups,
+            join_copies=windows is None,
             by="order" if split.by == "order" else "random",
             validation=split.validation,
             test=split.test or 0.2,
@@ -140,16 +168,7 @@ class Dataset:
             seed=self._spec.seed,
             name_of=self.source.name_of,
         )
-        if anomalies is not None:
-            splits = with_anomalies(splits, anomalies, groups, self.source.given)
-        if self.source.weights is not None and not self.source.weights[splits.train].any():
-            raise DataError(f"{self.source.origin}: all weights of training are 0", "nothing would be learned")
-        calibrated = [entry.name for entry in self._spec.convert if entry.quantize in CALIBRATED]
-        if calibrated and len(splits.train) < LEAST_SAMPLES:
-            # Now, and not after an hour of training.
-            few = f"training has {len(splits.train)} samples, and {calibrated[0]!r} needs {LEAST_SAMPLES} to calibrate"
-            raise DataError(few, "add samples, or take another scheme in convert")
-        return splits
+        return splits if anomalies is None else with_anomalies(splits, anomalies, groups, self.source.given)
 
     @property
     def declared_columns(self) -> Collection[str]:
@@ -258,6 +277,28 @@ def _hashes_of_targets(targets: ArrayLike) -> Array:
         return content_hashes({"targets": targets})
     whole = targets[:]
     return content_hashes({name: whole[name] for name in targets.dtype.names})
+
+
+def _require_fits_masks(spec: Spec) -> None:
+    """Proves that loss, class weights and augmentation are such as masks can have.
+
+    Raises:
+        SpecError: naming the key.
+    """
+    loss = spec.train.heads[ONLY].loss.name
+    if loss != "SparseCategoricalCrossentropy":
+        text = f"the targets are masks, a class for every pixel, and {loss} is not for those in this version"
+        hint = "write SparseCategoricalCrossentropy: {from_logits: true}"
+        raise SpecError(Message(text, hint, key=f"train.loss.{loss}"))
+    if spec.train.class_weights is not None:
+        text = "weighs samples, and a mask has pixels of several classes: not in this version"
+        raise SpecError(Message(text, "leave it out", key="train.class_weights"))
+    misfits = [
+        Message(found.message, found.hint, key=".".join(["data.augment", *map(str, found.path)]))
+        for found in misfits_with_masks(spec.data.augment)
+    ]
+    if misfits:
+        raise SpecError(misfits)
 
 
 def _require_classes(weights: Mapping[str, float] | str | None, labels: Sequence[str]) -> None:

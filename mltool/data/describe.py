@@ -47,6 +47,9 @@ def describe_input(name: str, train: Samples, source: Source) -> InputInfo:
         categories=categories,
         sample_rate=source.sample_rate if kind == "audio" else None,
         resize=source.resize if kind == "image" else None,
+        columns=source.windows.columns if source.windows else (),
+        time=source.windows.time if source.windows else None,
+        group=source.windows.group if source.windows else None,
     )
 
 

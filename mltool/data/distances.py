@@ -51,11 +51,21 @@ def distances(source: Source, ids: Mapping[str, Array]) -> dict[str, Distance]:
             let_go(array)
         else:
             pairs = zip(_columns(array, train), _columns(array, test), strict=True)
-            apart = [_number_distance(*pair, chance) for pair in pairs]
+            shared = _shared(source)
+            apart = [_number_distance(*pair, chance, shared=shared) for pair in pairs]
         there = [distance for distance in apart if distance is not None]
         if there:
             found[name] = max(there, key=lambda distance: distance.value - distance.noise)
     return found
+
+
+def _shared(source: Source) -> float:
+    """In how many windows a row of a table stands, on average; 1 where samples share nothing."""
+    found = source.windows
+    if found is None:
+        return 1.0
+    num_rows = int(found.firsts.max()) - int(found.firsts.min()) + found.num_rows
+    return max(1.0, len(found.firsts) * found.num_rows / num_rows)
 
 
 def _is_words(source: Source, name: str) -> bool:
@@ -79,12 +89,13 @@ def _columns(array: ArrayLike, positions: Array) -> list[Array]:
     return [column[~np.isnan(column)] for column in np.concatenate(parts).T]
 
 
-def _number_distance(one: Array, other: Array, chance: float) -> Distance | None:
+def _number_distance(one: Array, other: Array, chance: float, *, shared: float = 1.0) -> Distance | None:
+    """See `Distance`; samples of which `shared` have the same rows tell no more than one of them."""
     value = smirnov(one, other)
     if value is None:
         return None
     # The limit of the distribution of the statistic, first term of its series (Smirnov, 1948).
-    return Distance(value, sqrt(-log(chance / 2) / 2 * (1 / len(one) + 1 / len(other))))
+    return Distance(value, sqrt(-log(chance / 2) / 2 * shared * (1 / len(one) + 1 / len(other))))
 
 
 def _word_distance(one: Array, other: Array, chance: float) -> Distance | None:

@@ -1,6 +1,7 @@
 """Samples without labels, as `predict` is given them: files and folders, a table, or arrays of numpy."""
 
 import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from mltool.data.sources.kinds import ENDINGS
 from mltool.data.tables.columns import ColumnKind, Read, read_column
 from mltool.errors import DataError
 from mltool.runs.arrays import UNREADABLE_NPZ, load_arrays
-from mltool.runs.input_schema import InputSchema
+from mltool.runs.input_schema import InputInfo, InputSchema
 from mltool.spec.data import TABLE_ENDINGS, SourceSpec
 
 logger = logging.getLogger("mltool")
@@ -76,6 +77,8 @@ def _read_files(path: Path, schema: InputSchema | None) -> Given:
 def _read_table(file: Path, schema: InputSchema | None) -> Given:
     from mltool.data.tables.table_file import read_table
 
+    if schema is not None and len(schema.inputs) == 1 and schema.inputs[0].columns:
+        return _read_windows(file, schema.inputs[0], schema.missing_markers)
     if schema is None:
         raise DataError(f"{file} is a table, and no input.json says what its columns are", "give a .npz file")
     markers = schema.missing_markers or SourceSpec.model_fields["missing"].default
@@ -83,10 +86,7 @@ def _read_table(file: Path, schema: InputSchema | None) -> Given:
     read = Read(str(file), table.rows.line, "mend it")
     inputs: dict[str, Array] = {}
     wanted = [info.original or info.name for info in schema.inputs]
-    lacking = [column for column in wanted if column not in table.columns]
-    if lacking:
-        named = ", ".join(map(repr, lacking))
-        raise DataError(f"{file} has no {named}, which the model takes", f"it has: {', '.join(table.columns)}")
+    _require_columns(file, wanted, table.columns)
     for info, column in zip(schema.inputs, wanted, strict=True):
         kind: ColumnKind = "category" if info.kind == "category" else "text" if info.kind == "text" else "number"
         values = read_column(read, column, table.columns.values_of(column, kind), kind)
@@ -96,6 +96,28 @@ def _read_table(file: Path, schema: InputSchema | None) -> Given:
     if ignored:
         logger.info("%s: the model takes no %s", file.name, ", ".join(ignored))
     return Given(inputs, [table.rows.line(position) for position in range(table.num_rows)], what=f"{file.name} row ")
+
+
+def _read_windows(file: Path, info: InputInfo, markers: Sequence[str]) -> Given:
+    """The last rows of every series of a table: what a model forecasts from."""
+    from mltool.data.tables.table_file import read_table
+    from mltool.data.tables.windows import last_windows, read_series
+
+    table = read_table(file, markers, None)
+    wanted = [*info.columns, *(name for name in (info.time, info.group) if name is not None)]
+    _require_columns(file, wanted, table.columns)
+    series = read_series(table, info.group, info.time)
+    values, places = last_windows(table, info.columns, info.shape[0], series)
+    lines = [table.rows.line(int(place)) for place in places]
+    logger.info("%s: forecasts from the last %d rows before each answer", file.name, info.shape[0])
+    return Given({info.name: values}, lines, what=f"{file.name} after row ")
+
+
+def _require_columns(file: Path, wanted: Sequence[str], there: Collection[str]) -> None:
+    lacking = [column for column in wanted if column not in there]
+    if lacking:
+        named = ", ".join(map(repr, lacking))
+        raise DataError(f"{file} has no {named}, which the model takes", f"it has: {', '.join(there)}")
 
 
 def _read_arrays(file: Path, schema: InputSchema | None) -> Given:

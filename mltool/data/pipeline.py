@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
-from mltool.data.augment import Augmentation
+from mltool.data.augment import Augmentation, MaskedAugmentation
 from mltool.data.dataset import Samples
 from mltool.data.mixing import Mixing
 from mltool.data.order import epoch_order, order_type
@@ -33,7 +33,8 @@ class Pipeline:
         samples: to draw from.
         batch_size: global; the last batch may be smaller.
         seed: of the order; None keeps the order of the samples.
-        augment: a function (sample, epoch, id) of the first input, see `augment.py`.
+        augment: a function (sample, epoch, id) of the first input, or, where targets are masks, (sample, mask, epoch,
+            id) of both, see `augment.py`.
         mix: a function (batch, epoch, position) of whole batches, see `mixing.py`; the global ones.
         distribute: the strategy's `experimental_distribute_dataset`, or None on one device.
         class_weights: float32 [classes], multiplied into the samples' weights; None where all count alike.
@@ -45,7 +46,7 @@ class Pipeline:
         batch_size: int,
         *,
         seed: int | None = None,
-        augment: Augmentation | None = None,
+        augment: Augmentation | MaskedAugmentation | None = None,
         mix: Mixing | None = None,
         distribute: Callable[[Any], Any] | None = None,
         class_weights: Array | None = None,
@@ -103,7 +104,7 @@ class Pipeline:
             self._datasets[first_step] = self._distribute(dataset) if self._distribute else dataset
         return iter(self._datasets[first_step])
 
-    def _build(self, augment: Augmentation | None, mix: Mixing | None) -> Callable[[int], Any]:
+    def _build(self, augment: Any, mix: Mixing | None) -> Callable[[int], Any]:
         tf = extras.tensorflow()
 
         def gather(positions: Any) -> Any:
@@ -116,14 +117,22 @@ class Pipeline:
             weights = others.get("weights", tf.ones(tf.shape(rows), tf.float32))
             if self._class_weights is not None:
                 weights *= tf.gather(self._class_weights, others["targets"])
-            if augment is not None:
+            if augment is not None and others["targets"].shape.rank == _RANK_OF_MASKS:
+                inputs, others["targets"] = augmented_with_masks(inputs, others["targets"], others["ids"])
+            elif augment is not None:
                 inputs = augmented(inputs, others["ids"])
             targets = {name: others[_key(name)] for name in self._outputs} if self._outputs else others["targets"]
             return inputs, targets, weights
 
+        def augmented_with_masks(inputs: Any, masks: Any, ids: Any) -> Any:
+            name = next(iter(inputs))
+            one = lambda sample: augment(sample[0], sample[1], self._epoch, sample[2])  # noqa: E731
+            values, moved = tf.map_fn(one, (inputs[name], masks, ids), fn_output_signature=(tf.float32, tf.uint8))
+            return {**inputs, name: tf.ensure_shape(values, inputs[name].shape)}, tf.ensure_shape(moved, masks.shape)
+
         def augmented(inputs: Any, ids: Any) -> Any:
             name = next(iter(inputs))
-            one = lambda sample: augment(sample[0], self._epoch, sample[1])  # type: ignore[misc]  # noqa: E731
+            one = lambda sample: augment(sample[0], self._epoch, sample[1])  # noqa: E731
             values = tf.map_fn(one, (inputs[name], ids), fn_output_signature=tf.float32)
             return {**inputs, name: tf.ensure_shape(values, inputs[name].shape)}
 
@@ -146,6 +155,10 @@ class Pipeline:
 def _key(output: str) -> str:
     """Of the targets of one of several outputs."""
     return f"targets of {output}"
+
+
+_RANK_OF_MASKS = 3
+"""A batch of them is [samples, height, width]; of values it is [samples, values], of classes [samples]."""
 
 
 class _Order:

@@ -53,7 +53,8 @@ def scan(data: Dataset) -> dict[str, Any]:
     """Looks at all samples of a data set, split by split.
 
     Returns:
-        A JSON document: `schema_version`, `source`, `task`, `splits` (samples and classes of each), `inputs` (by name:
+        A JSON document: `schema_version`, `source`, `task`, `splits` (samples of each and its classes: samples, or of
+        masks pixels), `inputs` (by name:
         kind, dtype, shape, and by split what values there are), `targets` of a regression, `copies`, `skipped`, `drift`
         (train against test, 0 to 1, by input), `findings`.
     """
@@ -76,8 +77,9 @@ def scan(data: Dataset) -> dict[str, Any]:
 
 def _split(data: Dataset, positions: Array) -> dict[str, Any]:
     found: dict[str, Any] = {"samples": len(positions)}
-    if data.classes is not None:
-        counts = class_counts(Subset.of(data.classes, positions), len(data.labels))
+    numbers = data.targets if data.task == "segmentation" else data.classes
+    if numbers is not None:
+        counts = class_counts(Subset.of(numbers, positions), len(data.labels))
         found["classes"] = dict(zip(data.labels, counts.tolist(), strict=True))
     if data.source.groups is not None:
         found["groups"] = len(np.unique(data.source.groups[positions]))
@@ -175,22 +177,28 @@ def _about_classes(document: Mapping[str, Any]) -> Iterator[Finding]:
         return
     if document["task"] == "anomaly":
         return  # which training must not have
+    has_masks = document["task"] == "segmentation"
+    one = "pixel" if has_masks else "sample"
     for split in SPLITS:
         empty = [label for label, count in document["splits"][split]["classes"].items() if count == 0]
         if empty:
             level: Literal["error", "warning"] = "error" if split == "train" else "warning"
             names = ", ".join(empty[:MOST_NAMED])
             hint = "add some, take the class out, or take another seed"
-            yield Finding(level, f"{split} has no sample of the class {names}", hint)
+            yield Finding(level, f"{split} has no {one} of the class {names}", hint)
     alike = _alike(classes)
     if alike:
         named = first_of([f"{one!r} and {other!r}" for one, other in alike], MOST_NAMED, len(alike))
         yield Finding("warning", f"classes look alike: {named}", "if they are one: data.source.labels joins them")
     ratio = max(classes.values()) / max(min(classes.values()), 1)
+    if has_masks:
+        hint = "the background of masks is most of them: accuracy alone says little"
+    else:
+        hint = "train.class_weights: balanced, and a metric such as AUC beside accuracy"
     if ratio > IMBALANCE and min(classes.values()):
         rarest, commonest = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
-        message = f"the class {commonest!r} has {ratio:.0f} times the samples of {rarest!r}"
-        yield Finding("warning", message, "train.class_weights: balanced, and a metric such as AUC beside accuracy")
+        message = f"the class {commonest!r} has {ratio:.0f} times the {one}s of {rarest!r}"
+        yield Finding("note" if has_masks else "warning", message, hint)
 
 
 def _alike(classes: Iterable[str]) -> list[tuple[str, str]]:
@@ -224,7 +232,8 @@ def _about_contradictions(document: Mapping[str, Any]) -> Iterator[Finding]:
         of_rows = all(info["kind"] in ("number", "category") for info in document["inputs"].values())
         pairs = [" = ".join(pair) for pair in found["contradictions"]]
         named = first_of(pairs, MOST_NAMED, found["contradicting_groups"])
-        message = f"{found['contradicting']} samples have an equal one of another class: {named}"
+        other = "with another mask" if document["task"] == "segmentation" else "of another class"
+        message = f"{found['contradicting']} samples have an equal one {other}: {named}"
         yield Finding("note" if of_rows else "warning", message, "mend the labels, or take the wrong ones out")
 
 

@@ -25,7 +25,7 @@ def select(
     Args:
         source: all samples.
         labels: label to the name that it is taken as; others stay.
-        classes: labels to keep.
+        classes: labels to keep; of masks, which have one a pixel, none can be.
         max_samples: at most so many, without those of a test set that the source brings.
         max_per_class: at most so many of each class, likewise.
         has_classes: whether the targets are classes, of one output.
@@ -34,9 +34,7 @@ def select(
     Raises:
         DataError: if a label or class is not in the data, or values are to be filtered by class.
     """
-    if source.targets.ndim == 3:
-        classes = None  # of pixels: they name the numbers in the masks
-    if (not has_classes or source.targets.ndim == 3) and (labels or classes or max_per_class):
+    if not has_classes and (labels or classes or max_per_class):
         hint = "leave labels, classes and max_per_class out"
         raise DataError("the targets are not one class a sample, and cannot be filtered by class", hint)
     if labels:
@@ -76,6 +74,7 @@ def taken(source: Source, positions: Array) -> Source:
         given=given,
         groups=None if source.groups is None else source.groups[positions],
         weights=None if source.weights is None else source.weights[positions],
+        windows=None if source.windows is None else source.windows.taken(positions),
         names=[source.names[index] for index in positions.tolist()] if len(source.names) else (),
     )
 

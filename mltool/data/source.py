@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
@@ -112,14 +112,42 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """Of samples that are windows over the rows of a table, and share rows with their neighbors.
+
+    Attributes:
+        columns: of the input, in their order.
+        time: column that rows are sorted by; None: as they stand in the file.
+        group: column whose values tell series apart; None: there is one.
+        firsts: int64 [samples], the first row of each; rows are numbered in order, series after series.
+        num_rows: of a window, those that hold its target included.
+        begins: int64 [samples], the first row of the series that it is cut from.
+        ends: int64 [samples], one past its last row.
+    """
+
+    columns: tuple[str, ...]
+    time: str | None
+    group: str | None
+    firsts: Array
+    num_rows: int
+    begins: Array
+    ends: Array
+
+    def taken(self, positions: Array) -> "Windows":
+        """Those of some samples."""
+        parts = {name: getattr(self, name)[positions] for name in ("firsts", "begins", "ends")}
+        return replace(self, **parts)
+
+
+@dataclass(frozen=True)
 class Source:
     """All samples.
 
     Attributes:
         origin: where they came from, for messages.
         inputs: by name, each [samples, ...].
-        targets: [samples] or [samples, values], masks [samples, height, width]; classes as the source has them (numbers
-            or text); with a field for each of several outputs.
+        targets: [samples] or [samples, values]; classes as the source has them (numbers or text); or masks, uint8
+            [samples, height, width], the number of the class of every pixel; with a field for each of several outputs.
         given: the splits that the source brings, as positions; `train`, `validation`, `test`, or some of them.
         kinds: what each input holds.
         originals: name of an input to what the source calls it, where that is no identifier.
@@ -131,6 +159,7 @@ class Source:
         classes: names of the classes in their order, where the source has one; else they are sorted.
         sample_rate: of audio, per second.
         resize: how images were brought to one size; None where the files have it.
+        windows: of samples that share rows of a table.
     """
 
     origin: str
@@ -147,6 +176,7 @@ class Source:
     classes: tuple[str, ...] = ()
     sample_rate: int | None = None
     resize: Literal["stretch", "crop", "pad"] | None = None
+    windows: Windows | None = None
 
     @property
     def num_samples(self) -> int:

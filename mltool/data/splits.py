@@ -10,7 +10,7 @@ import numpy as np
 
 from mltool.data.scratch import PARTS, as_index, is_on_disk, let_go, positions_of, slices_of, taken_from, with_last_bits
 from mltool.data.shares import taken_groups
-from mltool.data.source import Array
+from mltool.data.source import Array, Windows
 from mltool.errors import DataError
 
 logger = logging.getLogger("mltool")
@@ -44,6 +44,7 @@ def make_splits(
     given: Mapping[str, Sequence[int] | Array],
     *,
     families: Array | None = None,
+    join_copies: bool = True,
     by: Literal["random", "order"],
     validation: float,
     test: float,
@@ -61,6 +62,8 @@ def make_splits(
         classes: [samples], or None when there is nothing to stratify by.
         given: the splits that the source brings.
         families: [samples], equal for samples that must stay together, such as those of one speaker.
+        join_copies: whether families that share an equal sample stay together; else copies are treated as `duplicates`
+            says. Windows of several series at rest are equal by chance, and would join all of them.
         by: what decides.
         validation: share of what is left after the test set.
         test: share of all samples, unless `given` has a test set.
@@ -77,7 +80,7 @@ def make_splits(
     together = groups
     if families is not None:
         # A family has samples of many classes: there is nothing to stratify by.
-        together, classes = joined_groups(groups, families), None
+        together, classes = joined_groups(groups if join_copies else np.arange(len(groups)), families), None
     counts = _Copies(duplicates, name_of)
     if "test" in taken:
         test_set = taken["test"]
@@ -93,14 +96,66 @@ def make_splits(
     train_set = counts.without(train_set, groups, validation_set, "validation", "training")
     if families is not None:
         _require_whole_families(families, {"train": train_set, "validation": validation_set, "test": test_set})
-    train_ids, validation_ids, test_ids = (
-        positions_of(each, on_disk=is_on_disk(groups)) for each in (train_set, validation_set, test_set)
-    )
-    splits = Splits(train_ids, validation_ids, test_ids, counts.dropped, counts.kept)
+    splits = _splits_of(train_set, validation_set, test_set, groups, counts)
     for name, ids in splits.ids().items():
         if len(ids) == 0:
             raise _empty_split(name, groups, families, counts.dropped)
-    if duplicates != "keep":
+    return splits
+
+
+def split_windows(
+    windows: Windows,
+    groups: Array,
+    *,
+    validation: float,
+    test: float,
+    duplicates: Duplicates,
+    name_of: Callable[[int], str] = "sample {}".format,
+) -> Splits:
+    """Shares windows out by their rows: the last rows of every series are test, the last of what is left validation.
+
+    A window belongs to a split if all its rows do, those of its target too; what lies across a boundary is left out,
+    so that training sees no row of validation or test.
+
+    Args:
+        windows: that are shared out.
+        groups: [samples], equal for equal samples.
+        validation: share of the rows that are left after the test set.
+        test: share of all rows.
+        duplicates: what becomes of copies of test and validation samples.
+        name_of: what a sample is called in messages.
+
+    Raises:
+        DataError: if a split would be empty, or copies are found with `duplicates: error`.
+    """
+    firsts, ends = windows.firsts, windows.firsts + windows.num_rows
+    test_from = windows.ends - np.round((windows.ends - windows.begins) * test).astype(np.int64)
+    validation_from = test_from - np.round((test_from - windows.begins) * validation).astype(np.int64)
+    test_set = firsts >= test_from
+    validation_set = (firsts >= validation_from) & (ends <= test_from)
+    train_set = ends <= validation_from
+    across = int(np.count_nonzero(~(test_set | validation_set | train_set)))
+    counts = _Copies(duplicates, name_of)
+    train_set = counts.without(train_set, groups, test_set, "test", "training")
+    validation_set = counts.without(validation_set, groups, test_set, "test", "validation")
+    train_set = counts.without(train_set, groups, validation_set, "validation", "training")
+    splits = _splits_of(train_set, validation_set, test_set, groups, counts)
+    for name, ids in splits.ids().items():
+        if len(ids) == 0 and counts.dropped:
+            raise _empty_split(name, groups, None, counts.dropped)
+        if len(ids) == 0:
+            message = f"the {name} split is empty: its rows are fewer than the {windows.num_rows} of a window"
+            raise DataError(message, "change data.split, or take shorter windows: data.source.window")
+    if across:
+        logger.info("%d windows lie across a boundary between splits, and are left out", across)
+    return splits
+
+
+def _splits_of(train: Array, validation: Array, test: Array, groups: Array, counts: "_Copies") -> Splits:
+    """The splits of bool [samples] each, proven to share no sample, unless copies are kept."""
+    train, validation, test = (positions_of(each, on_disk=is_on_disk(groups)) for each in (train, validation, test))
+    splits = Splits(train, validation, test, counts.dropped, counts.kept)
+    if counts.duplicates != "keep":
         require_disjoint({name: taken_from(groups, ids) for name, ids in splits.ids().items()})
     return splits
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from mltool.data.scratch import AT_ONCE, as_index, is_on_disk, let_go, room_for, slices_of
 from mltool.data.source import Array, Source, Subset, batches_of, can_be_label, label_of
+from mltool.data.sources.masks import are_masks
 from mltool.errors import DataError
 from mltool.runs.arrays import of_output, together
 from mltool.spec.task import Task
@@ -55,8 +56,8 @@ def encode(
             meanings[name], parts[name] = _anomalies(source, targets, normal)
         elif task == "regression":
             meanings[name], parts[name] = Meaning(task), _values(source, targets, what)
-        elif task == "classification" and targets.ndim == 3:
-            meanings[name], parts[name] = _masks(source, targets, classes, what)
+        elif not name and are_masks(targets):
+            meanings[name], parts[name] = Meaning("segmentation", source.classes), targets
         elif task == "binary" and targets.ndim == 2 and targets.shape[1] > 1:
             meanings[name], parts[name] = _several_labels(source, targets, what)
         else:
@@ -71,24 +72,6 @@ def _values(source: Source, targets: Array, what: str) -> Array:
         raise DataError(f"{source.origin}: a regression needs numbers, {what} are {targets.dtype}", "use another loss")
     values: Array = targets if targets.dtype == np.float32 else targets.astype(np.float32)
     return values.reshape(len(values), -1)
-
-
-def _masks(source: Source, targets: Array, classes: Sequence[str] | None, what: str) -> tuple[Meaning, Array]:
-    """A class a pixel, in the type of the source."""
-    if targets.dtype.kind not in "ui":
-        raise DataError(f"{source.origin}: {what} are masks of {targets.dtype}", "give whole numbers, a class a pixel")
-    least, most = 0, 0
-    for part in batches_of(targets):
-        least, most = min(least, int(part.min())), max(most, int(part.max()))
-    labels = tuple(classes or source.classes) or tuple(str(number) for number in range(most + 1))
-    if least < 0 or most >= len(labels):
-        message = (
-            f"{source.origin}: a mask has the class {least if least < 0 else most}, there are {len(labels)} classes"
-        )
-        raise DataError(message, "mend the masks, or name all classes in data.source.classes")
-    if len(labels) < 2:
-        raise DataError(f"{source.origin}: all pixels are of one class", "there is nothing to learn")
-    return Meaning("segmentation", labels), targets
 
 
 def _several_labels(source: Source, targets: Array, what: str) -> tuple[Meaning, Array]:

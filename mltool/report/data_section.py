@@ -20,7 +20,8 @@ def scan_pictures(document: Mapping[str, Any]) -> Iterator[Picture]:
     """
     classes = {name: split["classes"] for name, split in document["splits"].items() if "classes" in split}
     if classes and len(next(iter(classes.values()))) <= plots.MOST_CLASSES:
-        yield "classes", "samples of every class", plots.bars(classes)
+        what = "pixels" if document.get("task") == "segmentation" else "samples"
+        yield "classes", f"{what} of every class", plots.bars(classes, what)
     drift = {document["inputs"][name]["original"]: value for name, value in document["drift"].items()}
     if len(drift) > 1:
         yield "drift", "drift of every input, from training to test", plots.drift(drift)

@@ -11,7 +11,7 @@ from mltool.errors import MltoolError
 from mltool.evaluation.evaluate import run_data
 from mltool.inference.answers import anomaly_scores, named, probabilities, threshold_of
 from mltool.report import plots
-from mltool.report.pictures import as_bytes, png_uri
+from mltool.report.pictures import as_bytes, colored, png_uri
 from mltool.report.predictions import Predictions
 from mltool.runs.input_schema import OutputInfo
 from mltool.runs.run import Run
@@ -109,16 +109,8 @@ def _sureness(values: Any, answer: int, output: OutputInfo) -> float:
     return float(found[answer])
 
 
-_COLORS = (
-    (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
-    (204, 121, 167),
-)  # fmt: skip
-"""Of classes in masks: told apart by everybody (Okabe, Ito, "Color universal design", 2008); those of more repeat."""
-
-
 def _masks(samples: Samples, place: int, predictions: Predictions, row: int) -> dict[str, Any]:
     """An image, its mask, and the mask that was answered, side by side."""
-    colors = np.asarray(_COLORS, np.uint8)
     image = as_bytes(next(iter(samples.inputs.values()))[place : place + 1][0])
     image = np.repeat(image, 3, axis=2) if image.shape[-1] == 1 else image[..., :3]
     height, width = image.shape[:2]
@@ -127,7 +119,7 @@ def _masks(samples: Samples, place: int, predictions: Predictions, row: int) -> 
         # A model may give another size than it takes: the nearest pixel.
         down = np.arange(height) * mask.shape[0] // height
         right = np.arange(width) * mask.shape[1] // width
-        tiles.append(colors[mask[np.ix_(down, right)].astype(int) % len(colors)])
+        tiles.append(colored(mask[np.ix_(down, right)]))
     gap = np.full((height, 2, 3), 255, np.uint8)
     joined = np.concatenate([tiles[0], gap, tiles[1], gap, tiles[2]], axis=1)
     return {"image": png_uri(joined), "svg": None, "text": ""}

@@ -80,20 +80,38 @@ def _one_of_every_class(data: Dataset, name: str) -> list[tuple[str, Any]]:
 
 
 def _contact_sheet(data: Dataset, name: str) -> Any:
-    """Training images side by side, evenly taken, class after class, each at most 96 pixels wide."""
+    """Training images side by side, evenly taken, class after class, each at most 96 pixels wide.
+
+    Of images with masks, each stands left of its mask, in a color a class.
+    """
     rows, columns = SHEET
-    train = data.splits.train
+    train, has_masks = data.splits.train, data.task == "segmentation"
     if data.classes is not None:
         train = train[np.argsort(data.classes[train], kind="stable")]
-    chosen = train[np.linspace(0, len(train) - 1, min(len(train), rows * columns)).astype(int)]
-    images = as_bytes(data.source.inputs[name][chosen])
-    side = min(96, max(images.shape[1:3]))
+    count = rows * columns // 2 if has_masks else rows * columns
+    chosen = train[np.linspace(0, len(train) - 1, min(len(train), count)).astype(int)]
+    images = list(as_bytes(data.source.inputs[name][chosen]))
+    if has_masks:
+        masks = [colored(mask) for mask in data.targets[chosen]]
+        images = [picture for pair in zip(images, masks, strict=True) for picture in pair]
+    side = min(96, max(images[0].shape[:2]))
     sheet = extras.require("PIL.Image").new("RGB", (columns * (side + 4), rows * (side + 4)), "white")
     for place, image in enumerate(images):
         picture = _picture(image).convert("RGB")
         picture.thumbnail((side, side))
         sheet.paste(picture, ((place % columns) * (side + 4), (place // columns) * (side + 4)))
     return sheet
+
+
+_COLORS = np.asarray([(0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178),
+                      (213, 94, 0), (204, 121, 167)], np.uint8)  # fmt: skip
+"""Of the first classes, told apart by color-blind people too: Wong, "Points of view: Color blindness", Nat. Methods 8,
+2011; they come again for more classes."""
+
+
+def colored(mask: Any) -> Any:
+    """The numbers of classes, uint8 [height, width], as uint8 [height, width, 3]; the first class is black."""
+    return _COLORS[np.where(mask == 0, 0, (mask.astype(np.int64) - 1) % (len(_COLORS) - 1) + 1)]
 
 
 _LIGHT = {

@@ -203,8 +203,8 @@ def scores(normal: Array, anomalies: Array, threshold: float) -> str:
     return _styled(draw)
 
 
-def bars(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Samples of every class, by split."""
+def bars(counts: Mapping[str, Mapping[str, int]], what: str = "samples") -> str:
+    """Samples (or pixels) of every class, by split."""
 
     def draw() -> Any:
         labels = list(next(iter(counts.values())))
@@ -216,7 +216,7 @@ def bars(counts: Mapping[str, Mapping[str, int]]) -> str:
             left += numbers
         axes.set_yticks(range(len(labels)), [_short(label) for label in labels], fontsize=9)
         axes.invert_yaxis()
-        axes.set_xlabel("samples")
+        axes.set_xlabel(what)
         axes.xaxis.set_major_locator(extras.require("matplotlib.ticker").MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(_THOUSANDS)
         _legend(axes)

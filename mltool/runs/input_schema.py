@@ -26,6 +26,9 @@ class InputInfo:
         sample_rate: of audio, per second.
         resize: how images are brought to `shape` before the model takes them (bilinear): `stretch`, `crop`, `pad`; None
             where they have it.
+        columns: of a series that is cut from the rows of a table, in their order; empty for all else.
+        time: the column that these rows are sorted by; None: as they stand in the file.
+        group: the column that tells several series of one table apart.
     """
 
     name: str
@@ -39,6 +42,9 @@ class InputInfo:
     categories: tuple[str, ...] = ()
     sample_rate: int | None = None
     resize: Literal["stretch", "crop", "pad"] | None = None
+    columns: tuple[str, ...] = ()
+    time: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,9 @@ class InputSchema:
         """
         try:
             inputs = tuple(
-                InputInfo(**{**i, "shape": tuple(i["shape"]), "categories": tuple(i.get("categories", ()))})
+                InputInfo(
+                    **i | {"shape": tuple(i["shape"])} | {k: tuple(i.get(k, ())) for k in ("categories", "columns")}
+                )
                 for i in document["inputs"]
             )
             outputs = tuple(

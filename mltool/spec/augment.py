@@ -40,3 +40,37 @@ def _hint(name: str) -> str:
     if name in _PLACES:
         return f"write it under model.{_PLACES[name]}"
     return f"use Keras' Random... layers, {', '.join((*KERAS_AUGMENTATIONS, *AUGMENTATIONS))}, {' or '.join(MIXERS)}"
+
+
+MOVES_MASKS: Final = (
+    *("RandomCrop", "RandomFlip", "RandomPerspective", "RandomRotation", "RandomShear", "RandomTranslation"),
+    "RandomZoom",
+)
+"""Layers of Keras that move a mask as its image, to the nearest pixel; a test holds them to the same pixels."""
+
+_MOVES_IMAGES_ALONE: Final = {
+    "RandAugment": "some of its layers would move the image and not its mask",
+    "RandomElasticTransform": "Keras bends the mask otherwise than the image",
+    "RandomShift": "it moves sound and series",
+    "SpecAugment": "it silences sound and series",
+}
+"""Layers that cannot be used beside masks, and why. All others leave every pixel where it is, and masks as they are."""
+
+
+def misfits_with_masks(layers: Sequence[KerasObject]) -> Iterator[Problem]:
+    """What is wrong with the layers of `data.augment` where every image has a mask."""
+    for index, layer in enumerate(layers):
+        if layer == UNREADABLE:
+            continue
+        if layer.name in MIXERS:
+            yield Problem(
+                (index,), False, f"{layer.name} mixes a class an image, and masks have one a pixel", "leave it out"
+            )
+        elif layer.name in _MOVES_IMAGES_ALONE:
+            hint = f"those that move both: {', '.join(MOVES_MASKS)}"
+            message = f"{layer.name} cannot be used with masks: {_MOVES_IMAGES_ALONE[layer.name]}"
+            yield Problem((index,), False, message, hint)
+        elif layer.name in MOVES_MASKS and layer.arguments.get("fill_value"):
+            message = f"would fill the mask too, with the class {layer.arguments['fill_value']}"
+            hint = "leave it out: 0 is black, and the first class; or write fill_mode: reflect"
+            yield Problem((index, layer.name, "fill_value"), False, message, hint)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, Strict, model_validator
 
 from mltool.spec.argument_check import shown
-from mltool.spec.augment import misfits_of_augment
+from mltool.spec.augment import misfits_of_augment, misfits_with_masks
 from mltool.spec.blocks import AUGMENTATIONS, KERAS_AUGMENTATIONS, MIXERS
 from mltool.spec.catalogue import KerasObject, Problem
 from mltool.spec.features import RECORD_NAME, FeatureSpec, misfit_of_features
@@ -18,8 +18,11 @@ from mltool.spec.keras_object import parse_objects, reference
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.user_code import check_reference
 
-EMBEDDED = ("digits",)
-"""Data sets that lie in the package."""
+EMBEDDED = ("digits", "shapes")
+"""Data sets that lie in the package, or are drawn by it."""
+
+WITH_MASKS = ("shapes",)
+"""Those whose targets are masks: a class for every pixel."""
 
 KERAS_DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "boston_housing", "california_housing")
 """Names of `keras.datasets` that give arrays; they are downloaded on first use."""
@@ -45,8 +48,8 @@ FOLDER_KINDS = ("images", "audio", "text")
 
 _KEYS_OF_KIND: dict[str, frozenset[str]] = {
     "npz": frozenset({"target", "weight"}),
-    "table": frozenset({"target", "weight", "columns", "separator", "missing", "group"}),
-    "images": frozenset({"image_size", "resize", "color", "label", "group", "on_error", "max_skipped"}),
+    "table": frozenset({"target", "weight", "columns", "separator", "missing", "group", "window", "time"}),
+    "images": frozenset({"image_size", "resize", "color", "label", "group", "masks", "on_error", "max_skipped"}),
     "audio": frozenset({"sample_rate", "seconds", "label", "group", "on_error", "max_skipped"}),
     "text": frozenset({"label", "group", "on_error", "max_skipped"}),
     "tfrecord": frozenset(
@@ -172,6 +175,17 @@ def _check_classes(value: Any) -> Any:
     return tuple(_as_text(item) for item in value)
 
 
+class WindowSpec(Section):
+    """Samples of several rows, for forecasting: what the model sees of a series, and what comes after it."""
+
+    length: Annotated[int, Field(gt=0, le=1_000_000)]
+    """Rows of a sample: all columns of numbers, the past of the target too."""
+    horizon: Annotated[int, Field(gt=0, le=1_000_000)] = 1
+    """Rows after them, whose values of the target are to be forecast."""
+    stride: Annotated[int, Field(gt=0)] = 1
+    """Rows from the beginning of a sample to that of the next."""
+
+
 class SourceSpec(Section):
     """Where the samples come from: a named data set, a file, a folder, or a function of yours."""
 
@@ -186,7 +200,8 @@ class SourceSpec(Section):
             lambda: {"anyOf": [{"enum": [*EMBEDDED, *KERAS_DATASETS, None]}, {"pattern": f"^{_TFDS_NAME.pattern}$"}]},
         ),
     ] = None
-    """`digits` (in the package), a name of keras.datasets, or tfds:NAME (both downloaded on first use)."""
+    """`digits` (in the package), `shapes` (images with masks, drawn when they are asked for), a name of keras.datasets,
+    or tfds:NAME (both downloaded on first use)."""
     data_dir: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
     """Where tensorflow_datasets keeps its data sets; TFDS_DATA_DIR, or ~/tensorflow_datasets, when left out."""
     path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
@@ -198,6 +213,10 @@ class SourceSpec(Section):
     """Validation samples, of the kind of `path`."""
     test_path: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
     """Test samples, of the kind of `path`."""
+    masks: Annotated[str | None, Checked(_check_path, lambda: {"type": ["string", "null"]})] = None
+    """A folder, or a .zip, with a mask for every image of `path`, of the same name in the same subfolder, whatever its
+    ending: of one channel or a palette, each pixel the number of its class. Resized as its image, but to the nearest
+    pixel; `resize: pad` pads with class 0."""
     target: Annotated[Columns | dict[str, Columns] | None, _TARGET] = None
     """The column of a table, the array of an .npz, or the feature of a TFRecord, that holds the labels or values (.npz:
     `y` when left out); a list of columns of a table for several values or labels a sample; for several outputs
@@ -211,6 +230,11 @@ class SourceSpec(Section):
     """Kinds of columns of a table, or of a data set of Hugging Face, where the inferred one is not right."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """Between the fields of a table; found when left out."""
+    window: WindowSpec | None = None
+    """Takes windows over the rows of a table as samples, to forecast a column of numbers."""
+    time: str | None = None
+    """The column that the rows of windows are sorted by (numbers, or dates as in ISO 8601), within their group; the
+    order of the file when left out. Steps of more than 1.5 times the usual one are gaps, which no window crosses."""
     missing: Annotated[tuple[str, ...], Strict(False)] = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
     """Markers of missing values in a table."""
     image_size: (
@@ -230,7 +254,7 @@ class SourceSpec(Section):
     """Pattern whose first group is the label in a file's name; its folder when left out."""
     group: Annotated[str | None, _PATTERN] = None
     """Pattern whose first group is the group in a file's name, or the column of a table, or a feature; a group is never
-    torn apart by a split."""
+    torn apart by a split. Of windows each group is a series of its own, and `split.by: order` takes the end of each."""
     labels: Annotated[
         dict[str, str] | None,
         Checked(_check_labels, lambda: {"type": ["object", "null"]}),
@@ -240,7 +264,8 @@ class SourceSpec(Section):
         tuple[str, ...] | None,
         Checked(_check_classes, lambda: {"type": ["array", "null"], "minItems": 2}),
     ] = None
-    """Labels to keep, in the order of the outputs; all, in alphabetical order, when left out."""
+    """Labels to keep, in the order of the outputs; all, in alphabetical order, when left out. Of masks: what the
+    numbers 0, 1, 2 ... of the pixels are called; by their numbers when left out."""
     max_samples: Annotated[int, Field(gt=0)] | None = None
     """At most so many samples, drawn with the seed; a test set that the source brings stays whole."""
     max_per_class: Annotated[int, Field(gt=0)] | None = None
@@ -279,18 +304,17 @@ class SourceSpec(Section):
         """Keys that a kind has not; `kind` is None where it is not known yet, and nothing is told."""
         if self.path is None and self.kind is not None:
             yield Problem(("kind",), True, "needs a path", "write path: FILE or path: FOLDER")
+        if self.window is not None:
+            yield from self._misfits_of_windows()
+        elif self.time is not None:
+            yield Problem(("time",), True, "is for windows, and there is no window", "write window: {length: 24}")
+        if self.has_masks:
+            yield from self._misfits_of_masks()
         if kind is None:
             return
         if kind == "tfrecord":
             yield from self._misfits_of_records()
-        if isinstance(self.target, dict) and kind not in ("npz", "table"):
-            yield Problem(
-                ("target",), False, f"several outputs need a table or an .npz, the source is {kind}", "name one"
-            )
-        for name, columns in self.targets.items():
-            if isinstance(columns, tuple) and kind != "table":
-                place = ("target", name) if name else ("target",)
-                yield Problem(place, False, f"a list of columns needs a table, the source is {kind}", "name one array")
+        yield from self._misfits_of_target(kind)
         if self.path is not None and self.kind is not None:
             by_ending = kind_of_path(self.path)
             if by_ending is not None and by_ending != self.kind:
@@ -305,6 +329,43 @@ class SourceSpec(Section):
                 kinds = ", ".join(name for name, keys in _KEYS_OF_KIND.items() if key in keys)
                 yield Problem((key,), True, f"is a key of {kinds}, and the source is {kind}", "leave it out")
 
+    def _misfits_of_target(self, kind: Kind) -> Iterable[Problem]:
+        """Several outputs, or several columns for one, where the kind has none."""
+        if isinstance(self.target, dict) and kind not in ("npz", "table"):
+            message = f"several outputs need a table or an .npz, the source is {kind}"
+            yield Problem(("target",), False, message, "name one")
+        for name, columns in self.targets.items():
+            if isinstance(columns, tuple) and kind != "table":
+                place = ("target", name) if name else ("target",)
+                yield Problem(place, False, f"a list of columns needs a table, the source is {kind}", "name one array")
+
+    def _misfits_of_windows(self) -> Iterable[Problem]:
+        """Keys that windows have not, and the one that they need."""
+        if self.target is None:
+            yield Problem(("window",), True, "needs the column that is forecast", "write target: COLUMN beside it")
+        elif not isinstance(self.target, str):
+            yield Problem(("target",), False, "must be one column where there are windows", "name one")
+        for key in ("weight", "validation_path", "test_path"):
+            if getattr(self, key) is not None:
+                yield Problem((key,), True, "is not for windows in this version", "leave it out")
+        for key in ("labels", "classes", "max_per_class"):
+            if getattr(self, key) is not None:
+                yield Problem((key,), True, "is for classes, and a forecast has none", "leave it out")
+        names = {"target": self.target, "group": self.group, "time": self.time}
+        for key, other in (("group", "target"), ("time", "target"), ("time", "group")):
+            if names[key] is not None and names[key] == names[other]:
+                yield Problem((key,), False, f"{names[key]!r} is {other} too", "name another column")
+
+    def _misfits_of_masks(self) -> Iterable[Problem]:
+        """Keys that say what the class of a whole image is, where every pixel has one."""
+        for key in ("label", "labels", "max_per_class"):
+            if getattr(self, key) is not None:
+                yield Problem((key,), True, "is for a label an image, and masks have one a pixel", "leave it out")
+        for key in ("validation_path", "test_path"):
+            if getattr(self, key) is not None:
+                hint = "put the images into folders train, validation and test below path, and the masks alike"
+                yield Problem((key,), True, "has no masks of its own in this version", hint)
+
     def _misfits_of_records(self) -> Iterable[Problem]:
         features = self.features or {}
         target = self.target if isinstance(self.target, str) else None
@@ -316,6 +377,13 @@ class SourceSpec(Section):
             for key in ("image_size", "color", "resize", "on_error", "max_skipped"):
                 if getattr(self, key) != type(self).model_fields[key].default:
                     yield Problem((key,), True, "is for images, and no feature is decoded to one", "leave it out")
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the spec says that the targets are masks; those of an .npz or of a function show when it is read."""
+        if self.masks is not None:
+            return True
+        return self.path is None and self.python is None and self.dataset in WITH_MASKS
 
     @property
     def known_kind(self) -> Kind | None:
@@ -350,8 +418,9 @@ class SplitSpec(Section):
 
     by: Literal["random", "order", "file", "folder", "column"] = "random"
     """What decides; `random` is stratified by label and seeded, and keeps equal samples and groups together; `order`
-    takes the last ones; `file` takes validation_path and test_path; `folder` the folders train, validation and test;
-    `column` a column of a table with these words. What the source does not bring is drawn at random."""
+    takes the last ones, of windows the last rows of every series, and leaves windows across a boundary out; `file`
+    takes validation_path and test_path; `folder` the folders train, validation and test; `column` a column of a table
+    with these words. What the source does not bring is drawn at random."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of what is left after the test set, in (0, 1)."""
     test: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -419,6 +488,37 @@ class DataSpec(Section):
             raise_problem("needs a folder", "take another way to split", path=("split", "by"))
         if split.by == "file" and source.test_path is None and source.validation_path is None:
             raise_problem("needs data.source.test_path", "name the file", path=("split", "by"))
+        return self
+
+    @model_validator(mode="after")
+    def _windows_are_split_in_time(self) -> "DataSpec":
+        if self.source.window is None:
+            return self
+        by, group = self.split.by, self.source.group
+        if by == "random" and group is None:
+            raise_problem(
+                "windows share rows: drawn at random, those of the test set would stand in training",
+                "write split: {by: order}, which takes the last rows; or data.source.group, of several series",
+                path=("split", "by"),
+            )
+        if by not in ("random", "order"):
+            hint = "write split: {by: order}, or with data.source.group by: random"
+            raise_problem(f"{by} is not for windows in this version", hint, path=("split", "by"))
+        if self.inputs is not None:
+            hint = "leave it out; data.source.columns: {NAME: ignore} leaves a column out"
+            raise_problem("windows have one input, series", hint, path=("inputs",), at_key=True)
+        return self
+
+    @model_validator(mode="after")
+    def _augment_moves_masks(self) -> "DataSpec":
+        if self.source.has_masks:
+            raise_problems(
+                (
+                    Problem(("augment", *found.path), found.at_key, found.message, found.hint)
+                    for found in misfits_with_masks(self.augment)
+                ),
+                None,
+            )
         return self
 
     @model_validator(mode="after")

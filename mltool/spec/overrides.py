@@ -14,6 +14,7 @@ from mltool.yaml_reader import KeyPath, dotted, parse_value
 PATH_KEYS: tuple[KeyPath, ...] = (
     ("data", "source", "path"),
     ("data", "source", "data_dir"),
+    ("data", "source", "masks"),
     ("data", "source", "test_path"),
     ("data", "source", "validation_path"),
 )

@@ -16,6 +16,7 @@ from mltool.spec.export import ExportSpec, ServeSpec
 from mltool.spec.graph import unused_layers
 from mltool.spec.limits import Drop, LimitsSpec
 from mltool.spec.model import AUTO, INPUT_KINDS, OWN_MODEL, SINGLE, LayerSpec, ModelSpec
+from mltool.spec.outputs import ONLY
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.sound import sound_problems
 from mltool.spec.task import takes_logits
@@ -68,6 +69,7 @@ class Spec(Section):
     @model_validator(mode="after")
     def _sections_fit(self) -> "Spec":
         problems = (
+            *self._window_problems(),
             *self._input_problems(),
             *self._sound_problems(),
             *self._output_problems(),
@@ -77,6 +79,13 @@ class Spec(Section):
         )
         raise_problems(problems, None)
         return self
+
+    def _window_problems(self) -> Iterable[Problem]:
+        """A forecast is values, whatever their number."""
+        loss = self.train.loss
+        if self.data.source.window is not None and loss is not None and self.train.tasks != {ONLY: "regression"}:
+            message = f"{loss.name} is for classes, and windows forecast values"
+            yield Problem(("train", "loss"), False, message, "write MeanSquaredError, MeanAbsoluteError or Huber")
 
     def _input_problems(self) -> Iterable[Problem]:
         """Inputs that the layers take, and that the data have."""

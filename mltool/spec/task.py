@@ -40,6 +40,7 @@ LATER_LOSSES = (
 WRONG_METRICS: dict[Task, dict[str, str]] = {
     "classification": {"Accuracy": "accuracy", "IoU": "OneHotIoU", "MeanIoU": "OneHotMeanIoU"},
     "binary": {"Accuracy": "accuracy", "IoU": "BinaryIoU", "MeanIoU": "BinaryIoU"},
+    "segmentation": {"Accuracy": "accuracy"},
 }
 """Metrics that compare class numbers, and would see probabilities: Keras counts them wrong without a word."""
 

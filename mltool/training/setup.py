@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
-from mltool.data.augment import Augmentation, build_augmentation
+from mltool.data.augment import Augmentation, MaskedAugmentation, build_augmentation, build_masked_augmentation
 from mltool.data.dataset import Dataset, Samples, class_counts, open_dataset
 from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
@@ -274,7 +274,7 @@ def _saved_variables(model: Any) -> list[Any]:
     return [variable for variable in model.variables if variable.name != "seed_generator_state"]
 
 
-def _build_augment(spec: Spec, data: Dataset) -> Augmentation | None:
+def _build_augment(spec: Spec, data: Dataset) -> Augmentation | MaskedAugmentation | None:
     layers = [
         RANDOM_LAYERS[thing.name](**thing.arguments)
         if thing.name in RANDOM_LAYERS
@@ -284,7 +284,8 @@ def _build_augment(spec: Spec, data: Dataset) -> Augmentation | None:
     ]
     if not layers:
         return None
-    return build_augmentation(layers, spec.seed, sample_shape=next(iter(data.input_shapes.values())))
+    build = build_masked_augmentation if data.task == "segmentation" else build_augmentation
+    return build(layers, spec.seed, sample_shape=next(iter(data.input_shapes.values())))
 
 
 _TAKE_NUMBERS_FOR_NAMES = ("CategoryEncoding", "Embedding", "IntegerLookup", "TextTransformer")

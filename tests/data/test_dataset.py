@@ -112,7 +112,7 @@ def test_a_regression_has_values_and_no_labels(dataset):
         ),
         pytest.param(
             {"y": np.zeros((40, 2, 2))},
-            "the targets are masks of float64; give whole numbers, a class a pixel",
+            r"the targets have shape \(40, 2, 2\); one class a sample",
             id="maps of classes",
         ),
     ],

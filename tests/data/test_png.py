@@ -47,7 +47,7 @@ def saved(pixels, kind="PNG", **options):
 def by_pillow(content):
     """Pixels, or None where Pillow refuses it."""
     try:
-        with images._open(content) as image:
+        with images.open_image(content) as image:
             image.load()
             return np.atleast_3d(np.asarray(image))
     except (UnreadableError, OSError, ValueError, SyntaxError):
@@ -202,7 +202,7 @@ def read(path, monkeypatch, *, bulk, **options):
 def test_plain_pngs_of_a_folder_are_decoded_without_pillow(folder, monkeypatch):
     expected = np.random.default_rng(1).integers(0, 256, (80, 9, 7, 3), np.uint8)
     source = load_images({"": folder([saved(pixels) for pixels in expected])})
-    monkeypatch.setattr(images, "_open", None)
+    monkeypatch.setattr(images, "open_image", None)
     np.testing.assert_array_equal(keep_decoded(source, "memory", max_skipped=0).inputs["image"], expected, strict=True)
 
 

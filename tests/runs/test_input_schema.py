@@ -5,15 +5,14 @@ import json
 import pytest
 
 from mltool.errors import ArtifactError
-from mltool.runs.input_schema import InputInfo, InputSchema, PreprocessStep, load_input_schema
+from mltool.runs.input_schema import InputInfo, InputSchema, OutputInfo, PreprocessStep, load_input_schema
 
 SCHEMA = InputSchema(
     inputs=(InputInfo("image", "float32", (8, 8, 1), 0.0, 16.0),),
-    output="dense",
-    output_shape=(10,),
-    task="classification",
-    activation="logits",
-    labels=tuple("0123456789"),
+    outputs=(
+        OutputInfo("dense", (10,), "classification", "logits", tuple("0123456789")),
+        OutputInfo("size", (1,), "regression", "values", scaled=True),
+    ),
     preprocessing=(PreprocessStep("rescaling", "Rescaling", "image", False, {"scale": 0.0625}),),
 )
 

@@ -316,7 +316,13 @@ class _OneFile:
 
 
 def labelled_files(
-    paths: Mapping[str, Path], endings: Sequence[str], what: str, *, label: str | None, group: str | None
+    paths: Mapping[str, Path],
+    endings: Sequence[str],
+    what: str,
+    *,
+    label: str | None,
+    group: str | None,
+    has_labels: bool = True,
 ) -> LabelledFiles:
     """All files of the paths, with labels, groups and splits.
 
@@ -326,6 +332,7 @@ def labelled_files(
         what: they are, for messages.
         label: pattern whose first group is the label in a file's name; the folder when None.
         group: pattern whose first group is the group.
+        has_labels: whether names tell labels; without, labels are "" and folders are no classes.
 
     Raises:
         DataError: if a file has no label or no group, or a label cannot be text.
@@ -339,7 +346,7 @@ def labelled_files(
             counts = tree.others.most_common(5)
             shown = ", ".join(f"{count} {printable(ending) or 'without an ending'}" for ending, count in counts)
             logger.info("%s: files that are no %s are left out: %s", tree.origin, what, shown)
-        own = _split_folders(tree, label) if split == "" else {}
+        own = _split_folders(tree, label if has_labels else "") if split == "" else {}
         for name in tree.names:
             parts = name.split("/")
             files.append((number, name))
@@ -351,7 +358,9 @@ def labelled_files(
         trees,
         files,
         names,
-        labels=np.asarray([_label(name, inside[i], label, names[i]) for i, (_, name) in enumerate(files)]),
+        labels=np.asarray([_label(name, inside[i], label, names[i]) for i, (_, name) in enumerate(files)])
+        if has_labels
+        else np.full(len(files), ""),
         groups=np.asarray([_matched(group, name, "group", names[i]) for i, (_, name) in enumerate(files)])
         if group
         else None,

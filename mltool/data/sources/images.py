@@ -42,6 +42,8 @@ def load_images(
     color: Color | None = None,
     label: str | None = None,
     group: str | None = None,
+    masks: Path | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Source:
     """The images of a folder, decoded when they are asked for: uint8 [height, width, channels], 0 to 255.
 
@@ -55,22 +57,29 @@ def load_images(
         color: channels; rgb when None, or gray where every file is gray.
         label: pattern whose first group is the label in a file's name; the folder when None.
         group: pattern whose first group is the group.
+        masks: folder or .zip with a mask for every image, which then are the targets; see `masks.py`.
+        classes: names of the classes of masks; their numbers when None.
 
     Raises:
-        DataError: if there are none, or none can be read. That files differ in size while `size` is None is found when
-            they are decoded.
+        DataError: if there are none, or none can be read, or a mask does not fit its image. That files differ in size
+            while `size` is None is found when they are decoded.
     """
-    files = labelled_files(paths, ENDINGS["images"], "images", label=label, group=group)
+    files = labelled_files(paths, ENDINGS["images"], "images", label=label, group=group, has_labels=masks is None)
     images = image_array(files, size, resize, color)
+    targets = files.labels
+    if masks is not None:
+        from mltool.data.sources.masks import load_masks
+
+        targets = load_masks(files, masks, size=size, resize=resize, num_classes=len(classes or ()))
     return checked_source(
         str(paths[""]),
         {"image": images},
-        files.labels,
+        targets,
         files.given,
         kinds={"image": "image"},
         groups=files.groups,
         names=files.names,
-        target_name="folder" if label is None else "label",
+        target_name="mask" if masks else "folder" if label is None else "label",
         resize=resize if size else None,
     )
 
@@ -162,11 +171,11 @@ def _headers(files: LabelledFiles) -> Iterator[tuple[str, tuple[int, int], bool]
             if plain is not None and plain[0] * plain[1] <= MAX_PIXELS:
                 yield name, plain[:2], plain[2] == 1
                 continue
-            image = _open(data)
+            image = open_image(data)
         except (UnreadableError, OSError):
             continue  # told when it is decoded
         with image:
-            yield name, _upright_size(image), image.mode in _GRAY_MODES
+            yield name, upright_size(image), image.mode in _GRAY_MODES
 
 
 @dataclass(frozen=True)
@@ -202,7 +211,7 @@ def _first_look(files: LabelledFiles) -> _Look:
     return _Look(name, size, len(found), sum(is_gray for _, _, is_gray in found))
 
 
-def _upright_size(image: Any) -> tuple[int, int]:
+def upright_size(image: Any) -> tuple[int, int]:
     """Height and width as a viewer shows it."""
     return tuple(image.size) if _orientation(image) in (5, 6, 7, 8) else tuple(image.size[::-1])
 
@@ -217,7 +226,7 @@ def _orientation(image: Any) -> Any:
         return 1  # the pixels can be whole; whether they are shows when they are decoded
 
 
-def _open(data: bytes) -> Any:
+def open_image(data: bytes) -> Any:
     """An image whose pixels are not decoded yet.
 
     Raises:
@@ -250,13 +259,9 @@ def _decoder(
     height, width = size or first.size
 
     def decode(position: int, data: bytes) -> Array:
-        with _open(data) as image:
+        with open_image(data) as image:
             colored = image.mode not in _GRAY_MODES
-            try:
-                image.load()  # here, not when its pixels are asked for: the file is closed by then
-            except _RAISED as error:
-                raise UnreadableError(f"it is damaged: {error}") from error
-            ready = _converted(image, mode)
+            ready = _converted(upright(image), mode)
         if colored and not may_be_colored:
             message = f"{files.names[position]} is in color, the first {LOOKED_AT} images are gray"
             raise DataError(message, "set data.source.color: rgb, or gray")
@@ -276,11 +281,22 @@ _TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANS
 EXIF data anew, and fails where they are damaged."""
 
 
-def _converted(image: Any, mode: str) -> Any:
-    """Upright, in 8 bits a channel, without transparency."""
+def upright(image: Any) -> Any:
+    """An open image with its pixels, turned as a viewer shows it.
+
+    Raises:
+        UnreadableError: if it is damaged.
+    """
+    try:
+        image.load()  # here, not when its pixels are asked for: the file is closed by then
+    except _RAISED as error:
+        raise UnreadableError(f"it is damaged: {error}") from error
     turn = _TURNS.get(_orientation(image))
-    if turn is not None:
-        image = image.transpose(extras.require("PIL.Image").Transpose[turn])
+    return image if turn is None else image.transpose(extras.require("PIL.Image").Transpose[turn])
+
+
+def _converted(image: Any, mode: str) -> Any:
+    """In 8 bits a channel, without transparency."""
     if image.mode.startswith("I") or image.mode == "F":
         # 16 bits: Pillow's own conversion cuts them off at 255.
         values = np.asarray(image)
@@ -294,11 +310,28 @@ def _converted(image: Any, mode: str) -> Any:
 
 def _resized(image: Any, size: tuple[int, int], resize: Resize) -> Any:
     """An image of another size, bilinear; `size` is width and height."""
-    ops, bilinear = extras.require("PIL.ImageOps"), extras.require("PIL.Image").Resampling.BILINEAR
+    return _brought_to(image, size, resize, extras.require("PIL.Image").Resampling.BILINEAR)
+
+
+def resized_to_nearest(mask: Array, size: tuple[int, int], resize: Resize) -> Array:
+    """A mask as its image is resized, but no number between those of two classes comes into being.
+
+    Args:
+        mask: uint8 [height, width].
+        size: height and width that it is brought to.
+        resize: how; `pad` pads with 0.
+    """
+    pillow = extras.require("PIL.Image")
+    image = pillow.fromarray(mask)
+    return np.asarray(_brought_to(image, size[::-1], resize, pillow.Resampling.NEAREST))
+
+
+def _brought_to(image: Any, size: tuple[int, int], resize: Resize, resampling: Any) -> Any:
+    ops = extras.require("PIL.ImageOps")
     match resize:
         case "stretch":
-            return image.resize(size, bilinear)
+            return image.resize(size, resampling)
         case "crop":
-            return ops.fit(image, size, bilinear)
+            return ops.fit(image, size, resampling)
         case "pad":
-            return ops.pad(image, size, bilinear)
+            return ops.pad(image, size, resampling)

@@ -16,7 +16,9 @@ from mltool.data.sources.described import Asked
 from mltool.data.sources.encoded import Reading
 from mltool.data.sources.keras_datasets import load_keras_dataset
 from mltool.data.sources.kinds import kind_at
+from mltool.data.sources.masks import are_masks, with_masks
 from mltool.data.sources.npz import load_npz
+from mltool.data.sources.shapes import load_shapes
 from mltool.data.sources.user_function import load_arrays
 from mltool.errors import DataError, Message, SpecError
 from mltool.spec.data import EMBEDDED, TFDS, DataSpec, Kind, SourceSpec
@@ -39,19 +41,35 @@ def build_source(spec: DataSpec, *, seed: int, values: Collection[str]) -> Sourc
     """
     asked = spec.source
     source = _read(spec, values)
+    has_masks = source.targets.dtype.names is None and ONLY not in values and are_masks(source.targets)
+    if has_masks:
+        _require_no_labels_an_image(asked)
+        source = with_masks(source, asked.classes)
     source = select(
         source,
         labels=asked.labels,
-        classes=asked.classes,
+        classes=None if has_masks else asked.classes,
         max_samples=asked.max_samples,
         max_per_class=asked.max_per_class,
         has_classes=not isinstance(asked.target, dict) and ONLY not in values,
         seed=seed,
     )
     kept = keep_decoded(source, spec.cache, max_skipped=asked.max_skipped if asked.on_error == "skip" else 0)
-    if kept.skipped and ONLY not in values and source.targets.ndim == 1:
+    if kept.skipped and ONLY not in values and source.targets.dtype.names is None and not has_masks:
         _require_no_class_lost(source, kept)
     return kept
+
+
+def _require_no_labels_an_image(asked: SourceSpec) -> None:
+    """Proves that the spec asks for nothing that only a class an image has; for `masks` it is known without the data.
+
+    Raises:
+        SpecError: naming the key.
+    """
+    for key in ("labels", "max_per_class"):
+        if getattr(asked, key) is not None:
+            message = "is for a label an image, and these targets are masks: one a pixel"
+            raise SpecError(Message(message, "leave it out", key=f"data.source.{key}"))
 
 
 def _require_no_class_lost(source: Source, kept: Source) -> None:
@@ -76,12 +94,16 @@ def _read(spec: DataSpec, values: Collection[str]) -> Source:
     if source.path is None:
         if source.known_kind == "tfds":
             return _load_tfds(spec)
-        if source.dataset in EMBEDDED:
+        if source.dataset == "shapes":
+            found = load_shapes()
+        elif source.dataset in EMBEDDED:
             found = load_npz({"": Path(__file__).parents[1] / f"{source.dataset}.npz"})
         else:
             found = load_keras_dataset(str(source.dataset))
         return _named(found, str(source.dataset), arrays)
     paths = _paths(source)
+    if source.masks is not None:
+        _require_masks_apart(Path(source.masks), paths[""])
     kind = source.kind or kind_at(paths[""])
     for problem in source.misfits(kind):
         key = ".".join(["data", "source", *map(str, problem.path)])
@@ -104,6 +126,8 @@ def _read_kind(kind: Kind, paths: Mapping[str, Path], spec: DataSpec, values: Co
     columns = {name: declared.column or name for name, declared in spec.inputs.items()} if spec.inputs else None
     if kind == "huggingface":
         return _load_huggingface(paths, source, columns)
+    if kind == "table" and source.window is not None:
+        return _load_windows(paths[""], source, spec.cache)
     if kind == "table":
         return _load_table(paths, spec, columns, values)
     if spec.inputs is not None and len(spec.inputs) != 1:
@@ -120,6 +144,14 @@ def _paths(source: SourceSpec) -> dict[str, Path]:
             key = f"{name}_path" if name else "path"
             raise DataError(f"{path} is not there", f"give a path that is, with --set data.source.{key}=PATH")
     return paths
+
+
+def _require_masks_apart(masks: Path, images: Path) -> None:
+    if not masks.exists():
+        raise DataError(f"{masks} is not there", "give a folder that is, with --set data.source.masks=PATH")
+    if masks.resolve().is_relative_to(images.resolve()):
+        message = f"{masks} lies in {images}: masks would be taken for images"
+        raise SpecError(Message(message, "put them into a folder beside that of the images", key="data.source.masks"))
 
 
 def _load_table(
@@ -140,6 +172,25 @@ def _load_table(
         split_column=spec.split.column,
         values=values,
         on_disk=_is_kept_on_disk(paths, spec.cache),
+    )
+
+
+def _load_windows(path: Path, source: SourceSpec, cache: str) -> Source:
+    from mltool.data.tables.windows import Window, load_windows
+
+    asked = source.window
+    if asked is None or not isinstance(source.target, str):
+        raise ValueError("a spec without windows, or without their target, which it refuses")
+    return load_windows(
+        path,
+        Window(asked.length, asked.horizon, asked.stride),
+        target=source.target,
+        kinds=source.columns,
+        missing=source.missing,
+        separator=source.separator,
+        group=source.group,
+        time=source.time,
+        on_disk=_is_kept_on_disk({"": path}, cache),
     )
 
 
@@ -205,6 +256,8 @@ def _load_images(paths: Mapping[str, Path], source: SourceSpec) -> Source:
         color=source.color,
         label=source.label,
         group=source.group,
+        masks=Path(source.masks) if source.masks is not None else None,
+        classes=source.classes,
     )
 
 

@@ -117,7 +117,7 @@ def _plan(
         chosen = dict(inputs)
     else:
         chosen = identifiers([name for name in table.columns if name not in taken])
-    decided = {column: kinds.get(column) or _kind_of(table, column) for column in chosen.values()}
+    decided = {column: kinds.get(column) or kind_of(table, column) for column in chosen.values()}
     kept = {name: column for name, column in chosen.items() if decided[column] != "ignore"}
     if not kept:
         first = next(iter(chosen.values()), "COLUMN")
@@ -132,7 +132,8 @@ def _plan(
     return Plan(found, kept, decided)
 
 
-def _kind_of(table: Table, column: str) -> ColumnKind:
+def kind_of(table: Table, column: str) -> ColumnKind:
+    """What a column holds, told by its rows; see `infer_kind`."""
     try:
         pieces = table.columns.pieces_of(column)
         return infer_kind(column, pieces, lambda: table.columns.are_identifiers(column))
