@@ -1,5 +1,7 @@
 """Blocks that repeat, layers that are used twice: what they become, and what is refused."""
 
+import re
+
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -183,3 +185,45 @@ def test_what_is_no_block_is_refused_at_its_place(layers, place, message):
     [(where, what)] = refused(f"{{blocks: {blocks}, layers: {layers}}}")
     assert where.startswith(place)
     assert message in what
+
+
+@pytest.mark.parametrize(
+    ("section", "place", "message"),
+    [
+        (
+            "layers: [Flatten, MixUp]",
+            "layers.1",
+            "'MixUp' is an augmentation, and none of the model's layers; write it",
+        ),
+        ("{preprocess: [CutMix], layers: [ReLU]}", "preprocess.0", "'CutMix' is an augmentation"),
+        ("layers: [AugMix]", "layers.0", "'AugMix' is an augmentation, .*; write RandAugment under data.augment"),
+        ("layers: [{GRUCell: {units: 3}}]", "layers.0", "one step of a recurrent layer; write RNN: {cell: {GRUCell: {"),
+        (
+            "layers: [{StackedRNNCells: {cells: [{LSTMCell: {units: 3}}]}}]",
+            "layers.0",
+            "write RNN: {cell: {StackedRNNCells: {...}}}",
+        ),
+        (
+            "layers: [{TimeDistributed: {layer: Normalization}}]",
+            "layers.0",
+            "'Normalization' learns from data before training, and cannot inside of 'TimeDistributed'; write it under",
+        ),
+        (
+            "{preprocess: [{Pipeline: {layers: [{Rescaling: {scale: 2}}, StringLookup]}}], layers: [ReLU]}",
+            "preprocess.0",
+            "'StringLookup' learns from data before training, and cannot inside of 'Pipeline'",
+        ),
+        ("layers: [{RandomCrop: {height: 4, width: 4}}]", "layers.0", "cuts while training only"),
+        ("layers: [{Pipeline: {layers: [{RandomCrop: {height: 4, width: 4}}]}}]", "layers.0", "write CenterCrop"),
+        ("layers: [Equalization]", "layers.0", "cannot be used in a spec: it changes images while training only"),
+    ],
+)
+def test_what_would_act_otherwise_than_it_reads_is_refused(section, place, message):
+    [(where, what)] = refused(section)
+    assert where.startswith(place)
+    assert re.search(re.escape(message).replace(re.escape(".*"), ".*"), what)
+
+
+def test_a_layer_inside_of_another_that_has_learned_already_may_stand_there():
+    section = "layers: [{TimeDistributed: {layer: {Normalization: {mean: 1, variance: 4}}}}]"
+    assert shape_of(section) == [("time_distributed", "TimeDistributed", ())]
