@@ -219,6 +219,7 @@ class Reader:
                 self._refuse(
                     place, f"a layer takes {BLOCK_INPUT!r}, and nothing comes before the block", "add inputs: [NAME]"
                 )
+            self._previous = takes  # of what stands first in it: a block there takes what this one takes
             read = list(self._read(layers, inside, inner, is_graph=True))
             if read and inputs and not found and not read[0].inputs:
                 read[0] = replace(read[0], inputs=inputs)

@@ -116,6 +116,26 @@ layers:
     assert model(text).layer_names == ("tower_a", "tower_b", "tower_add", "subtract")
 
 
+def test_a_block_that_stands_first_in_a_block_takes_what_that_takes():
+    text = """
+layers:
+  - Dense: {units: 4, name: a}
+  - Dense: {units: 4, name: b}
+  - Block:
+      name: outer
+      inputs: [a]
+      layers: [{Block: {name: inner, repeat: 2, layers: [{Dense: {units: 4, name: d}}, {Add: {inputs: [d, input]}}]}}]
+  - Add: {inputs: [b, outer], name: sum}
+"""
+    assert shape_of(text)[2:] == [
+        ("outer_inner_1_d", "Dense", ("a",)),
+        ("outer_inner_1_add", "Add", ("outer_inner_1_d", "a")),
+        ("outer_inner_2_d", "Dense", ()),
+        ("outer_inner_2_add", "Add", ("outer_inner_2_d", "outer_inner_1_add")),
+        ("sum", "Add", ("b", "outer_inner_2_add")),
+    ]
+
+
 def test_the_resolved_spec_is_flat_and_reads_back_equal(tmp_path):
     text = yaml.safe_load(RESIDUAL.replace("        - ReLU\n", ""))
     text["blocks"] = {"pair": [{"Dense": {"units": 4}}]}
