@@ -139,7 +139,10 @@ def _check_any(asked: _Asked) -> _Problems:
         hint = "use layers that TensorFlow Lite has operators for: no Flex delegate comes with the runtime"
         yield f"the file needs operators that are not builtin: {', '.join(file.custom_ops)}", hint
     if file.variables and not any(op.op == "WHILE" or "LSTM" in op.op or "RNN" in op.op for op in file.operators):
-        yield f"the file keeps variables between two runs: {', '.join(file.variables)}", "export the model again"
+        hint = "export the model again"
+        if any("seed_generator" in name for name in file.variables):
+            hint = "a layer draws random numbers at rest too, as RandomHue does: write it under data.augment"
+        yield f"the file keeps variables between two runs: {', '.join(file.variables)}", hint
     yield from _check_scales(file)
     yield from _check_io(asked)
 

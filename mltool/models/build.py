@@ -8,8 +8,7 @@ from mltool.errors import Message, SpecError
 from mltool.models.keras_objects import REFUSALS, reason_of
 from mltool.models.outputs import TargetScale, difference, in_original_units
 from mltool.models.own_model import KEY, apply_own_model
-from mltool.models.preprocess import ModelInput, build_layer, does_not_fit, learns_from_data, preprocess
-from mltool.spec.catalogue import call_arguments
+from mltool.models.preprocess import ModelInput, build_layer, call_layer, learns_from_data, preprocess
 from mltool.spec.model import AUTO, OWN_MODEL, LayerSpec, ModelSpec
 from mltool.spec.outputs import ONLY
 
@@ -129,14 +128,12 @@ def _apply(spec: LayerSpec, sources: list[Any], built: dict[str, tuple[LayerSpec
         # Keras' layers take text without a word until they compute: that would be in the first step of training.
         hint = "put a StringLookup or a TextVectorization for it under model.preprocess, or preprocess: auto"
         raise _misfit(spec, f"takes numbers, and {texts[0]!r} is text", hint)
+    if own.layer.name == "HashedCrossing" and (numbers := [one.name for one in sources if "float" in one.dtype]):
+        # Keras says so when it computes; the numbers of the data are float32 in every model.
+        message = f"HashedCrossing takes text or whole numbers, and {numbers[0]!r} is {sources[0].dtype}"
+        raise _misfit(spec, message, "put an IntegerLookup for it under model.preprocess")
     _require_ids(spec, own, sources[0])
-    try:
-        if len(sources) == 1:
-            return layer(sources[0])
-        # Merging layers take a list; attention and its like take one tensor an argument.
-        return layer(*sources) if len(call_arguments(own.layer.name)) > 1 else layer(sources)
-    except REFUSALS as error:
-        raise _misfit(spec, does_not_fit(spec, sources), reason_of(error)) from error
+    return call_layer(spec, own.layer, layer, sources, _place(spec))
 
 
 _IDS = {"Embedding": "input_dim", "TextTransformer": "vocabulary_size"}
@@ -159,7 +156,7 @@ def _require_ids(spec: LayerSpec, own: LayerSpec, source: Any) -> None:
         raise _misfit(spec, message, f"write {_IDS[own.layer.name]}: {given}")
 
 
-_TAKE_TEXT = ("Hashing", "StringLookup", "TextVectorization")
+_TAKE_TEXT = ("HashedCrossing", "Hashing", "StringLookup", "TextVectorization")
 
 
 def _place(spec: LayerSpec) -> str:

@@ -11,13 +11,11 @@ from mltool.errors import DataError, Message, SpecError
 from mltool.models.auto import auto_preprocess
 from mltool.models.blocks import OF_SOUND, OURS, build_block
 from mltool.models.keras_objects import REFUSALS, build_keras, reason_of
-from mltool.spec.catalogue import KerasObject
+from mltool.spec.catalogue import KerasObject, call_arguments
+from mltool.spec.graph import KNOWN_ALREADY
 from mltool.spec.model import SINGLE, LayerSpec, ModelSpec
 
 Array = np.ndarray[Any, Any]
-
-_KNOWN_ALREADY = ("mean", "variance", "vocabulary", "bin_boundaries")
-"""Arguments that give a layer what it would learn from data."""
 
 _KIND_OF_WORD = {"numbers": "number", "categories": "category", "texts": "text"}
 """The kind of input that a key of `preprocess` stands for."""
@@ -176,12 +174,12 @@ def _chain(layers: Sequence[LayerSpec], tensor: Any, batches: Callable[[], Itera
     for index, spec in enumerate(layers):
         place = f"{key}.{index}.{spec.layer.name}"
         layer = build_layer(spec, place)
-        try:
-            if learns_from_data(spec, layer):
+        if learns_from_data(spec, layer):
+            try:
                 _adapt(layer, done, batches)
-            tensor = layer(tensor)
-        except REFUSALS as error:
-            raise SpecError(Message(does_not_fit(spec, [tensor]), reason_of(error), key=place)) from error
+            except REFUSALS as error:
+                raise SpecError(Message(does_not_fit(spec, [tensor]), reason_of(error), key=place)) from error
+        tensor = call_layer(spec, spec.layer, layer, [tensor], place)
         done.append(layer)
     return tensor
 
@@ -218,7 +216,38 @@ def build_layer(spec: LayerSpec, at: str) -> Any:
 
 def learns_from_data(spec: LayerSpec, layer: Any) -> bool:
     """Whether a layer must see training data before it can be used."""
-    return hasattr(layer, "adapt") and not any(name in spec.layer.arguments for name in _KNOWN_ALREADY)
+    return hasattr(layer, "adapt") and not any(name in spec.layer.arguments for name in KNOWN_ALREADY)
+
+
+def call_layer(spec: LayerSpec, own: KerasObject, layer: Any, sources: Sequence[Any], at: str) -> Any:
+    """The output of a layer: one tensor.
+
+    Args:
+        spec: what stands in the list, for messages; of `Shared`, not the layer itself.
+        own: the layer itself.
+        layer: as `build_layer` made it.
+        sources: Keras tensors. Merging layers take several as a list; attention and its like, one an argument.
+        at: dotted key of the spec.
+
+    Raises:
+        SpecError: if the layer does not fit them, or gives several tensors.
+    """
+    needed = call_arguments(own.name)
+    if len(sources) < len(needed):
+        message = f"{own.name} takes {len(needed)} tensors, {' and '.join(needed)} (got {len(sources)})"
+        hint = "write inputs: [NAME, NAME]; for self-attention, the same name again"
+        raise SpecError(Message(message, hint, key=at))
+    as_list = len(sources) > 1 and len(needed) == 1
+    try:
+        output = layer(list(sources)) if as_list else layer(*sources)
+    # Of dtypes that it cannot compute in, TensorFlow says so itself.
+    except (*REFUSALS, extras.tensorflow().errors.OpError) as error:
+        raise SpecError(Message(does_not_fit(spec, sources), reason_of(error), key=at)) from error
+    count = len(extras.keras().tree.flatten(output))
+    if count > 1:
+        hint = "leave return_state out" if "return_state" in own.arguments else "use a layer that gives one"
+        raise SpecError(Message(f"{own.name} gives {count} tensors, and other layers take one", hint, key=at))
+    return output
 
 
 def does_not_fit(spec: LayerSpec, sources: Sequence[Any]) -> str:

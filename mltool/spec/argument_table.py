@@ -106,7 +106,6 @@ BY_NAME: Final[dict[str, str]] = {
     "tile_grid_size": "list2[int>0]",
     "clip_limit": "number",
     "bins": "int>0",
-    "max_number": "int>0",
     # sound
     "window": "'hann'|'hamming'|null",
     "scaling": "'density'|'spectrum'|null",
@@ -287,7 +286,9 @@ REFUSED: Final[dict[str, dict[str, str]]] = {
         "TorchModuleWrapper": "wraps a Python object; use one of Keras' own layers",
         "TFSMLayer": "runs the code in a SavedModel; use one of Keras' own layers",
         "InputLayer": "the inputs of the model come from the data",
+        "Equalization": "changes images while training only (Keras 3.15), so that a model would meet others later",
         "InputSpec": "is no layer",
+        "MaxNumBoundingBoxes": "cuts lists of bounding boxes, and data of a spec have none",
         "Layer": "is a base class",
         "Wrapper": "is a base class",
     },

@@ -7,7 +7,7 @@ from mltool.spec.blocks import AUGMENTATIONS, KERAS_AUGMENTATIONS, MIXERS
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 
 _PLACES: Final = {
-    **dict.fromkeys(("AutoContrast", "CLAHE", "CenterCrop", "Equalization", "Rescaling", "Resizing"), "preprocess"),
+    **dict.fromkeys(("AutoContrast", "CLAHE", "CenterCrop", "Rescaling", "Resizing"), "preprocess"),
     **dict.fromkeys(("AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise"), "layers"),
 }
 """Where in `model` a layer belongs that looks like an augmentation: what draws nothing must be there in evaluation too,

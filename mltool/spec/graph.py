@@ -8,13 +8,19 @@ from typing import Any
 
 from mltool.spec.architectures import architecture_problems
 from mltool.spec.argument_check import did_you_mean, shown
-from mltool.spec.blocks import AUGMENTATIONS
-from mltool.spec.catalogue import KerasObject, Problem, parse_keras_object
+from mltool.spec.blocks import AUGMENTATIONS, MIXERS
+from mltool.spec.catalogue import KerasObject, Problem, call_arguments, parse_keras_object
 
 Place = tuple[str | int, ...]
 
 BLOCK, SHARED = "Block", "Shared"
 """Entries of a list of layers that are no layers of their own: see `Reader`."""
+
+LEARNING = ("Discretization", "IntegerLookup", "Normalization", "StringLookup", "TextVectorization")
+"""Layers of Keras that see training data before training."""
+
+KNOWN_ALREADY = ("mean", "variance", "vocabulary", "bin_boundaries")
+"""Arguments that give a layer what it would learn from data."""
 
 BLOCK_INPUT = "input"
 """What a block takes, under `inputs` of its layers."""
@@ -165,6 +171,9 @@ class Reader:
         if found.name in (BLOCK, SHARED):
             self._refuse(path, f"{found.name!r} cannot stand here", "write it in model.layers, with its arguments")
             return ()
+        if refusal := _no_layer_of_its_own(found):
+            self._refuse(path, *refusal)
+            return ()
         arguments = dict(found.arguments)
         name, inputs = arguments.pop("name", None), arguments.pop("inputs", None)
         place = (*path, found.name)
@@ -211,6 +220,7 @@ class Reader:
                 self._refuse(
                     place, f"a layer takes {BLOCK_INPUT!r}, and nothing comes before the block", "add inputs: [NAME]"
                 )
+            self._previous = takes  # of what stands first in it: a block there takes what this one takes
             read = list(self._read(layers, inside, inner, is_graph=True))
             if read and inputs and not found and not read[0].inputs:
                 read[0] = replace(read[0], inputs=inputs)
@@ -304,6 +314,37 @@ class Reader:
 
     def _refuse(self, path: Place, message: str, hint: str) -> None:
         self.problems.append(Problem(path, False, message, hint))
+
+
+def _no_layer_of_its_own(layer: KerasObject) -> tuple[str, str] | None:
+    """Why a layer cannot be an item of the list, with a hint; None where it can.
+
+    Keras takes most of it without a word: mixed samples beside targets that are not mixed, a normalization that has
+    seen no data and so changes nothing.
+    """
+    if layer.name in (*MIXERS, "AugMix"):
+        hint = "write it under data.augment" if layer.name in MIXERS else "write RandAugment under data.augment"
+        return f"{layer.name!r} is an augmentation, and none of the model's layers", hint
+    if "states" in call_arguments(layer.name):
+        return f"{layer.name!r} is one step of a recurrent layer", f"write RNN: {{cell: {{{layer.name}: {{...}}}}}}"
+    for inner in _inside(layer):
+        if inner.name == "RandomCrop":
+            # Measured with Keras 3.15: its images keep their size then, whatever its documentation says.
+            message = "'RandomCrop' cuts while training only, and the layers after it would meet two sizes"
+            return message, "write CenterCrop, or RandomTranslation under data.augment"
+        if inner is not layer and inner.name in LEARNING and not any(key in inner.arguments for key in KNOWN_ALREADY):
+            message = f"{inner.name!r} learns from data before training, and cannot inside of {layer.name!r}"
+            return message, "write it under model.preprocess, as an item of its own"
+    return None
+
+
+def _inside(layer: KerasObject) -> Iterable[KerasObject]:
+    """A Keras thing, and those among its arguments, at any depth."""
+    yield layer
+    for value in layer.arguments.values():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, KerasObject):
+                yield from _inside(item)
 
 
 def _mentions_input(layers: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from mltool.conversion.read_back import _CHECKS, Island, read_back
 from mltool.conversion.schemes import SCHEMES
 from mltool.errors import ArtifactError, ConversionError
+from mltool.exporting.export import write_saved_model
 
 Convert = Callable[..., Path]
 
@@ -260,3 +262,14 @@ def test_all_that_is_wrong_is_said_at_once(digits: Any, convert: Convert):
         read_back(convert(digits, "none"), quantize="int8", io="int8", layer_names=digits.layers)
 
     assert len(caught.value.messages) == 3  # the input, the output, the operators
+
+
+def test_a_layer_that_draws_at_rest_is_told_where_it_belongs(digits: Any, convert: Convert, tmp_path: Path):
+    import keras
+
+    image = keras.Input((8, 8, 3), name="image")
+    model = keras.Model(image, keras.layers.RandomHue(0.2, name="hue")(image))
+    write_saved_model(model, "scores", tmp_path / "hue")
+    path = convert(replace(digits, folder=tmp_path / "hue", layers=["hue"]), "none")
+    with pytest.raises(ConversionError, match=r"keeps variables .*seed_generator.*; .*write it under data\.augment"):
+        read_back(path, quantize="none", io="float32", layer_names=["hue"])

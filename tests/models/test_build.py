@@ -240,6 +240,22 @@ REFUSED = {
         "layers: [Normalization, {Dense: {units: 2}}]",
         r"model\.layers\.0\.Normalization: .* learns from data before training; put it under model\.preprocess",
     ),
+    "attention with one tensor": (
+        "layers: [{Reshape: {target_shape: [3, 1]}}, {MultiHeadAttention: {num_heads: 1, key_dim: 2}}]",
+        r"layers\.1\.MultiHeadAttention: .* takes 2 tensors, query and value \(got 1\); .*, the same name again",
+    ),
+    "a layer that gives its state too": (
+        "layers: [{Reshape: {target_shape: [3, 1]}}, {LSTM: {units: 2, return_state: true}}]",
+        r"model\.layers\.1\.LSTM: LSTM gives 3 tensors, and other layers take one; leave return_state out",
+    ),
+    "a dtype that nothing computes in": (
+        "layers: [{Dense: {units: 2, dtype: string}}]",
+        r"model\.layers\.0\.Dense: the layer 'dense' does not fit .*Cast float to string is not supported",
+    ),
+    "a crossing of numbers": (
+        "layers: [{HashedCrossing: {num_bins: 4, inputs: [x, x]}}]",
+        r"model\.layers\.0\.HashedCrossing: .* takes text or whole numbers, and 'x' is float32; put an IntegerLookup",
+    ),
 }
 
 
@@ -247,6 +263,21 @@ REFUSED = {
 def test_what_does_not_fit_is_refused_with_layer_and_shapes(section, message):
     with pytest.raises(SpecError, match=message):
         built(section, x=NUMBERS.normal(size=(5, 3)))
+
+
+def test_a_crossing_takes_text_and_ids():
+    keras = pytest.importorskip("keras")
+    layers = "layers: [{HashedCrossing: {num_bins: 1000, inputs: [a, b]}}]"
+    colors, sizes = np.asarray([["red"], ["blue"], ["red"], ["blue"]]), np.asarray([["s"], ["s"], ["l"], ["s"]])
+    of_text = built(layers, a=colors, b=sizes)
+    tensors = {"a": keras.ops.convert_to_tensor(colors), "b": keras.ops.convert_to_tensor(sizes)}
+    found = np.asarray(call_model(of_text, tensors, training=False)).ravel()
+    assert found[1] == found[3]
+    assert len({*found}) == 3
+    a, b = np.asarray([[1], [2], [1], [1]]), np.asarray([[5], [5], [6], [5]])
+    of_ids = answer(built(f"preprocess: {{a: [IntegerLookup], b: [IntegerLookup]}}\n{layers}", a=a, b=b), a=a, b=b)
+    numbers = np.asarray([[1], [2], [1], [1]]), np.asarray([[1], [1], [2], [1]])  # the most frequent is 1
+    np.testing.assert_array_equal(of_ids, keras.layers.HashedCrossing(1000)(numbers))
 
 
 def test_text_that_nothing_made_numbers_of_is_refused():

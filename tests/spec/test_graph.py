@@ -1,5 +1,7 @@
 """Blocks that repeat, layers that are used twice: what they become, and what is refused."""
 
+import re
+
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -118,6 +120,26 @@ layers:
     assert model(text).layer_names == ("tower_a", "tower_b", "tower_add", "subtract")
 
 
+def test_a_block_that_stands_first_in_a_block_takes_what_that_takes():
+    text = """
+layers:
+  - Dense: {units: 4, name: a}
+  - Dense: {units: 4, name: b}
+  - Block:
+      name: outer
+      inputs: [a]
+      layers: [{Block: {name: inner, repeat: 2, layers: [{Dense: {units: 4, name: d}}, {Add: {inputs: [d, input]}}]}}]
+  - Add: {inputs: [b, outer], name: sum}
+"""
+    assert shape_of(text)[2:] == [
+        ("outer_inner_1_d", "Dense", ("a",)),
+        ("outer_inner_1_add", "Add", ("outer_inner_1_d", "a")),
+        ("outer_inner_2_d", "Dense", ()),
+        ("outer_inner_2_add", "Add", ("outer_inner_2_d", "outer_inner_1_add")),
+        ("sum", "Add", ("b", "outer_inner_2_add")),
+    ]
+
+
 def test_the_resolved_spec_is_flat_and_reads_back_equal(tmp_path):
     text = yaml.safe_load(RESIDUAL.replace("        - ReLU\n", ""))
     text["blocks"] = {"pair": [{"Dense": {"units": 4}}]}
@@ -187,3 +209,45 @@ def test_what_is_no_block_is_refused_at_its_place(layers, place, message):
     [(where, what)] = refused(f"{{blocks: {blocks}, layers: {layers}}}")
     assert where.startswith(place)
     assert message in what
+
+
+@pytest.mark.parametrize(
+    ("section", "place", "message"),
+    [
+        (
+            "layers: [Flatten, MixUp]",
+            "layers.1",
+            "'MixUp' is an augmentation, and none of the model's layers; write it",
+        ),
+        ("{preprocess: [CutMix], layers: [ReLU]}", "preprocess.0", "'CutMix' is an augmentation"),
+        ("layers: [AugMix]", "layers.0", "'AugMix' is an augmentation, .*; write RandAugment under data.augment"),
+        ("layers: [{GRUCell: {units: 3}}]", "layers.0", "one step of a recurrent layer; write RNN: {cell: {GRUCell: {"),
+        (
+            "layers: [{StackedRNNCells: {cells: [{LSTMCell: {units: 3}}]}}]",
+            "layers.0",
+            "write RNN: {cell: {StackedRNNCells: {...}}}",
+        ),
+        (
+            "layers: [{TimeDistributed: {layer: Normalization}}]",
+            "layers.0",
+            "'Normalization' learns from data before training, and cannot inside of 'TimeDistributed'; write it under",
+        ),
+        (
+            "{preprocess: [{Pipeline: {layers: [{Rescaling: {scale: 2}}, StringLookup]}}], layers: [ReLU]}",
+            "preprocess.0",
+            "'StringLookup' learns from data before training, and cannot inside of 'Pipeline'",
+        ),
+        ("layers: [{RandomCrop: {height: 4, width: 4}}]", "layers.0", "cuts while training only"),
+        ("layers: [{Pipeline: {layers: [{RandomCrop: {height: 4, width: 4}}]}}]", "layers.0", "write CenterCrop"),
+        ("layers: [Equalization]", "layers.0", "cannot be used in a spec: it changes images while training only"),
+    ],
+)
+def test_what_would_act_otherwise_than_it_reads_is_refused(section, place, message):
+    [(where, what)] = refused(section)
+    assert where.startswith(place)
+    assert re.search(re.escape(message).replace(re.escape(".*"), ".*"), what)
+
+
+def test_a_layer_inside_of_another_that_has_learned_already_may_stand_there():
+    section = "layers: [{TimeDistributed: {layer: {Normalization: {mean: 1, variance: 4}}}}]"
+    assert shape_of(section) == [("time_distributed", "TimeDistributed", ())]

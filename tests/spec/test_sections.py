@@ -146,8 +146,8 @@ def test_keys_are_known_in_every_section():
             id="augment",
         ),
         pytest.param(
-            {"data.augment": ["Equalization"]},
-            "'Equalization' is not an augmentation; write it under model.preprocess",
+            {"data.augment": ["AutoContrast"]},
+            "'AutoContrast' is not an augmentation; write it under model.preprocess",
             id="an augmentation that draws nothing",
         ),
         pytest.param(
