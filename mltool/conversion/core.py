@@ -64,7 +64,7 @@ def write_core(keras_file: Path, schema: InputSchema, folder: Path) -> Core:
     inputs = {info.name: _tensor(model, info.name, behind) for info in schema.inputs}
     with _without_warnings():
         core = extras.keras().Model(list(inputs.values()), model.output)
-    write_saved_model(core, schema, folder, list(inputs))
+    write_saved_model(core, schema.output_names, folder, list(inputs))
     words = {step.name: _vocabulary(behind[step.input]) for step in steps}
     return Core(
         folder,

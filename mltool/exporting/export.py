@@ -17,7 +17,6 @@ from mltool.inference.answers import by_output
 from mltool.inference.keras_predictor import KerasPredictor, load_keras_model
 from mltool.inference.saved_model import SavedModelPredictor
 from mltool.runs.atomic import writing_folder
-from mltool.runs.input_schema import InputSchema
 from mltool.runs.run import Run
 
 logger = logging.getLogger("mltool")
@@ -80,19 +79,19 @@ def export_locked(run: Run, *, force: bool = False) -> ExportResult:
     started = time.perf_counter()
     model = load_keras_model(run.keras_file)
     with writing_folder(folder) as temporary:
-        write_saved_model(model, run.input_schema, temporary)
+        write_saved_model(model, run.input_schema.output_names, temporary)
         agreement = _verify(run, model, temporary)
     run.record_artifact(folder)
     run.record_stage("export", inputs, time.perf_counter() - started)
     return ExportResult(run, folder, agreement)
 
 
-def write_saved_model(model: Any, schema: InputSchema, folder: Path, names: Sequence[str] | None = None) -> None:
+def write_saved_model(model: Any, outputs: Sequence[str], folder: Path, names: Sequence[str] | None = None) -> None:
     """Writes a signature with keywords named as the inputs, and a map with the outputs' names.
 
     Args:
         model: functional.
-        schema: names its outputs.
+        outputs: their names.
         folder: where; must not be there.
         names: of the inputs, in the order of `model.inputs`; their own when left out.
     """
@@ -108,7 +107,7 @@ def write_saved_model(model: Any, schema: InputSchema, folder: Path, names: Sequ
     def serve(inputs: Any) -> Any:
         taken = keras.tree.map_structure(lambda t: _as_taken(inputs[place[id(t)]], t.dtype), model.input)
         answers = model(taken, training=False)
-        return answers if isinstance(answers, dict) else {schema.outputs[0].name: answers}
+        return answers if isinstance(answers, dict) else {outputs[0]: answers}
 
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -124,7 +123,7 @@ def _verify(run: Run, model: Any, folder: Path) -> Agreement:
     """Holds the SavedModel against the Keras model on test samples."""
     data, schema = run_data(run), run.input_schema
     inputs = data.take(data.splits.test[:NUM_SAMPLES]).inputs
-    expected = output_of(KerasPredictor(model, schema), inputs, schema, run.keras_file)
+    expected = output_of(KerasPredictor(model, schema.output_names), inputs, schema, run.keras_file)
     outputs = output_of(SavedModelPredictor(folder), inputs, schema, folder)
     agreements = compare_values(expected, outputs, schema)
     for name, values in by_output(expected, schema).items():

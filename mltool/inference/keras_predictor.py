@@ -1,6 +1,6 @@
 """A Keras file as a predictor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from mltool.inference.predictor import Array, BasePredictor, Batch, concatenated
 from mltool.models.outputs import named_outputs
 from mltool.models.own_model import call_user, rebuilt_by
 from mltool.runs.find import run_of
-from mltool.runs.input_schema import InputSchema
 from mltool.runs.run import Run
 from mltool.spec.model import ModelSpec
 
@@ -80,13 +79,13 @@ class KerasPredictor(BasePredictor):
 
     Args:
         model: functional.
-        schema: names its outputs; their layers do when left out.
+        outputs: names of its outputs; those of their layers when left out.
 
     Raises:
         ArtifactError: if it is of another kind: such a model came from elsewhere.
     """
 
-    def __init__(self, model: Any, schema: InputSchema | None = None) -> None:
+    def __init__(self, model: Any, outputs: Sequence[str] = ()) -> None:
         tf = extras.tensorflow()
         self.runtime = f"Keras {extras.keras().__version__}"
         tensors = getattr(model, "inputs", None) or []
@@ -95,8 +94,8 @@ class KerasPredictor(BasePredictor):
         self._structure = model.input
         self.inputs = {t.name: tensor_info("the Keras model", t.name, str(t.dtype), t.shape) for t in tensors}
         found = named_outputs(model)
-        if schema is not None and len(found) == len(schema.outputs) == 1:
-            found = {schema.outputs[0].name: next(iter(found.values()))}
+        if len(found) == len(outputs) == 1:
+            found = {outputs[0]: next(iter(found.values()))}
         self.outputs = {name: tensor_info("the Keras model", name, str(t.dtype), t.shape) for name, t in found.items()}
         self._call = tf.function(lambda inputs: model(inputs, training=False), reduce_retracing=True)
 

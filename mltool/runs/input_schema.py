@@ -108,6 +108,11 @@ class InputSchema:
     missing_markers: tuple[str, ...] = ()
 
     @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs, in their order."""
+        return [output.name for output in self.outputs]
+
+    @property
     def only_output(self) -> OutputInfo | None:
         """The output; None where there are several."""
         return self.outputs[0] if len(self.outputs) == 1 else None

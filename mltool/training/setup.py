@@ -174,7 +174,7 @@ def record_threshold(run: Run, setup: Setup) -> None:
     schema, asked = run.input_schema, run.spec.train.anomaly
     if asked is None:
         return
-    predictor, train = KerasPredictor(setup.loop.model, schema), setup.data.split("train")
+    predictor, train = KerasPredictor(setup.loop.model, schema.output_names), setup.data.split("train")
     scores = [
         anomaly_scores(predictor.predict({name: array[part] for name, array in train.inputs.items()})[name_of_output])
         for name_of_output in predictor.outputs

@@ -36,7 +36,7 @@ from mltool.inference.saved_model import SavedModelPredictor
 from mltool.models.build import build_model
 from mltool.models.preprocess import ModelInput
 from mltool.models.steps import steps_of
-from mltool.runs.input_schema import InputInfo, InputSchema
+from mltool.runs.input_schema import InputInfo, InputSchema, OutputInfo
 from mltool.spec.catalogue_entries import load_entry, refused_names
 from mltool.spec.model import ModelSpec
 
@@ -155,8 +155,8 @@ class _Maker:
         return Row(label, case.entry, Step(WORKS), saved_model, lite)
 
     def _artifacts(self, model: Any, spec: ModelSpec, data: dict[str, Any], scratch: Path) -> tuple[Step, Step | None]:
-        expected = KerasPredictor(model, OUTPUT).predict(data)[OUTPUT]
-        write_saved_model(model, OUTPUT, scratch / "saved_model")
+        expected = KerasPredictor(model, [OUTPUT]).predict(data)[OUTPUT]
+        write_saved_model(model, [OUTPUT], scratch / "saved_model")
         saved_model = _compared(SavedModelPredictor(scratch / "saved_model"), data, expected, TOLERANCE)
         schema = _schema(model, spec, data)
         try:
@@ -255,7 +255,7 @@ def _schema(model: Any, spec: ModelSpec, data: dict[str, Any]) -> InputSchema:
     """As much of `input.json` as tells which steps take text."""
     inputs = tuple(InputInfo(name, _dtype(array), array.shape[1:], None, None) for name, array in data.items())
     steps = steps_of(model, [layer.name for layer in spec.layers])
-    return InputSchema(inputs, OUTPUT, (), "regression", "values", (), preprocessing=steps)
+    return InputSchema(inputs, (OutputInfo(OUTPUT, (), "regression", "values"),), preprocessing=steps)
 
 
 def _randomize(model: Any) -> None:

@@ -269,7 +269,7 @@ def test_a_layer_that_draws_at_rest_is_told_where_it_belongs(digits: Any, conver
 
     image = keras.Input((8, 8, 3), name="image")
     model = keras.Model(image, keras.layers.RandomHue(0.2, name="hue")(image))
-    write_saved_model(model, "scores", tmp_path / "hue")
+    write_saved_model(model, ["scores"], tmp_path / "hue")
     path = convert(replace(digits, folder=tmp_path / "hue", layers=["hue"]), "none")
     with pytest.raises(ConversionError, match=r"keeps variables .*seed_generator.*; .*write it under data\.augment"):
         read_back(path, quantize="none", io="float32", layer_names=["hue"])

@@ -132,6 +132,7 @@ def test_a_finished_run_tells_all_that_it_was_made_of(trained_run):
                 "categories": [],
                 "sample_rate": None,
                 "resize": None,
+                **{"columns": [], "time": None, "group": None},
             },
         }
     ]
