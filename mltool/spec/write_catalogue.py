@@ -43,6 +43,13 @@ _COMMON_DOCS: Final[dict[str, str]] = {
     "autocast": "Whether float inputs are cast to the layer's dtype.",
 }
 
+_BACKBONE_DOCS: Final[dict[str, str]] = {
+    "weights": "Before training: none (random), a file that Keras saved (.weights.h5, .keras, .h5; relative to the"
+    " spec), or imagenet, which Keras downloads.",
+    "until": "Name of the layer whose output is taken; what comes after it is cut off.",
+    "name": _COMMON_DOCS["name"],
+}
+
 # `compile` reads these from the loss and the shapes; a class `Accuracy` compares for equality and is rarely meant.
 _RESOLVED_BY_LOSS: Final[dict[str, tuple[str, str]]] = {
     "accuracy": ("acc", "The accuracy that fits the loss: binary, categorical or sparse categorical."),
@@ -70,6 +77,10 @@ def make_catalogue() -> tuple[str, str]:
             name: _entry(kind, name, subject, sorted(aliases[name] - {name})) for name, subject in objects.items()
         }
         docs[kind] = {name: _docs(subject, entries[kind][name]) for name, subject in objects.items()}
+    entries["backbone"] = {name: _backbone(name, function) for name, function in public_backbones()}
+    docs["backbone"] = {
+        name: _docs(function, entries["backbone"][name]) | _BACKBONE_DOCS for name, function in public_backbones()
+    }
     for name, (alias, text) in _RESOLVED_BY_LOSS.items():
         entries["metric"][name] = {"aliases": [alias], "arguments": {}}
         docs["metric"][name] = {"": text}
@@ -87,6 +98,25 @@ def public_objects(kind: str) -> Iterator[tuple[str, Any]]:
         subject = getattr(module, name)
         if _is_object(kind, subject) and name not in REFUSED[kind] and _is_canonical(name, subject, module):
             yield name, subject
+
+
+def public_backbones() -> Iterator[tuple[str, Any]]:
+    """Name and function of every model of `keras.applications`, sorted."""
+    import keras
+
+    for name in sorted(dir(keras.applications)):
+        if inspect.isfunction(getattr(keras.applications, name)):
+            yield name, getattr(keras.applications, name)
+
+
+def _backbone(name: str, function: Any) -> dict[str, Any]:
+    """As `_entry`; the shape comes from the layer before, and weights must be said."""
+    parameters = inspect.signature(function).parameters.values()
+    arguments: dict[str, list[Any]] = {"weights": [BY_NAME["backbone.weights"]]}
+    for parameter in parameters:
+        if parameter.name not in ("input_shape", "input_tensor", "weights", "name"):
+            arguments[parameter.name] = [argument_type("backbone", name, parameter), parameter.default]
+    return {"arguments": arguments | {"until": ["str|null", None], "name": _EVERY_LAYER["name"]}, "call": ["inputs"]}
 
 
 def _is_object(kind: str, subject: Any) -> bool:

@@ -41,16 +41,27 @@ class Loop:
         strategy: Any,
         target_scale: TargetScale | None = None,
     ) -> None:
-        tf, keras = extras.tensorflow(), extras.keras()
-        self.model, self.optimizer, self.strategy = model, optimizer, strategy
+        keras = extras.keras()
+        self.model, self.strategy = model, strategy
         self._loss_spec, self._metric_specs = loss, tuple(metrics)
         self._target_scale = target_scale
         with strategy.scope():
             self._loss = build_keras(_without_reduction(loss), "losses", at=f"train.loss.{loss.name}", reduction=None)
             self.mean_loss = keras.metrics.Mean(name="loss")
             self.metrics = [build_metric(m, task_of(loss), at=_metric_key(i, m)) for i, m in enumerate(metrics)]
-            optimizer.build(model.trainable_variables)
             self._try_out()
+        self.take(optimizer)
+
+    def take(self, optimizer: Any) -> None:
+        """Goes on with another optimizer, and with the weights that are trainable now.
+
+        What is trainable is part of the compiled steps (BatchNormalization that is frozen keeps its statistics), so
+        they are compiled anew.
+        """
+        tf = extras.tensorflow()
+        self.optimizer = optimizer
+        with self.strategy.scope():
+            optimizer.build(self.model.trainable_variables)
         self.train_steps = tf.function(self._train_steps, reduce_retracing=True)
         self.evaluate_steps = tf.function(self._evaluate_steps, reduce_retracing=True)
 

@@ -81,6 +81,7 @@ def _train(run: Run, interrupts: Interrupts) -> TrainResult:
     if state.stopped:
         logger.info("stopped after epoch %d: %s", state.epoch, state.stopped)
     epochs.keep_the_best()
+    setup.trainability.restore()  # phases are of the training: who loads the file finds the model of the spec
     _save_model(setup.loop.model, run.keras_file)
     _record_end(run, state)
     return _result_of(run)
