@@ -145,12 +145,12 @@ def _finish(applied: Overrides, path: KeyPath, value: Any, override: str) -> Non
 
 def _resolve_weights_at(data: dict[str, Any], path: KeyPath) -> None:
     """The weights of a layer, or of the layers of a list, are relative to the working directory."""
-    above: KeyPath = path[:-2] if path[-1] == "weights" else path
+    if path[0] != "model":
+        return
     value: Any = data
-    for part in above:
+    for part in path[:-2] if path[-1] == "weights" else path:
         value = value[part]
-    if path[0] == "model":
-        resolve_weights(value, Path.cwd())
+    resolve_weights(value, Path.cwd())
 
 
 def _leaves(value: Any, path: KeyPath) -> list[KeyPath]:

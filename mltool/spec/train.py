@@ -68,10 +68,13 @@ class TrainSpec(Section):
     model_config = ConfigDict(
         json_schema_extra={
             "not": {
+                "required": ["phases"],
+                "properties": {"phases": {"type": "array"}},
                 "anyOf": [
-                    {"required": ["phases", "epochs"], "properties": {"phases": {"type": "array"}}},
-                    {"required": ["phases", "optimizer"], "properties": {"phases": {"type": "array"}}},
-                ]
+                    {"required": ["epochs"]},
+                    {"required": ["optimizer"]},
+                    {"properties": {"phases": {"maxItems": 0}}},
+                ],
             }
         }
     )
@@ -114,7 +117,7 @@ class TrainSpec(Section):
     """Whether XLA compiles the step; `auto` is off on CPU, where it was measured 1.7 to 2.7 times slower."""
     backend: Annotated[Any, Later("tensorflow")] = "tensorflow"
     """Keras' backend."""
-    phases: Annotated[tuple[PhaseSpec, ...] | None, Field(min_length=1), Strict(False)] = None
+    phases: Annotated[tuple[PhaseSpec, ...] | None, Strict(False)] = None
     """A list of phases, one after the other, instead of epochs and optimizer; callbacks begin anew in each, and
     EarlyStopping ends the phase."""
     outputs: Annotated[Any, Later()] = None
@@ -136,6 +139,8 @@ class TrainSpec(Section):
         return self
 
     def _phase_problems(self) -> Iterable[Problem]:
+        if self.phases == ():
+            yield Problem(("phases",), False, "must have at least one phase (got [])", "write [{epochs: 10}]")
         for key in ("epochs", "optimizer"):
             if self.phases is not None and key in self.model_fields_set:
                 message = "stands beside phases, which have their own"

@@ -47,6 +47,11 @@ _BACKBONE_DOCS: Final[dict[str, str]] = {
     "weights": "Before training: none (random), a file that Keras saved (.weights.h5, .keras, .h5; relative to the"
     " spec), or imagenet, which Keras downloads.",
     "until": "Name of the layer whose output is taken; what comes after it is cut off.",
+    "classes": "Outputs of the top.",
+    "classifier_activation": "Of the top; null gives logits.",
+    "include_preprocessing": "Whether scaling is part of the model, which takes pixels from 0 to 255 then.",
+    "include_top": "Whether the layers that answer with classes are there; false gives features.",
+    "pooling": "Without the top: avg or max over all positions; null gives [height, width, channels].",
     "name": _COMMON_DOCS["name"],
 }
 
@@ -78,9 +83,7 @@ def make_catalogue() -> tuple[str, str]:
         }
         docs[kind] = {name: _docs(subject, entries[kind][name]) for name, subject in objects.items()}
     entries["backbone"] = {name: _backbone(name, function) for name, function in public_backbones()}
-    docs["backbone"] = {
-        name: _docs(function, entries["backbone"][name]) | _BACKBONE_DOCS for name, function in public_backbones()
-    }
+    docs["backbone"] = {name: _backbone_docs(entries["backbone"][name], f) for name, f in public_backbones()}
     for name, (alias, text) in _RESOLVED_BY_LOSS.items():
         entries["metric"][name] = {"aliases": [alias], "arguments": {}}
         docs["metric"][name] = {"": text}
@@ -117,6 +120,11 @@ def _backbone(name: str, function: Any) -> dict[str, Any]:
         if parameter.name not in ("input_shape", "input_tensor", "weights", "name"):
             arguments[parameter.name] = [argument_type("backbone", name, parameter), parameter.default]
     return {"arguments": arguments | {"until": ["str|null", None], "name": _EVERY_LAYER["name"]}, "call": ["inputs"]}
+
+
+def _backbone_docs(entry: dict[str, Any], function: Any) -> dict[str, str]:
+    ours = {name: text for name, text in _BACKBONE_DOCS.items() if name in entry["arguments"]}
+    return _docs(function, entry) | ours
 
 
 def _is_object(kind: str, subject: Any) -> bool:

@@ -63,7 +63,7 @@ def test_there_are_shipped_specs():
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_what_a_run_keeps_of_a_spec_is_valid(path, validator, bench):
-    written = bench.write(dump_spec(load_spec(path)), "resolved.yaml")
+    written = bench.write(dump_spec(load_spec(path, needs_files=False)), "resolved.yaml")
     assert [error.message for error in validator.iter_errors(read_yaml(written).data)] == []
 
 

@@ -591,7 +591,7 @@ def test_layers_without_a_name_get_those_of_keras(bench):
 PHASES = {
     "epochs beside phases": ({"train.epochs": 3}, "train.epochs: stands beside phases, which have their own"),
     "an optimizer beside phases": ({"train.optimizer": "adam"}, "take it out, or write optimizer: in every phase"),
-    "no phase": ({"train.phases": []}, "train.phases: must have at least 1 entries (got 0)"),
+    "no phase": ({"train.phases": []}, "train.phases: must have at least one phase (got [])"),
     "no epochs": ({"train.phases": [{"freeze": ["top"]}]}, "train.phases.0.epochs: is missing"),
     "epochs of none": ({"train.phases": [{"epochs": 0}]}, "train.phases.0.epochs: must be greater than 0 (got 0)"),
     "an optimizer that is none": (

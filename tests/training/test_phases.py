@@ -116,6 +116,30 @@ def test_early_stopping_ends_the_phase_and_the_next_begins_anew_from_the_best(fe
     assert run.manifest["best_epoch"] == 1 + int(np.argmin(losses))
 
 
+def test_a_backbone_is_frozen_by_the_paths_of_its_layers(hard, make_run):
+    hard["model"] = {
+        "preprocess": [{"Resizing": {"height": 32, "width": 32}}],
+        "layers": [
+            {"MobileNet": {"alpha": 0.25, "weights": "none", "until": "conv_pw_2_relu", "name": "backbone"}},
+            "GlobalAveragePooling2D",
+            {"Dense": {"units": 3}},
+        ],
+    }
+    hard["data"]["augment"] = []
+    del hard["train"]["epochs"], hard["train"]["optimizer"]
+    hard["train"]["phases"] = [
+        {"epochs": 1, "freeze": ["backbone"]},
+        {"epochs": 1, "freeze": ["backbone/conv1.*", "backbone/conv_.w_1(_.*)?"]},
+    ]
+    begun, ended, model = trained_and_begun(make_run(hard))
+    begins = ("conv_dw_2", "conv_pw_2", "dense")
+    assert {path.split("/")[0] for path in changed(begun, ended)} == {
+        *("conv_dw_2", "conv_dw_2_bn", "conv_pw_2", "conv_pw_2_bn", "dense"),
+    }
+    assert {path for path in begun if path.startswith(begins)} == changed(begun, ended)
+    assert [layer.name for layer in model.layers if hasattr(layer, "layers")] == ["backbone"]
+
+
 # Chunks of one step: 4 of training and 1 of validation an epoch; 10 is the first of the second phase.
 CUTS = {
     "in the first phase": 3,
