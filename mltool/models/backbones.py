@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mltool import extras
 from mltool.errors import MachineError, Message, SpecError
 from mltool.models.architectures.architecture import require_form
@@ -108,6 +110,37 @@ class Backbone:
             hint = f"write what {where} was built with: the function, alpha and its like, the channels of its input"
             message = f"{file} holds the weights of another architecture; {error}"
             raise SpecError(Message(message, hint, key=key)) from error
+
+
+def warn_of_scaling(function: str, arguments: Mapping[str, Any], tensor: Any) -> None:
+    """Says so where published weights get pixels on another scale than they were trained on; tries black and white.
+
+    Args:
+        function: name in `keras.applications`.
+        arguments: of the spec.
+        tensor: that the backbone takes, as a part of the model.
+    """
+    keras = extras.keras()
+    sources = keras.utils.get_source_inputs(tensor)
+    of_images = len(sources) == 1 and len(sources[0].shape) == 4 and sources[0].shape[-1] == tensor.shape[-1] == 3
+    if arguments["weights"] != IMAGENET or arguments.get("include_preprocessing") is False or not of_images:
+        return
+    module = getattr(keras.applications, function).__module__.rpartition(".")[2]
+    published = getattr(keras.applications, module).preprocess_input
+    pixels = [np.full((1, *sources[0].shape[1:]), value, np.float32) for value in (0, 255)]
+    given = keras.Model(sources[0], tensor)
+    found = [np.asarray(given(each)).mean(axis=(0, 1, 2)) for each in pixels]
+    meant = [np.asarray(published(each.copy())).mean(axis=(0, 1, 2)) for each in pixels]
+    if not np.allclose(found, meant, rtol=0.02, atol=0.02):
+        logger.warning(
+            "the published weights of %s take black and white pixels as %s and %s, and get %s and %s: see the README,"
+            " Fine-tuning, for the preprocessing of each family",
+            *(function, *map(_shown, meant), *map(_shown, found)),
+        )
+
+
+def _shown(channels: Any) -> str:
+    return f"[{', '.join(f'{value:.3g}' for value in channels)}]"
 
 
 @contextmanager

@@ -6,10 +6,12 @@ from typing import Any
 
 from mltool import extras
 from mltool.errors import Message, SpecError
+from mltool.models.backbones import warn_of_scaling
 from mltool.models.keras_objects import REFUSALS, reason_of
 from mltool.models.own_model import KEY, apply_own_model
 from mltool.models.preprocess import ModelInput, build_layer, does_not_fit, learns_from_data, preprocess
 from mltool.spec.catalogue import call_arguments
+from mltool.spec.catalogue_entries import backbones
 from mltool.spec.model import AUTO, OWN_MODEL, LayerSpec, ModelSpec
 
 ORIGINAL_UNITS = "original_units"
@@ -132,6 +134,8 @@ def _apply(spec: LayerSpec, sources: list[Any], built: dict[str, tuple[LayerSpec
         hint = "put a StringLookup or a TextVectorization for it under model.preprocess, or preprocess: auto"
         raise _misfit(spec, f"takes numbers, and {texts[0]!r} is text", hint)
     _require_ids(spec, own, sources[0])
+    if own.layer.name in backbones():
+        warn_of_scaling(own.layer.name, own.layer.arguments, sources[0])
     try:
         if len(sources) == 1:
             return layer(sources[0])

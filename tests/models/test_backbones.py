@@ -1,5 +1,6 @@
 """Keras Applications as layers: weights from every kind of file, other architectures refused, cut at a layer."""
 
+import re
 import urllib.error
 
 import numpy as np
@@ -8,6 +9,7 @@ import yaml
 
 from mltool import extras
 from mltool.errors import ArtifactError, MachineError, SpecError
+from mltool.models.backbones import warn_of_scaling
 from mltool.models.build import build_model
 from mltool.models.preprocess import ModelInput
 from mltool.models.weight_files import choose, load_into, numbered_anew, read_models
@@ -156,6 +158,40 @@ def test_published_weights_that_cannot_be_downloaded_are_exit_10_and_stdout_stay
     assert caught.value.exit_code == 10
     assert "write model.layers.0.MobileNet.weights: FILE" in str(caught.value)
     assert capsys.readouterr().out == ""
+
+
+SCALES = {
+    "MobileNetV2, scaled": ("MobileNetV2", {"scale": 1 / 127.5, "offset": -1}, None),
+    "MobileNetV2, to 1": (
+        "MobileNetV2",
+        {"scale": 1 / 255},
+        r"\[-1, -1, -1\] and \[1, 1, 1\], and get \[0, 0, 0\] and \[1, 1, 1\]",
+    ),
+    "EfficientNetB0, pixels": ("EfficientNetB0", None, None),
+    "EfficientNetB0, scaled": ("EfficientNetB0", {"scale": 1 / 255}, r"\[0, 0, 0\] and \[255, 255, 255\], and get"),
+    # (0 - 0.485) / 0.229, ... as of torchvision: the mean and deviation of ImageNet.
+    "DenseNet121, scaled": ("DenseNet121", {"scale": 1 / 255}, r"\[-2.12, -2.04, -1.8\] and \[2.25, 2.43, 2.64\]"),
+}
+
+
+@pytest.mark.parametrize(("function", "scaling", "message"), SCALES.values(), ids=SCALES)
+def test_a_scale_that_published_weights_do_not_know_is_said(caplog, function, scaling, message):
+    keras = extras.keras()
+    inputs = keras.Input(SHAPE)
+    tensor = keras.layers.Rescaling(**scaling)(inputs) if scaling else inputs
+    warn_of_scaling(function, {"weights": "imagenet"}, tensor)
+    assert re.search(message, caplog.text) if message else not caplog.text
+    caplog.clear()
+    warn_of_scaling(function, {"weights": "none"}, tensor)
+    assert not caplog.text
+
+
+def test_the_scaling_of_the_readme_is_that_of_densenet(caplog):
+    keras = extras.keras()
+    inputs = keras.Input(SHAPE)
+    scaled = keras.layers.Normalization(mean=[123.675, 116.28, 103.53], variance=[3409.98, 3262.69, 3291.89])(inputs)
+    warn_of_scaling("DenseNet121", {"weights": "imagenet"}, scaled)
+    assert not caplog.text
 
 
 def test_layers_without_names_are_numbered_as_in_a_new_process(tmp_path):
