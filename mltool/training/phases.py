@@ -37,18 +37,21 @@ class Trainability:
     def __init__(self, model: Any) -> None:
         self._layers = [(layer, layer.trainable) for _, layer in layers_of(model)]
         self._variables = [(variable, variable.trainable) for variable in model.variables]
+        self._is_changed = False
 
     def restore(self) -> None:
         """Makes trainable what the model has as such."""
         # Outer layers first: setting one sets all that is in it.
-        for thing, trainable in (*self._layers, *self._variables):
+        for thing, trainable in (*self._layers, *self._variables) if self._is_changed else ():
             thing.trainable = trainable
+        self._is_changed = False
 
     def freeze(self, frozen: tuple[Any, ...]) -> None:
         """Makes these layers and variables, and no others, not trainable."""
         self.restore()
         for thing in frozen:
             thing.trainable = False
+            self._is_changed = True
 
 
 def build_phases(spec: TrainSpec, model: Any) -> tuple[Phase, ...]:

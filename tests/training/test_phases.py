@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from training.test_resume import assert_same_end, interrupt_at, lines
 
-from mltool.errors import Interrupted, SpecError
+from mltool.errors import ArtifactError, Interrupted, SpecError
 from mltool.inspection.model_summary import load_summary
 from mltool.runs.run import Run
 from mltool.training.checkpoints import Checkpoints, State
@@ -196,3 +196,16 @@ def test_a_pattern_that_cannot_be_meant_is_an_error_before_training(two_phases, 
     two_phases["train"]["phases"][0]["freeze"] = freeze
     with pytest.raises(SpecError, match=message):
         train(make_run(two_phases))
+
+
+def test_a_run_whose_weights_cannot_be_read_leaves_nothing_behind(hard, make_run, tmp_path):
+    (tmp_path / "w.keras").write_bytes(b"no zip")
+    layer = {"MobileNet": {"alpha": 0.25, "weights": str(tmp_path / "w.keras"), "until": "conv1", "name": "backbone"}}
+    hard["model"] = {
+        "preprocess": [{"Resizing": {"height": 32, "width": 32}}],
+        "layers": [layer, "Flatten", {"Dense": {"units": 3}}],
+    }
+    run = make_run(hard)
+    with pytest.raises(ArtifactError, match=r"w\.keras is damaged"):
+        train(run)
+    assert not run.directory.exists()
