@@ -45,7 +45,8 @@ class BlockLayer:
             tensor = keras.Input(tuple(inputs.shape[1:]), dtype=str(getattr(inputs.dtype, "name", inputs.dtype)))
             self._model = keras.Model(tensor, self._block.graph(tensor), name=self.name)
             # For `steps_of`; not saved with the model.
-            self._model.block, self._model.block_arguments = type(self._block).__name__, self._block.arguments()
+            self._model.block = getattr(self._block, "kind", type(self._block).__name__)
+            self._model.block_arguments = self._block.arguments()
         return self._model(inputs)
 
 

@@ -5,10 +5,12 @@ from typing import Any
 
 from mltool import extras
 from mltool.errors import Message, SpecError
+from mltool.models.backbones import warn_of_scaling
 from mltool.models.keras_objects import REFUSALS, reason_of
 from mltool.models.outputs import TargetScale, difference, in_original_units
 from mltool.models.own_model import KEY, apply_own_model
 from mltool.models.preprocess import ModelInput, build_layer, call_layer, learns_from_data, preprocess
+from mltool.spec.catalogue_entries import backbones
 from mltool.spec.model import AUTO, OWN_MODEL, LayerSpec, ModelSpec
 from mltool.spec.outputs import ONLY
 
@@ -133,6 +135,8 @@ def _apply(spec: LayerSpec, sources: list[Any], built: dict[str, tuple[LayerSpec
         message = f"HashedCrossing takes text or whole numbers, and {numbers[0]!r} is {sources[0].dtype}"
         raise _misfit(spec, message, "put an IntegerLookup for it under model.preprocess")
     _require_ids(spec, own, sources[0])
+    if own.layer.name in backbones():
+        warn_of_scaling(own.layer.name, own.layer.arguments, sources[0])
     return call_layer(spec, own.layer, layer, sources, _place(spec))
 
 

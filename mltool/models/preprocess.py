@@ -9,9 +9,11 @@ import numpy as np
 from mltool import extras
 from mltool.errors import DataError, Message, SpecError
 from mltool.models.auto import auto_preprocess
-from mltool.models.blocks import OF_SOUND, OURS, build_block
+from mltool.models.backbones import Backbone
+from mltool.models.blocks import OF_SOUND, OURS, BlockLayer, build_block
 from mltool.models.keras_objects import REFUSALS, build_keras, reason_of
 from mltool.spec.catalogue import KerasObject, call_arguments
+from mltool.spec.catalogue_entries import backbones
 from mltool.spec.graph import KNOWN_ALREADY
 from mltool.spec.model import SINGLE, LayerSpec, ModelSpec
 
@@ -201,7 +203,7 @@ def _adapt(layer: Any, before: Sequence[Any], batches: Callable[[], Iterator[Arr
 
 
 def build_layer(spec: LayerSpec, at: str) -> Any:
-    """The layer of Keras, or the block or named architecture of ours.
+    """The layer of Keras, the block or named architecture of ours, or the Keras Application.
 
     Raises:
         SpecError: if Keras, or the block, refuses its arguments.
@@ -211,6 +213,8 @@ def build_layer(spec: LayerSpec, at: str) -> Any:
             return build_block(spec.layer.name, dict(spec.layer.arguments), spec.name)
         except ValueError as error:
             raise SpecError(Message(str(error), key=at)) from error
+    if spec.layer.name in backbones():
+        return BlockLayer(Backbone(spec.layer.name, spec.layer.arguments, spec.name, at), spec.name)
     return build_keras(spec.layer, "layers", at=at, name=spec.name)
 
 

@@ -120,7 +120,7 @@ class Run:
     @property
     def spec(self) -> "Spec":
         """The resolved spec."""
-        return load_spec(self.spec_file)
+        return load_spec(self.spec_file, needs_files=False)
 
     @property
     def manifest(self) -> dict[str, Any]:

@@ -182,6 +182,14 @@ BY_NAME: Final[dict[str, str]] = {
     "precision": _SHARE,
     "specificity": _SHARE,
     "sensitivity": _SHARE,
+    # backbones
+    "backbone.weights": "'none'|'imagenet'|str",
+    "backbone.alpha": "number>0",
+    "backbone.dropout": "number>=0<1",
+    "dropout_rate": "number>=0<1",
+    "backbone.pooling": "'avg'|'max'",
+    "backbone.classes": "int>0",
+    "classifier_activation": "'softmax'|'sigmoid'|null",
     # callbacks
     "callback.mode": "'auto'|'min'|'max'",
     "patience": "int>=0",

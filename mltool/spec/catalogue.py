@@ -12,7 +12,15 @@ from typing import Any, Final, cast
 
 from mltool.spec.argument_check import Checked, Problem, check_value, did_you_mean, shown
 from mltool.spec.argument_types import with_article
-from mltool.spec.catalogue_entries import KINDS, OUR_LAYERS, Entry, Kind, known_names, load_entry, refused_names
+from mltool.spec.catalogue_entries import (
+    KINDS,
+    Entry,
+    Kind,
+    known_names,
+    load_entry,
+    no_keras_layers,
+    refused_names,
+)
 from mltool.spec.catalogue_schema import json_schema
 
 __all__ = [
@@ -144,7 +152,7 @@ def _check_argument(entry: Entry, kind: Kind, key: Any, value: Any) -> Checked:
 
 def _parse_nested(value: Any, kind: str) -> Checked:
     found = parse_keras_object(value, cast(Kind, kind))
-    if kind == "layer" and isinstance(found, KerasObject) and found.name in OUR_LAYERS:
+    if kind == "layer" and isinstance(found, KerasObject) and found.name in no_keras_layers():
         message = f"{found.name!r} is no layer of Keras, and cannot stand inside of one"
         return value, [Problem((), False, message, "write it as an item of its own")]
     return (found, []) if isinstance(found, KerasObject) else (value, found)

@@ -30,7 +30,7 @@ CATALOGUE_FILE: Final = Path(__file__).with_name("catalogue.json")
 DOCS_FILE: Final = Path(__file__).with_name("catalogue_docs.json")
 
 OUR_LAYERS: Final = BLOCKS | GRAPH | AUGMENTATIONS | ARCHITECTURES
-"""Entries beside Keras' own layers."""
+"""Entries of ours beside Keras' own layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +94,27 @@ def refused_names(kind: Kind) -> dict[str, str]:
 
 
 @cache
+def backbones() -> frozenset[str]:
+    """Names of the Keras Applications, which stand among the layers and are models."""
+    return frozenset(_read_catalogue()["backbone"])
+
+
+@cache
+def no_keras_layers() -> frozenset[str]:
+    """Names that stand among the layers and are none of Keras' layers: ours, and the Keras Applications."""
+    return backbones() | frozenset(OUR_LAYERS)
+
+
+@cache
 def load_docs() -> dict[str, dict[str, dict[str, str]]]:
     """Descriptions by kind, object and argument ("" is the object itself); only the JSON Schema needs them."""
     docs: dict[str, dict[str, dict[str, str]]] = json.loads(DOCS_FILE.read_text(encoding="utf-8"))
-    docs["layer"] |= BLOCK_DOCS | ARCHITECTURE_DOCS
+    docs["layer"] |= docs["backbone"] | BLOCK_DOCS | ARCHITECTURE_DOCS
     return docs
 
 
 @cache
 def _read_catalogue() -> dict[str, Any]:
     catalogue: dict[str, Any] = json.loads(CATALOGUE_FILE.read_text(encoding="utf-8"))
-    catalogue["layer"] |= OUR_LAYERS
+    catalogue["layer"] |= catalogue["backbone"] | OUR_LAYERS
     return catalogue

@@ -8,6 +8,7 @@ from typing import Any
 
 from mltool.spec.architectures import architecture_problems
 from mltool.spec.argument_check import did_you_mean, shown
+from mltool.spec.backbones import backbone_problems
 from mltool.spec.blocks import AUGMENTATIONS, MIXERS
 from mltool.spec.catalogue import KerasObject, Problem, call_arguments, parse_keras_object
 
@@ -180,7 +181,8 @@ class Reader:
         full = self._name(name, snake_case(found.name), place, scope)
         self.problems += [
             Problem((*place, argument), False, message, hint)
-            for argument, message, hint in architecture_problems(found.name, arguments)
+            for problems in (architecture_problems, backbone_problems)
+            for argument, message, hint in problems(found.name, arguments)
         ]
         layer = KerasObject(found.name, arguments)
         return (LayerSpec(full, layer, self._inputs(inputs, place, scope), name is not None, place),)

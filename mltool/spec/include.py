@@ -6,6 +6,7 @@ from typing import Any
 
 from mltool.errors import Message, SpecError
 from mltool.spec.argument_check import shown
+from mltool.spec.backbones import resolve_weights
 from mltool.spec.overrides import PATH_KEYS, merged
 from mltool.spec.user_code import beside
 from mltool.yaml_reader import Document, read_yaml
@@ -90,6 +91,7 @@ def resolve_paths(data: dict[str, Any], folder: Path) -> None:
         value = node.get(path[-1]) if isinstance(node, dict) else None
         if isinstance(value, str) and value:
             node[path[-1]] = str(folder / Path(value).expanduser())
+    resolve_weights(data.get("model"), folder)
     for section in (_source(data), data.get("model")):
         if isinstance(section, dict) and isinstance(section.get("python"), str):
             section["python"] = beside(section["python"], folder)

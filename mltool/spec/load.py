@@ -7,27 +7,32 @@ from typing import Any
 import yaml
 
 from mltool.errors import SpecError
+from mltool.spec.backbones import weights_file
 from mltool.spec.include import read_spec_file
-from mltool.spec.messages import to_message
+from mltool.spec.messages import message_at, to_message
 from mltool.spec.mistakes import check_spec
 from mltool.spec.overrides import Overrides, apply_overrides
 from mltool.spec.spec import Spec, to_plain
 from mltool.yaml_reader import Document, parse_value
 
 
-def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
+def load_spec(path: str | Path, overrides: Sequence[str] = (), *, needs_files: bool = True) -> Spec:
     """Reads and checks the spec at `path`.
 
     Args:
         path: a YAML file.
         overrides: `a.b=c`, merged in before the check, as `--set` does.
+        needs_files: whether the files that the model begins from must be there; those of a run may be gone.
 
     Raises:
         SpecError: with every mistake of the file and the overrides.
     """
     document = read_spec_file(Path(path))
     applied = apply_overrides(document.data, overrides)
-    return _check(applied.data, document, applied)
+    spec = _check(applied.data, document, applied)
+    if needs_files:
+        _require_weights(spec, document, applied)
+    return spec
 
 
 def _check(data: dict[str, Any], document: Document, overrides: Overrides) -> Spec:
@@ -37,6 +42,17 @@ def _check(data: dict[str, Any], document: Document, overrides: Overrides) -> Sp
     messages = [to_message(error, document, overrides.origin_of) for error in found]
     # Overrides first, then the file from top to bottom.
     raise SpecError(sorted(dict.fromkeys(messages), key=lambda m: (m.line or 0, m.column or 0)))
+
+
+def _require_weights(spec: Spec, document: Document, overrides: Overrides) -> None:
+    hint = "write weights: none to begin with random ones"
+    missing = [
+        message_at(("model", *layer.place, "weights"), f"{file} is not there", hint, document, overrides.origin_of)
+        for layer in (*spec.model.preprocess_layers, *spec.model.layers)
+        if (file := weights_file(layer.layer.name, layer.layer.arguments)) and not Path(file).is_file()
+    ]
+    if missing:
+        raise SpecError(dict.fromkeys(missing))
 
 
 def dump_spec(spec: Spec) -> str:

@@ -56,10 +56,17 @@ def to_message(error: ErrorDetails, document: Document, origin: Callable[[KeyPat
     """
     path, kind = error["loc"], error["type"]
     text, hint = _worded(error)
+    at_key = bool(error.get("ctx", {}).get("at_key")) or kind in ("extra_forbidden", "missing")
+    return message_at(path, text, hint, document, origin, at_key=at_key)
+
+
+def message_at(
+    path: KeyPath, text: str, hint: str, document: Document, origin: Callable[[KeyPath], str], *, at_key: bool = False
+) -> Message:
+    """A message with the place of a value, or of its key, in the file or the override that it came from."""
     key, override = dotted(path), origin(path)
     if override:
         return Message(text, hint, file=f"--set {override}", key=key)
-    at_key = bool(error.get("ctx", {}).get("at_key")) or kind in ("extra_forbidden", "missing")
     found = document.locate(path, key=at_key)
     line, column = (found.line, found.column) if found else (None, None)
     return Message(text, hint, document.file_of(path), line, column, key)

@@ -31,6 +31,7 @@ _STAND_INS: tuple[tuple[str, Any], ...] = (
     (r"train", {"loss": UNREADABLE, "metrics": [UNREADABLE]}),
     (r"train\.loss", UNREADABLE),
     (r"train\.metrics", [UNREADABLE]),
+    (r"train\.phases\.\d+", {"epochs": 1}),
     (r"(train\.metrics|train\.callbacks|data\.augment)\.\d+", UNREADABLE),
 )
 """What stands where a value was taken out, by the pattern of its path; other keys are left out."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mltool.errors import Message, SpecError
+from mltool.spec.backbones import resolve_weights
 from mltool.spec.catalogue_entries import KINDS, known_names
 from mltool.spec.user_code import beside
 from mltool.yaml_reader import KeyPath, dotted, parse_value
@@ -126,6 +127,8 @@ def _finish(applied: Overrides, path: KeyPath, value: Any, override: str) -> Non
     model: Any = applied.data.get("model")
     if ("model", "python") in leaves and isinstance(model, dict) and isinstance(model.get("python"), str):
         model["python"] = beside(model["python"], Path.cwd())
+    for leaf in leaves:
+        _resolve_weights_at(applied.data, leaf)
     source: Any = applied.data.get("data")
     source = source.get("source") if isinstance(source, dict) else None
     if not isinstance(source, dict):
@@ -139,6 +142,16 @@ def _finish(applied: Overrides, path: KeyPath, value: Any, override: str) -> Non
     if ("data", "source", "dataset") in leaves and ("data", "source", "path") not in leaves:
         source.pop("path", None)
         source.pop("kind", None)
+
+
+def _resolve_weights_at(data: dict[str, Any], path: KeyPath) -> None:
+    """The weights of a layer, or of the layers of a list, are relative to the working directory."""
+    if path[0] != "model":
+        return
+    value: Any = data
+    for part in path[:-2] if path[-1] == "weights" else path:
+        value = value[part]
+    resolve_weights(value, Path.cwd())
 
 
 def _leaves(value: Any, path: KeyPath) -> list[KeyPath]:

@@ -1,5 +1,6 @@
 """The whole spec: all sections, and what must hold between them."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -8,8 +9,10 @@ from pydantic import BaseModel, Field, Strict, model_validator
 
 from mltool.spec.architectures import ARCHITECTURES, has_head
 from mltool.spec.argument_check import shown
+from mltool.spec.backbones import answers_with
 from mltool.spec.blocks import MIXERS
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
+from mltool.spec.catalogue_entries import backbones
 from mltool.spec.convert import ConvertSpec
 from mltool.spec.data import FOLDER_KINDS, DataSpec
 from mltool.spec.export import ExportSpec, ServeSpec
@@ -74,6 +77,7 @@ class Spec(Section):
             *self._sound_problems(),
             *self._output_problems(),
             *self._mixing_problems(),
+            *self._freeze_problems(),
             *self._convert_problems(),
             *self._limit_problems(),
         )
@@ -199,6 +203,17 @@ class Spec(Section):
             )
             yield Problem(place, False, message, f"write {loss.name}: {{from_logits: true}}")
 
+    def _freeze_problems(self) -> Iterable[Problem]:
+        """What a phase freezes must begin with the name of a layer; what is inside of layers is told when they are."""
+        names = self.model.layer_names
+        for place, phase in self.train.placed_phases:
+            for index, pattern in enumerate(phase.freeze):
+                begin = pattern.partition("/")[0]
+                if self._names_are_known and not _matches_one(begin, names):
+                    what = "no layer" if begin == pattern else f"no layer is called {begin!r}, so none"
+                    message = f"{what} matches {pattern!r}"
+                    yield Problem(("train", *place, "freeze", index), False, message, close_hint(begin, names))
+
     def _convert_problems(self) -> Iterable[Problem]:
         seen: set[str] = set()
         for index, entry in enumerate(self.convert):
@@ -241,6 +256,14 @@ class Spec(Section):
         )
 
 
+def _matches_one(pattern: str, names: Iterable[str]) -> bool:
+    """Whether a name matches; so does what is no pattern by itself, the half of `(a/b|c)`: only the whole can tell."""
+    try:
+        return any(re.fullmatch(pattern, name) for name in names)
+    except re.error:
+        return True
+
+
 def _activation_of(layer: LayerSpec) -> str | None:
     """The activation that the outputs of a layer went through; None where that is not certain."""
     match layer.layer.name:
@@ -249,6 +272,8 @@ def _activation_of(layer: LayerSpec) -> str | None:
         case "Dense" | "Activation":
             activation = layer.layer.arguments.get("activation")
             return activation.name if isinstance(activation, KerasObject) else "linear"
+        case name if name in backbones():
+            return answers_with(name, layer.layer.arguments)
         case name if name in ARCHITECTURES and has_head(name, layer.layer.arguments):
             return layer.layer.arguments.get("activation") or "linear"
         case _:
@@ -264,6 +289,8 @@ def to_plain(value: Any) -> Any:
         written = {name: plain for name, default, plain in fields if plain is not None or default is not None}
         if isinstance(value, ModelSpec) and not value.layers:
             del written["layers"]  # which may not be empty where they are written
+        if isinstance(value, TrainSpec) and value.phases is not None:
+            del written["epochs"], written["optimizer"]  # which may not stand beside phases
         return written
     if isinstance(value, KerasObject | LayerSpec):
         return value.to_spec()

@@ -1,9 +1,10 @@
 """The `train` section: optimizer, loss, metrics, callbacks, and how long."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, Strict, model_validator
 
 from mltool.spec.argument_check import did_you_mean, shown
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
@@ -54,10 +55,47 @@ class AnomalySpec(Section):
     """Share of the training samples whose score is no anomaly's: the threshold is taken from it."""
 
 
+class PhaseSpec(Section):
+    """A part of the training, with an optimizer of its own."""
+
+    epochs: Annotated[int, Field(gt=0)]
+    """Passes over the training data in this phase, at most."""
+    optimizer: Optimizer = KerasObject("Adam", {})
+    """Keras' optimizer; it begins anew in every phase, and so does a schedule of `learning_rate`."""
+    freeze: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False)] = ()
+    """Regular expressions of whole paths, of layers (`backbone/block_[0-9]_.*`) or weights (`dense/bias`), that this
+    phase leaves as they are; a layer with all that is in it. BatchNormalization that is frozen keeps its statistics."""
+
+    @model_validator(mode="after")
+    def _patterns_are_ones(self) -> "PhaseSpec":
+        problems = []
+        for index, pattern in enumerate(self.freeze):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                message = f"is no regular expression: {error} (got {shown(pattern)})"
+                problems.append(Problem(("freeze", index), False, message, r"write a dot as \."))
+        raise_problems(problems, None)
+        return self
+
+
 class TrainSpec(Section):
     """Optimizer, loss, metrics, callbacks, and how long."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["loss"]}, {"required": ["outputs"]}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": ["loss"]}, {"required": ["outputs"]}],
+            "not": {
+                "required": ["phases"],
+                "properties": {"phases": {"type": "array"}},
+                "anyOf": [
+                    {"required": ["epochs"]},
+                    {"required": ["optimizer"]},
+                    {"properties": {"phases": {"maxItems": 0}}},
+                ],
+            },
+        }
+    )
 
     epochs: Annotated[int, Field(gt=0)] = 10
     """Passes over the training data, at most."""
@@ -103,14 +141,16 @@ class TrainSpec(Section):
     """Whether XLA compiles the step; `auto` is off on CPU, where it was measured 1.7 to 2.7 times slower."""
     backend: Annotated[Any, Later("tensorflow")] = "tensorflow"
     """Keras' backend."""
-    phases: Annotated[Any, Later()] = None
-    """A list of phases instead of epochs and optimizer."""
+    phases: Annotated[tuple[PhaseSpec, ...] | None, Strict(False)] = None
+    """A list of phases, one after the other, instead of epochs and optimizer; callbacks begin anew in each, and
+    EarlyStopping ends the phase."""
     step: Annotated[Any, Later()] = None
     """A training step of yours."""
 
     @model_validator(mode="after")
     def _keys_fit(self) -> "TrainSpec":
         problems = (
+            *self._phase_problems(),
             *self._optimizer_problems(),
             *self._output_problems(),
             *self._callback_problems(),
@@ -119,10 +159,26 @@ class TrainSpec(Section):
         raise_problems(problems, None)
         return self
 
+    def _phase_problems(self) -> Iterable[Problem]:
+        if self.phases == ():
+            yield Problem(("phases",), False, "must have at least one phase (got [])", "write [{epochs: 10}]")
+        for key in ("epochs", "optimizer"):
+            if self.phases is not None and key in self.model_fields_set:
+                message = "stands beside phases, which have their own"
+                yield Problem((key,), True, message, f"take it out, or write {key}: in every phase")
+
+    @property
+    def placed_phases(self) -> tuple[tuple[tuple[str | int, ...], PhaseSpec], ...]:
+        """The phases, each with its place in the section; without `phases`, epochs and optimizer are the only one."""
+        if self.phases is None:
+            return (((), PhaseSpec(epochs=self.epochs, optimizer=self.optimizer)),)
+        return tuple((("phases", index), phase) for index, phase in enumerate(self.phases))
+
     def _optimizer_problems(self) -> Iterable[Problem]:
-        if self.optimizer.arguments.get("use_ema"):
-            path = ("optimizer", self.optimizer.name, "use_ema")
-            yield Problem(path, False, "not in this version (got true)", "leave it out")
+        for place, phase in self.placed_phases:
+            if phase.optimizer.arguments.get("use_ema"):
+                path = (*place, "optimizer", phase.optimizer.name, "use_ema")
+                yield Problem(path, False, "not in this version (got true)", "leave it out")
 
     def _output_problems(self) -> Iterable[Problem]:
         yield from self._anomaly_problems()
@@ -177,8 +233,9 @@ class TrainSpec(Section):
             monitor = str(callback.arguments.get("monitor", "val_loss"))
             if monitor not in known and self.measures_are_known:
                 yield Problem((*place, "monitor"), False, f"nothing is called {monitor!r}", close_hint(monitor, known))
-            if callback.name == "ReduceLROnPlateau" and isinstance(
-                self.optimizer.arguments.get("learning_rate"), KerasObject
+            if callback.name == "ReduceLROnPlateau" and any(
+                isinstance(phase.optimizer.arguments.get("learning_rate"), KerasObject)
+                for _, phase in self.placed_phases
             ):
                 message = "changes a learning rate that the optimizer's schedule sets in every step"
                 yield Problem(place, True, message, "keep either this callback or the schedule")

@@ -43,6 +43,18 @@ _COMMON_DOCS: Final[dict[str, str]] = {
     "autocast": "Whether float inputs are cast to the layer's dtype.",
 }
 
+_BACKBONE_DOCS: Final[dict[str, str]] = {
+    "weights": "Before training: none (random), a file that Keras saved (.weights.h5, .keras, .h5; relative to the"
+    " spec), or imagenet, which Keras downloads.",
+    "until": "Name of the layer whose output is taken; what comes after it is cut off.",
+    "classes": "Outputs of the top.",
+    "classifier_activation": "Of the top; null gives logits.",
+    "include_preprocessing": "Whether scaling is part of the model, which takes pixels from 0 to 255 then.",
+    "include_top": "Whether the layers that answer with classes are there; false gives features.",
+    "pooling": "Without the top: avg or max over all positions; null gives [height, width, channels].",
+    "name": _COMMON_DOCS["name"],
+}
+
 # `compile` reads these from the loss and the shapes; a class `Accuracy` compares for equality and is rarely meant.
 _RESOLVED_BY_LOSS: Final[dict[str, tuple[str, str]]] = {
     "accuracy": ("acc", "The accuracy that fits the loss: binary, categorical or sparse categorical."),
@@ -70,6 +82,8 @@ def make_catalogue() -> tuple[str, str]:
             name: _entry(kind, name, subject, sorted(aliases[name] - {name})) for name, subject in objects.items()
         }
         docs[kind] = {name: _docs(subject, entries[kind][name]) for name, subject in objects.items()}
+    entries["backbone"] = {name: _backbone(name, function) for name, function in public_backbones()}
+    docs["backbone"] = {name: _backbone_docs(entries["backbone"][name], f) for name, f in public_backbones()}
     for name, (alias, text) in _RESOLVED_BY_LOSS.items():
         entries["metric"][name] = {"aliases": [alias], "arguments": {}}
         docs["metric"][name] = {"": text}
@@ -87,6 +101,30 @@ def public_objects(kind: str) -> Iterator[tuple[str, Any]]:
         subject = getattr(module, name)
         if _is_object(kind, subject) and name not in REFUSED[kind] and _is_canonical(name, subject, module):
             yield name, subject
+
+
+def public_backbones() -> Iterator[tuple[str, Any]]:
+    """Name and function of every model of `keras.applications`, sorted."""
+    import keras
+
+    for name in sorted(dir(keras.applications)):
+        if inspect.isfunction(getattr(keras.applications, name)):
+            yield name, getattr(keras.applications, name)
+
+
+def _backbone(name: str, function: Any) -> dict[str, Any]:
+    """As `_entry`; the shape comes from the layer before, and weights must be said."""
+    parameters = inspect.signature(function).parameters.values()
+    arguments: dict[str, list[Any]] = {"weights": [BY_NAME["backbone.weights"]]}
+    for parameter in parameters:
+        if parameter.name not in ("input_shape", "input_tensor", "weights", "name"):
+            arguments[parameter.name] = [argument_type("backbone", name, parameter), parameter.default]
+    return {"arguments": arguments | {"until": ["str|null", None], "name": _EVERY_LAYER["name"]}, "call": ["inputs"]}
+
+
+def _backbone_docs(entry: dict[str, Any], function: Any) -> dict[str, str]:
+    ours = {name: text for name, text in _BACKBONE_DOCS.items() if name in entry["arguments"]}
+    return _docs(function, entry) | ours
 
 
 def _is_object(kind: str, subject: Any) -> bool:

@@ -7,7 +7,7 @@ can be read without TensorFlow.
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,20 @@ class State:
     """Where training stands.
 
     Attributes:
-        phase: of the spec's phases; 0 in this version.
-        epoch: that is running, from 0.
+        phase: of the spec's phases, from 0.
+        phase_epoch: that is running, from 0 at the beginning of the phase.
+        epoch: likewise, over all phases.
         step: of that epoch that comes next.
         global_step: steps since the beginning.
         best_epoch: whose weights are the best so far, and `best_value` of the monitor; None before the first.
         logs: results of the epoch's training steps, once all of them ran; None before.
         callbacks: state of every callback, by its name.
-        stopped: why training ended before its last epoch.
+        stopped: why the phase ended before its last epoch.
         seconds: spent in steps of training and validation so far.
     """
 
     phase: int = 0
+    phase_epoch: int = 0
     epoch: int = 0
     step: int = 0
     global_step: int = 0
@@ -88,8 +90,11 @@ class Checkpoints:
         """Writes the best weights so far; call before `save`, which makes them count."""
         _save(self._best_file(epoch), _arrays(variables))
 
-    def load(self, variables: Sequence[Any]) -> State | None:
+    def load(self, variables: Sequence[Any] | Callable[[State], Sequence[Any]]) -> State | None:
         """Puts the newest whole checkpoint into the variables; None when there is none.
+
+        Args:
+            variables: or what gives them: those of an optimizer depend on the phase.
 
         Raises:
             ArtifactError: if it belongs to another model.
@@ -105,7 +110,7 @@ class Checkpoints:
                 logger.warning("checkpoint %s is damaged (%s); going back to the one before", file.name, error)
                 self._damaged.add(file)  # and removed when a whole one is there
                 continue
-            _assign(file, arrays, variables)
+            _assign(file, arrays, variables(state) if callable(variables) else variables)
             return state
         if self._newest_first():
             logger.warning("no checkpoint is whole: training starts from the beginning")
@@ -145,7 +150,8 @@ def _read(file: Path) -> dict[str, Array]:
 
 
 def _state(stored: Array) -> State:
-    return State(**json.loads(stored.tobytes().decode()))
+    values = json.loads(stored.tobytes().decode())
+    return State(**{"phase_epoch": values["epoch"], **values})  # before there were phases, there was one
 
 
 def _best_epoch_of(file: Path) -> int | None:

@@ -41,29 +41,33 @@ class Epochs:
         self._checkpoints = Checkpoints(run.checkpoints_folder)
         self._events = Events(run.events_folder)
         self._train_chunks, self._validation_chunks = Chunks(), Chunks()
+        self._callbacks = setup.build_callbacks()
 
     def take_up(self) -> None:
         """Puts the newest checkpoint back, where there is one."""
-        found = self._checkpoints.load(self._loop.variables())
+        found = self._checkpoints.load(self._variables_of)
         if found is None:
             self._run.metrics_file.unlink(missing_ok=True)
             return
         self.state = found
-        for name, callback in self._setup.callbacks.items():
+        for name, callback in self._callbacks.items():
             restore(callback, found.callbacks[name])
         keep_lines(self._run.metrics_file, found.epoch)
         logger.info("resuming %s at epoch %d, step %d", self._run.id, found.epoch + 1, found.step)
 
     def run_all(self) -> State:
-        """Runs until the last epoch, or until a callback stops.
+        """Runs until the last epoch of the last phase; a callback may stop any phase before.
 
         Raises:
             TrainingError: if the loss is no longer a number.
             Interrupted: after Ctrl-C or SIGTERM; a checkpoint of the very step is left.
         """
-        state, epochs = self.state, self._setup.epochs
-        with console.progress("training", epochs * self._setup.pipeline.steps, completed=state.global_step) as bar:
-            while state.epoch < epochs and state.stopped is None:
+        state, phases = self.state, self._setup.phases
+        total = sum(phase.epochs for phase in phases) * self._setup.pipeline.steps
+        with console.progress("training", total, completed=self._steps_done()) as bar:
+            while not self._phase_is_over() or state.phase + 1 < len(phases):
+                if self._phase_is_over():
+                    self._begin_next_phase()
                 self._stop_if_asked()
                 if state.logs is None:
                     state.logs = self._train_epoch(bar)
@@ -74,6 +78,37 @@ class Epochs:
         """Puts the weights that `keep` asks for into the model."""
         if self.state.best_epoch is not None:
             self._checkpoints.load_best(self.state.best_epoch, self._loop.model.variables)
+
+    def _variables_of(self, state: State) -> list[Any]:
+        """The variables of a checkpoint, with the model and the optimizer as its phase has them."""
+        if state.phase != self.state.phase:
+            self._take_phase(state.phase)
+        return self._loop.variables()
+
+    def _take_phase(self, number: int) -> None:
+        phase = self._setup.phases[number]
+        self._setup.trainability.freeze(phase.frozen)
+        self._loop.take(phase.optimizer)
+
+    def _phase_is_over(self) -> bool:
+        return self.state.stopped is not None or self.state.phase_epoch >= self._setup.phases[self.state.phase].epochs
+
+    def _begin_next_phase(self) -> None:
+        """Goes on with the next phase: no checkpoint is needed, as one of the last epoch leads here again."""
+        state = self.state
+        if state.stopped:
+            logger.info("phase %d ended after epoch %d: %s", state.phase + 1, state.epoch, state.stopped)
+        if self._setup.restores_best:
+            self.keep_the_best()
+        state.phase, state.phase_epoch, state.stopped = state.phase + 1, 0, None
+        self._take_phase(state.phase)
+        self._callbacks = self._setup.build_callbacks()
+
+    def _steps_done(self) -> int:
+        """Of all steps of all phases; those of a phase that was stopped count as done."""
+        state = self.state
+        epochs = sum(phase.epochs for phase in self._setup.phases[: state.phase]) + state.phase_epoch
+        return epochs * self._setup.pipeline.steps + state.step
 
     def _train_epoch(self, bar: console.Progress) -> dict[str, float]:
         """The steps of an epoch that did not run yet; gives the results of all its steps."""
@@ -86,7 +121,7 @@ class Epochs:
             state.step += count
             state.global_step += count
             loss = self._loop.running_loss()
-            bar.update(state.global_step, f"epoch {state.epoch + 1} loss {loss:.4f}")
+            bar.update(self._steps_done(), f"epoch {state.epoch + 1} loss {loss:.4f}")
             if not np.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} after step {state.step} of epoch {state.epoch + 1}",
@@ -127,15 +162,18 @@ class Epochs:
         state, optimizer = self.state, self._loop.optimizer
         scalars = results | {"learning_rate": float(optimizer.learning_rate)}
         seconds = round(state.seconds, 3)
-        line = {"epoch": state.epoch + 1, "step": state.global_step, **scalars, "seconds": seconds}
+        phase = {"phase": state.phase + 1} if self._setup.named_phases else {}
+        line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, "seconds": seconds}
         append_line(self._run.metrics_file, line)
         self._events.write(state.epoch + 1, scalars)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in results.items())
-        bar.line(f"epoch {state.epoch + 1}/{self._setup.epochs}  {shown}")
+        of_all = sum(each.epochs for each in self._setup.phases)
+        bar.line(f"{f'phase {state.phase + 1}  ' if phase else ''}epoch {state.epoch + 1}/{of_all}  {shown}")
         self._note_best(results)
-        for callback in self._setup.callbacks.values():
-            state.stopped = callback.on_epoch_end(state.epoch, results, optimizer) or state.stopped
-        state.epoch, state.step, state.logs = state.epoch + 1, 0, None
+        for callback in self._callbacks.values():
+            state.stopped = callback.on_epoch_end(state.phase_epoch, results, optimizer) or state.stopped
+        state.epoch, state.phase_epoch = state.epoch + 1, state.phase_epoch + 1
+        state.step, state.logs = 0, None
         self._save()
 
     def _note_best(self, results: dict[str, float]) -> None:
@@ -156,5 +194,5 @@ class Epochs:
         )
 
     def _save(self) -> None:
-        self.state.callbacks = {name: state_of(callback) for name, callback in self._setup.callbacks.items()}
+        self.state.callbacks = {name: state_of(callback) for name, callback in self._callbacks.items()}
         self._checkpoints.save(self.state, self._loop.variables())

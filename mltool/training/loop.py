@@ -25,16 +25,27 @@ class Loop:
     """
 
     def __init__(self, model: Any, optimizer: Any, *, heads: Callable[[], Sequence[Head]], strategy: Any) -> None:
-        tf, keras = extras.tensorflow(), extras.keras()
-        self.model, self.optimizer, self.strategy = model, optimizer, strategy
+        keras = extras.keras()
+        self.model, self.strategy = model, strategy
         with strategy.scope():
             self.mean_loss = keras.metrics.Mean(name="loss")
             self.heads = heads()
             self.metrics = [metric for head in self.heads for metric in head.metrics]
-            optimizer.build(model.trainable_variables)
             for head in self.heads:
                 head.try_out()
             self.reset_metrics()
+        self.take(optimizer)
+
+    def take(self, optimizer: Any) -> None:
+        """Goes on with another optimizer, and with the weights that are trainable now.
+
+        What is trainable is part of the compiled steps (BatchNormalization that is frozen keeps its statistics), so
+        they are compiled anew.
+        """
+        tf = extras.tensorflow()
+        self.optimizer = optimizer
+        with self.strategy.scope():
+            optimizer.build(self.model.trainable_variables)
         self.train_steps = tf.function(self._train_steps, reduce_retracing=True)
         self.evaluate_steps = tf.function(self._evaluate_steps, reduce_retracing=True)
 

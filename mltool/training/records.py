@@ -8,7 +8,7 @@ from typing import Any
 from mltool import extras
 from mltool.runs.atomic import finite, write_text
 
-NOT_METRICS = ("epoch", "step", "seconds", "learning_rate")
+NOT_METRICS = ("epoch", "phase", "step", "seconds", "learning_rate")
 """Keys of a line beside the results."""
 
 

@@ -1,9 +1,10 @@
 """From a run to all that its training needs: data, model, loop, pipelines; here the spec stops."""
 
+import functools
 import itertools
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,16 @@ from mltool.data.sources.user_function import hash_of_code
 from mltool.errors import ArtifactError, DataError, Message, SpecError
 from mltool.inference.answers import anomaly_scores
 from mltool.inference.keras_predictor import KerasPredictor, load_with_code, require_same_code
-from mltool.inspection.model_summary import summarize
+from mltool.inspection.model_summary import ModelSummary, summarize
 from mltool.models.for_data import build_model_for, output_of_model
 from mltool.models.keras_objects import build_keras, reason_of
 from mltool.models.outputs import ENDINGS, TargetScale, units_layer
 from mltool.models.own_model import KEY, holder_class, require_trainable
 from mltool.models.steps import steps_of
-from mltool.runs.atomic import hash_of, write_json
+from mltool.runs.atomic import hash_of, sha256_of, write_json
 from mltool.runs.input_schema import InputSchema, OutputInfo
 from mltool.runs.run import Run
+from mltool.spec.backbones import weights_file
 from mltool.spec.blocks import MIXERS
 from mltool.spec.spec import Spec, to_plain
 from mltool.spec.task import output_kind
@@ -41,6 +43,7 @@ from mltool.training.callbacks import Callback, EarlyStopping, build_callback
 from mltool.training.environment import describe_environment
 from mltool.training.head import Head
 from mltool.training.loop import Loop
+from mltool.training.phases import Phase, Trainability, build_phases
 from mltool.training.strategy import build_strategy, make_deterministic
 
 logger = logging.getLogger("mltool")
@@ -51,24 +54,32 @@ class Setup:
     """What a training works with.
 
     Attributes:
-        epochs: at most.
+        phases: one after the other; the loop is as the first of them begins.
+        named_phases: whether the spec says phases.
+        trainability: of the model without any freezing.
+        summary: of that model.
         keep_best: whether the best weights are kept, not the last.
         data: with its splits.
         loop: holds the model and the optimizer.
         pipeline: training batches.
         validation: validation batches.
-        callbacks: by Keras' name.
+        build_callbacks: by Keras' name; called anew for every phase.
         monitor: the callback whose monitor says which weights are the best.
+        restores_best: whether a phase goes on from the best weights of those before.
     """
 
-    epochs: int
+    phases: tuple[Phase, ...]
+    named_phases: bool
+    trainability: Trainability
+    summary: ModelSummary
     keep_best: bool
     data: Dataset
     loop: Loop
     pipeline: Pipeline
     validation: Pipeline
-    callbacks: dict[str, Callback]
+    build_callbacks: Callable[[], dict[str, Callback]]
     monitor: Callback
+    restores_best: bool
 
 
 def build_setup(run: Run) -> Setup:
@@ -93,12 +104,18 @@ def build_setup(run: Run) -> Setup:
         model, scales = build_model_for(data, spec)
         if spec.model.python is not None and strategy.num_replicas_in_sync == 1:
             _try_out(model, spec)
-        optimizer = build_keras(spec.train.optimizer, "optimizers", at=f"train.optimizer.{spec.train.optimizer.name}")
-    loop = Loop(model, optimizer, heads=lambda: _build_heads(spec, data, model, scales), strategy=strategy)
+        trainability, summary = Trainability(model), summarize(model)
+        phases = build_phases(spec.train, model)
+        trainability.freeze(phases[0].frozen)
+    heads = functools.partial(_build_heads, spec, data, model, scales)
+    loop = Loop(model, phases[0].optimizer, heads=heads, strategy=strategy)
     distribute = strategy.experimental_distribute_dataset if strategy.num_replicas_in_sync > 1 else None
     callbacks = _build_callbacks(spec, loop)
     return Setup(
-        epochs=spec.train.epochs,
+        phases=phases,
+        named_phases=spec.train.phases is not None,
+        trainability=trainability,
+        summary=summary,
         keep_best=spec.train.keep == "best",
         data=data,
         loop=loop,
@@ -112,8 +129,9 @@ def build_setup(run: Run) -> Setup:
             class_weights=_class_weights(spec, data, train),
         ),
         validation=Pipeline(data.split("validation"), spec.data.batch_size, distribute=distribute),
-        callbacks=callbacks,
+        build_callbacks=functools.partial(_build_callbacks, spec, loop),
         monitor=callbacks.get("EarlyStopping", EarlyStopping(mode="min")),
+        restores_best=any(thing.arguments.get("restore_best_weights") for thing in spec.train.callbacks),
     )
 
 
@@ -141,7 +159,7 @@ def record_setup(run: Run, setup: Setup) -> None:
     if not run.splits_file.is_file():
         run.save_splits(data.record())
     write_json(run.scan_file, document)
-    write_json(run.model_summary_file, summarize(setup.loop.model).to_json())
+    write_json(run.model_summary_file, setup.summary.to_json())
     for finding in document["findings"]:
         if finding["level"] != "note":
             logger.warning("%s", finding["message"])
@@ -161,7 +179,7 @@ def record_setup(run: Run, setup: Setup) -> None:
             "dropped_copies": document["copies"]["dropped"],
             "kept_copies": document["copies"]["kept"],
         },
-        model={"code": _code_of(spec.model.python)},
+        model={"code": _code_of(spec.model.python), "weights": _weights_of(spec)},
         environment=describe_environment(setup.loop.strategy),
     )
 
@@ -193,6 +211,12 @@ SCORED_AT_ONCE = 1024
 def _code_of(reference: str | None) -> dict[str, str]:
     """A function of the user's with the hash of its file, as run.json has it."""
     return {reference: hash_of_code(reference)} if reference else {}
+
+
+def _weights_of(spec: Spec) -> dict[str, str]:
+    """The files that layers take weights from, with their hashes, as run.json has them."""
+    found = (weights_file(layer.layer.name, layer.layer.arguments) for layer in spec.model.layers)
+    return {file: sha256_of(Path(file)) for file in found if file}
 
 
 def _training_sections(spec: Spec) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mltool.errors import DataError, Interrupted, MltoolError, SpecError
+from mltool.errors import ArtifactError, DataError, Interrupted, MachineError, MltoolError, SpecError
 from mltool.runs.atomic import writing
 from mltool.runs.run import Run
 from mltool.training.checkpoints import State
@@ -44,7 +44,8 @@ def train(run: Run) -> TrainResult:
 
     Raises:
         DataError: if the data are missing, damaged, or changed since the run began.
-        SpecError: if the model does not fit the data; after these two, a run that was just made is taken away.
+        SpecError: if the model does not fit the data, or weights do not fit the model.
+        ArtifactError: if a file of weights is damaged; after these, a run that was just made is taken away.
         TrainingError: if the loss is no longer a number.
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
         MachineError: if another process trains this run.
@@ -62,13 +63,17 @@ def train(run: Run) -> TrainResult:
             raise
         except MltoolError as error:
             run.update(status="failed", error=str(error))
-            if run.is_new and isinstance(error, DataError | SpecError) and "training_sections" not in run.manifest:
-                # Nothing was trained: the same command must work once the data or the spec are mended.
+            if run.is_new and isinstance(error, _MENDED) and "training_sections" not in run.manifest:
+                # Nothing was trained: the same command must work once the data, the spec or the weights are mended.
                 run.discard()
             raise
         except Exception as error:
             run.update(status="failed", error=f"{type(error).__name__}: {error}")
             raise
+
+
+_MENDED = DataError | SpecError | ArtifactError | MachineError
+"""What stands in the way of a training before it begins."""
 
 
 def _train(run: Run, interrupts: Interrupts) -> TrainResult:
@@ -82,6 +87,7 @@ def _train(run: Run, interrupts: Interrupts) -> TrainResult:
         logger.info("stopped after epoch %d: %s", state.epoch, state.stopped)
     epochs.keep_the_best()
     record_threshold(run, setup)
+    setup.trainability.restore()  # phases are of the training: who loads the file finds the model of the spec
     _save_model(setup.loop.model, run.keras_file)
     _record_end(run, state)
     return _result_of(run)

@@ -4,6 +4,7 @@ import pytest
 
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.limits import Drop
+from mltool.spec.load import dump_spec, load_spec
 from mltool.spec.messages import known_keys
 
 LOGITS = {"SparseCategoricalCrossentropy": {"from_logits": True}}
@@ -12,7 +13,6 @@ LOGITS = {"SparseCategoricalCrossentropy": {"from_logits": True}}
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        pytest.param("train.phases", [{"epochs": 1}], "leave this key out", id="phases"),
         pytest.param("train.step", {"python": "a:b"}, "leave this key out", id="step"),
         pytest.param("train.strategy", "mirrored", "the only value here is 'auto'", id="strategy"),
         pytest.param("train.precision", "mixed_float16", "the only value here is 'float32'", id="precision"),
@@ -585,3 +585,59 @@ def test_a_list_of_preprocessing_cannot_serve_two_inputs(bench):
 def test_layers_without_a_name_get_those_of_keras(bench):
     spec = bench.load(layers("Flatten", {"Dense": {"units": 3}}, {"Dense": {"units": 10}}))
     assert spec.model.layer_names == ("flatten", "dense", "dense_1")
+
+
+PHASES = {
+    "epochs beside phases": ({"train.epochs": 3}, "train.epochs: stands beside phases, which have their own"),
+    "an optimizer beside phases": ({"train.optimizer": "adam"}, "take it out, or write optimizer: in every phase"),
+    "no phase": ({"train.phases": []}, "train.phases: must have at least one phase (got [])"),
+    "no epochs": ({"train.phases": [{"freeze": ["top"]}]}, "train.phases.0.epochs: is missing"),
+    "epochs of none": ({"train.phases": [{"epochs": 0}]}, "train.phases.0.epochs: must be greater than 0 (got 0)"),
+    "an optimizer that is none": (
+        {"train.phases": [{"epochs": 1, "optimizer": "adm"}]},
+        "train.phases.0.optimizer: unknown optimizer 'adm'; did you mean 'adam'?",
+    ),
+    "an unknown key": ({"train.phases": [{"epochs": 1, "freze": []}]}, "unknown key; did you mean 'freeze'?"),
+    "no list": ({"train.phases": [{"epochs": 1, "freeze": "top"}]}, "freeze: must be a list (got 'top')"),
+    "no expression": (
+        {"train.phases": [{"epochs": 1, "freeze": ["top", "a("]}]},
+        "train.phases.0.freeze.1: is no regular expression",
+    ),
+    "no layer": (
+        {"train.phases": [{"epochs": 1}, {"epochs": 1, "freeze": ["tpo"]}]},
+        "train.phases.1.freeze.0: no layer matches 'tpo'; did you mean 'top'?",
+    ),
+    "a path of no layer": (
+        {"train.phases": [{"epochs": 1, "freeze": ["backbone/block_1"]}]},
+        "no layer is called 'backbone', so none matches 'backbone/block_1'; known: flatten, top",
+    ),
+    "a schedule and a plateau": (
+        {
+            "train.callbacks": ["ReduceLROnPlateau"],
+            "train.phases": [
+                {"epochs": 1},
+                {"epochs": 1, "optimizer": {"SGD": {"learning_rate": {"ExponentialDecay": {
+                    "initial_learning_rate": 0.1, "decay_steps": 9, "decay_rate": 0.5}}}}},
+            ],
+        },
+        "changes a learning rate that the optimizer's schedule sets in every step",
+    ),
+    "an average of weights": (
+        {"train.phases": [{"epochs": 1, "optimizer": {"Adam": {"use_ema": True}}}]},
+        "train.phases.0.optimizer.Adam.use_ema: not in this version",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), PHASES.values(), ids=PHASES)
+def test_phases_are_checked(changes, message, bench):
+    (found,) = bench.refused({"train.phases": [{"epochs": 2}], **changes})
+    assert message in found
+
+
+def test_phases_read_back_from_the_resolved_spec(bench):
+    phases = [{"epochs": 2, "freeze": ["(fla|to)p?.*"]}, {"epochs": 1, "optimizer": "sgd"}]
+    loaded = bench.load({"train.phases": phases})
+    assert [phase.epochs for phase in loaded.train.phases] == [2, 1]
+    again = bench.write(dump_spec(loaded), "again.yaml")
+    assert load_spec(again) == loaded
