@@ -10,7 +10,7 @@ import numpy as np
 
 from mltool.data.dataset import Dataset, Samples, open_dataset
 from mltool.errors import ArtifactError
-from mltool.evaluation.metrics import measure
+from mltool.evaluation.metrics import measure, require_same_metrics
 from mltool.evaluation.slices import RESAMPLES, Slice, confidence_intervals, sliced
 from mltool.inference.fit import require_fit
 from mltool.inference.open import open_predictor
@@ -129,6 +129,7 @@ def evaluate_predictor(run: Run, predictor: Predictor, samples: Samples, artifac
     """Measures an open predictor on samples of the test split."""
     spec: Spec = run.spec
     schema = run.input_schema
+    require_same_metrics(run)
     outputs = output_of(predictor, samples.inputs, schema, artifact)
     metrics = measure(spec.train.metrics, outputs, samples.targets[:], schema)
     return Evaluation(

@@ -129,7 +129,7 @@ def measure_file(
     compared = outputs[: len(reference.outputs)]
     found = Measurements(
         metric=metric_name(asked) if asked else None,
-        lower_is_better=asked is not None and lower_is_better(asked),
+        lower_is_better=lower_is_better(asked) if asked else False,
         counts_samples=asked is not None and counts_samples(asked),
         value=_value(asked, outputs, reference) if asked else None,
         reference=reference.metrics.get(metric_name(asked)) if asked else None,

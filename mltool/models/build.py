@@ -11,6 +11,7 @@ from mltool.models.own_model import KEY, apply_own_model
 from mltool.models.preprocess import ModelInput, build_layer, does_not_fit, learns_from_data, preprocess
 from mltool.spec.catalogue import call_arguments
 from mltool.spec.model import AUTO, OWN_MODEL, LayerSpec, ModelSpec
+from mltool.spec.own_things import OwnThing
 
 ORIGINAL_UNITS = "original_units"
 """Name of the layer that turns the scaled answer of a regression into the units of its targets."""
@@ -127,7 +128,7 @@ def _apply(spec: LayerSpec, sources: list[Any], built: dict[str, tuple[LayerSpec
         message = f"{own.layer.name} learns from data before training"
         raise _misfit(spec, message, "put it under model.preprocess")
     texts = [source.name for source in sources if source.dtype == "string"]
-    if texts and own.layer.name not in _TAKE_TEXT:
+    if texts and own.layer.name not in _TAKE_TEXT and not isinstance(own.layer, OwnThing):
         # Keras' layers take text without a word until they compute: that would be in the first step of training.
         hint = "put a StringLookup or a TextVectorization for it under model.preprocess, or preprocess: auto"
         raise _misfit(spec, f"takes numbers, and {texts[0]!r} is text", hint)
@@ -135,6 +136,8 @@ def _apply(spec: LayerSpec, sources: list[Any], built: dict[str, tuple[LayerSpec
     try:
         if len(sources) == 1:
             return layer(sources[0])
+        if isinstance(own.layer, OwnThing):
+            return layer(*sources)
         # Merging layers take a list; attention and its like take one tensor an argument.
         return layer(*sources) if len(call_arguments(own.layer.name)) > 1 else layer(sources)
     except REFUSALS as error:

@@ -11,8 +11,10 @@ from mltool.errors import DataError, Message, SpecError
 from mltool.models.auto import auto_preprocess
 from mltool.models.blocks import OF_SOUND, OURS, build_block
 from mltool.models.keras_objects import REFUSALS, build_keras, reason_of
+from mltool.models.own_layer import OwnLayerBuilder
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.model import SINGLE, LayerSpec, ModelSpec
+from mltool.spec.own_things import OwnThing
 
 Array = np.ndarray[Any, Any]
 
@@ -203,16 +205,18 @@ def _adapt(layer: Any, before: Sequence[Any], batches: Callable[[], Iterator[Arr
 
 
 def build_layer(spec: LayerSpec, at: str) -> Any:
-    """The layer of Keras, or the block or named architecture of ours.
+    """The layer of Keras, the block or named architecture of ours, or the user's own.
 
     Raises:
-        SpecError: if Keras, or the block, refuses its arguments.
+        SpecError: if Keras, or the block, refuses its arguments; if code of the user's fails.
     """
     if spec.layer.name in OURS:
         try:
             return build_block(spec.layer.name, dict(spec.layer.arguments), spec.name)
         except ValueError as error:
             raise SpecError(Message(str(error), key=at)) from error
+    if isinstance(spec.layer, OwnThing):
+        return OwnLayerBuilder(spec.layer, spec.name, at)
     return build_keras(spec.layer, "layers", at=at, name=spec.name)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from mltool.spec.architectures import architecture_problems
 from mltool.spec.argument_check import did_you_mean, shown
 from mltool.spec.blocks import AUGMENTATIONS
-from mltool.spec.catalogue import KerasObject, Problem, parse_keras_object
+from mltool.spec.catalogue import KerasObject, Problem
+from mltool.spec.own_things import OwnThing, parse_entry
 
 Place = tuple[str | int, ...]
 
@@ -42,11 +43,18 @@ class LayerSpec:
         """The layer whose weights it uses again; None for a layer of its own."""
         return self.layer.arguments["layer"] if self.layer.name == SHARED else None
 
+    def place_of(self, *path: str | int) -> Place:
+        """Where `inputs` or `name` stands: among the arguments of Keras' layers, beside `python:` of one's own."""
+        return (*(self.place[:-1] if isinstance(self.layer, OwnThing) else self.place), *path)
+
     def to_spec(self) -> Any:
         """The YAML form, with the name that was given or made."""
-        arguments = {**self.layer.arguments, "name": self.name}
+        said: dict[str, Any] = {"name": self.name}
         if self.inputs:
-            arguments["inputs"] = list(self.inputs)
+            said["inputs"] = list(self.inputs)
+        if isinstance(self.layer, OwnThing):
+            return {**self.layer.to_spec(), **said}
+        arguments = {**self.layer.arguments, **said}
         return KerasObject(self.layer.name, arguments).to_spec()
 
 
@@ -144,7 +152,7 @@ class Reader:
 
     def _parse(self, item: Any, path: Place, *, is_graph: bool = True) -> KerasObject | None:
         """One entry, its arguments checked, or None with the problems."""
-        found = parse_keras_object(item, "layer", extra_arguments=("inputs",) if is_graph else ())
+        found = parse_entry(item, "layer", extra_arguments=("inputs",) if is_graph else ())
         if isinstance(found, KerasObject):
             return found
         self.problems += [Problem((*path, *p.path), p.at_key, p.message, p.hint) for p in found]
@@ -164,9 +172,11 @@ class Reader:
         if found.name in (BLOCK, SHARED):
             self._refuse(path, f"{found.name!r} cannot stand here", "write it in model.layers, with its arguments")
             return ()
+        place = (*path, found.name)
+        if isinstance(found, OwnThing):
+            return (self._own_layer(found, place, scope),)
         arguments = dict(found.arguments)
         name, inputs = arguments.pop("name", None), arguments.pop("inputs", None)
-        place = (*path, found.name)
         full = self._name(name, snake_case(found.name), place, scope)
         self.problems += [
             Problem((*place, argument), False, message, hint)
@@ -174,6 +184,11 @@ class Reader:
         ]
         layer = KerasObject(found.name, arguments)
         return (LayerSpec(full, layer, self._inputs(inputs, place, scope), name is not None, place),)
+
+    def _own_layer(self, found: OwnThing, place: Place, scope: _Scope) -> LayerSpec:
+        name = self._name(found.given_name, snake_case(found.own_name), place[:-1], scope)
+        inputs = self._inputs(found.entry.get("inputs"), place[:-1], scope)
+        return LayerSpec(name, replace(found, entry={}), inputs, found.given_name is not None, place)
 
     def _block(self, item: Any, place: Place, scope: _Scope) -> tuple[LayerSpec, ...]:
         arguments = self._block_arguments(item, place)
@@ -322,7 +337,7 @@ def graph_problems(layers: tuple[LayerSpec, ...]) -> Iterable[Problem]:
             used.add(name)
             if order.get(name, -1) >= index:
                 what = "itself" if name == layer.name else f"{name!r}, which comes later"
-                path = (*layer.place, "inputs", position)
+                path = layer.place_of("inputs", position)
                 yield Problem(path, False, f"{layer.name!r} takes its input from {what}", "put it after its inputs")
     for layer in layers[:-1]:
         if layer.name not in used:

@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, Strict, model_validator
 
 from mltool.spec.architectures import ARCHITECTURES, has_head
-from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
+from mltool.spec.catalogue import OWN, UNREADABLE, KerasObject, Problem
 from mltool.spec.convert import ConvertSpec
 from mltool.spec.data import FOLDER_KINDS, DataSpec
 from mltool.spec.export import ExportSpec, ServeSpec
 from mltool.spec.limits import Drop, LimitsSpec
 from mltool.spec.model import AUTO, INPUT_KINDS, OWN_MODEL, SINGLE, LayerSpec, ModelSpec
+from mltool.spec.own_things import OwnThing
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.sound import sound_problems
 from mltool.spec.task import takes_logits
@@ -83,7 +84,7 @@ class Spec(Section):
             declared = (*declared, *INPUT_KINDS)
         known = {*declared, *(layer.name for layer in self.model.layers)}
         for index, layer in enumerate(self.model.layers):
-            place = ("model", *layer.place)
+            place = ("model", *layer.place_of())
             for position, name in enumerate(layer.inputs):
                 if name not in known and self._names_are_known and not open_ended:
                     message = f"no layer or input is called {name!r}"
@@ -119,15 +120,16 @@ class Spec(Section):
         activation = _activation_of(last)
         if activation is None or not takes_logits(loss):
             return
-        place = ("train", "loss", loss.name, "from_logits")
-        if loss.arguments.get("from_logits") and activation in ("softmax", "sigmoid"):
+        place = ("train", "loss", *loss.path_of("from_logits"))
+        if loss.from_logits and activation in ("softmax", "sigmoid"):
             message = f"the last layer {last.name!r} ends in {activation}, and from_logits: true applies it again"
             yield Problem(place, False, message, f"take {activation} out of the model, or write from_logits: false")
-        if not loss.arguments.get("from_logits") and activation == "linear":
+        if not loss.from_logits and activation == "linear":
             message = (
                 f"the last layer {last.name!r} has no activation, so it gives logits; the loss expects probabilities"
             )
-            yield Problem(place, False, message, f"write {loss.name}: {{from_logits: true}}")
+            hint = "from_logits: true" if isinstance(loss, OwnThing) else f"{loss.name}: {{from_logits: true}}"
+            yield Problem(place, False, message, f"write {hint}")
 
     def _convert_problems(self) -> Iterable[Problem]:
         seen: set[str] = set()
@@ -153,10 +155,30 @@ class Spec(Section):
             if limits.metric is not None and limits.metric not in metrics:
                 message = f"train.metrics has no {limits.metric!r}"
                 yield Problem((*path, "metric"), False, message, close_hint(limits.metric, metrics))
+            yield from self._drop_problems(path, limits)
             if limits.metric is None and not metrics:
                 for key in ("min", "max"):
                     if getattr(limits, key) is not None:
                         yield Problem((*path, key), True, "there is no metric to hold", "add one to train.metrics")
+
+    def _drop_problems(self, path: tuple[str | int, ...], limits: LimitsSpec) -> Iterable[Problem]:
+        """A drop is told of a metric of which it is known what is better; of one's own the spec must say it."""
+        held = [m for m in self.train.metrics if limits.metric in (None, metric_name(m))][:1]
+        # What every entry has in its place holds for none.
+        holds = any(entry.limits is None for entry in self.convert) if path == ("limits",) else True
+        if limits.max_drop is None or not holds or not held:
+            return
+        if isinstance(held[0], OwnThing) and held[0].better is None:
+            place = ("train", "metrics", self.train.metrics.index(held[0]), OWN)
+            message = f"limits.max_drop must know whether more of {metric_name(held[0])} is better"
+            yield Problem(place, True, message, "add better: greater, or better: lower; or write max_drop: null")
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Every class and function of the user's that model, loss and metrics name, in the order of the spec."""
+        things = [self.train.loss, *self.train.metrics]
+        of_training = [thing.reference for thing in things if isinstance(thing, OwnThing)]
+        return tuple(dict.fromkeys([*self.model.code, *of_training]))
 
     @property
     def _names_are_known(self) -> bool:

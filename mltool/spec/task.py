@@ -3,6 +3,7 @@
 from typing import Literal
 
 from mltool.spec.catalogue import KerasObject
+from mltool.spec.own_things import OwnThing
 
 Task = Literal["classification", "binary", "regression"]
 
@@ -38,7 +39,9 @@ WRONG_METRICS: dict[Task, dict[str, str]] = {
 
 
 def task_of(loss: KerasObject) -> Task:
-    """The task that a loss belongs to."""
+    """The task that a loss belongs to; one of the user's says it."""
+    if isinstance(loss, OwnThing):
+        return loss.task
     return _TASK_OF_LOSS.get(loss.name, "regression")
 
 
@@ -51,7 +54,7 @@ def output_kind(loss: KerasObject) -> Literal["logits", "probabilities", "values
     """What the model's outputs are, told by the loss."""
     if task_of(loss) == "regression" or loss.name == "CategoricalHinge":
         return "values"
-    return "logits" if loss.arguments.get("from_logits") else "probabilities"
+    return "logits" if loss.from_logits else "probabilities"
 
 
 def takes_logits(loss: KerasObject) -> bool:

@@ -10,6 +10,7 @@ from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.catalogue_entries import known_names
 from mltool.spec.keras_object import Callbacks, Loss, Metrics, Optimizer
 from mltool.spec.model import snake_case
+from mltool.spec.own_things import OwnThing
 from mltool.spec.section import Checked, Later, Section, raise_problem, raise_problems
 from mltool.spec.task import LATER_LOSSES, WRONG_METRICS, task_of
 
@@ -47,9 +48,9 @@ class TrainSpec(Section):
     optimizer: Optimizer = KerasObject("Adam", {})
     """Keras' optimizer; `learning_rate` takes a number or a schedule."""
     loss: Loss
-    """Keras' loss."""
+    """Keras' loss, or `python: "module:Name"` of yours, with its `task`."""
     metrics: Metrics = ()
-    """Keras' metrics; `accuracy` becomes the one that fits the loss."""
+    """Keras' metrics; `accuracy` becomes the one that fits the loss; or `python: "module:Name"` of yours."""
     callbacks: Callbacks = ()
     """EarlyStopping, ReduceLROnPlateau."""
     class_weights: Annotated[
@@ -109,7 +110,7 @@ class TrainSpec(Section):
         if self.loss.arguments.get("reduction", _MEAN) != _MEAN:
             message = f"must be {_MEAN!r} (got {shown(self.loss.arguments['reduction'])})"
             hint = "leave it out: the loss is a mean over the global batch"
-            yield Problem(("loss", self.loss.name, "reduction"), False, message, hint)
+            yield Problem(("loss", *self.loss.path_of("reduction")), False, message, hint)
 
     def _metric_problems(self) -> Iterable[Problem]:
         seen: set[str] = set()
@@ -117,7 +118,7 @@ class TrainSpec(Section):
             name = metric_name(metric)
             if metric != UNREADABLE and (name in seen or name == "loss"):
                 message = f"the name {name!r} is used twice" if name in seen else "'loss' is the name of the loss"
-                yield Problem(("metrics", index, metric.name, "name"), True, message, "give it a name: of its own")
+                yield Problem(("metrics", index, *metric.path_of("name")), True, message, "give it a name: of its own")
             meant = WRONG_METRICS[task_of(self.loss)].get(metric.name)
             if meant:
                 message = f"{metric.name} compares class numbers, and the model gives probabilities"
@@ -142,11 +143,22 @@ class TrainSpec(Section):
             monitor = str(callback.arguments.get("monitor", "val_loss"))
             if monitor not in known and UNREADABLE not in self.metrics:
                 yield Problem((*place, "monitor"), False, f"nothing is called {monitor!r}", close_hint(monitor, known))
+            yield from self._direction_problems(place, callback, monitor)
             if callback.name == "ReduceLROnPlateau" and isinstance(
                 self.optimizer.arguments.get("learning_rate"), KerasObject
             ):
                 message = "changes a learning rate that the optimizer's schedule sets in every step"
                 yield Problem(place, True, message, "keep either this callback or the schedule")
+
+    def _direction_problems(
+        self, place: tuple[str | int, ...], callback: KerasObject, monitor: str
+    ) -> Iterable[Problem]:
+        """A monitor of one's own must say whether more of it is better, or the callback must."""
+        watched = [metric for metric in self.metrics if metric_name(metric) == monitor.removeprefix("val_")]
+        undecided = any(isinstance(metric, OwnThing) and metric.better is None for metric in watched)
+        if undecided and callback.arguments.get("mode", "auto") == "auto":
+            message = f"whether more of {monitor} is better is not known"
+            yield Problem(place, True, message, "write mode: max, or mode: min; or better: greater under the metric")
 
     def _keep_problems(self) -> Iterable[Problem]:
         restores = [callback for callback in self.callbacks if callback.arguments.get("restore_best_weights")]
@@ -162,8 +174,9 @@ class TrainSpec(Section):
 
 
 def metric_name(metric: KerasObject) -> str:
-    """A metric's name in results: the one that the spec gives, else Keras' snake case."""
-    return str(metric.arguments.get("name") or snake_case(metric.name))
+    """A metric's name in results: the one that the spec gives, else its own in Keras' snake case."""
+    own = metric.own_name if isinstance(metric, OwnThing) else metric.name
+    return str(metric.given_name or snake_case(own))
 
 
 def close_hint(name: str, known: Iterable[str]) -> str:

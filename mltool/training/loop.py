@@ -12,9 +12,11 @@ import numpy as np
 from mltool import extras
 from mltool.errors import Message, SpecError
 from mltool.models.build import TargetScale, call_model
-from mltool.models.keras_objects import REFUSALS, build_keras, reason_of
-from mltool.models.metrics import build_metric, greater_is_better, targets_for, wants_logits
+from mltool.models.keras_objects import REFUSALS, reason_of
+from mltool.models.losses import OwnLoss, build_loss
+from mltool.models.metrics import build_metric, greater_is_better, targets_for, update_metric, wants_logits
 from mltool.spec.catalogue import KerasObject
+from mltool.spec.own_things import OwnThing
 from mltool.spec.task import output_kind, takes_one_hot, task_of
 
 
@@ -46,7 +48,7 @@ class Loop:
         self._loss_spec, self._metric_specs = loss, tuple(metrics)
         self._target_scale = target_scale
         with strategy.scope():
-            self._loss = build_keras(_without_reduction(loss), "losses", at=f"train.loss.{loss.name}", reduction=None)
+            self._loss = build_loss(loss)
             self.mean_loss = keras.metrics.Mean(name="loss")
             self.metrics = [build_metric(m, task_of(loss), at=_metric_key(i, m)) for i, m in enumerate(metrics)]
             optimizer.build(model.trainable_variables)
@@ -74,7 +76,10 @@ class Loop:
 
     def greater_is_better(self) -> dict[str, bool | None]:
         """For every name in `results`, whether more of it is better; None where that is not known."""
-        return {"loss": False} | {metric.name: greater_is_better(metric) for metric in self.metrics}
+        return {"loss": False} | {
+            metric.name: greater_is_better(metric, spec)
+            for metric, spec in zip(self.metrics, self._metric_specs, strict=True)
+        }
 
     def _train_steps(self, iterator: Iterator[Any], steps: Any) -> None:
         tf = extras.tensorflow()
@@ -147,7 +152,8 @@ class Loop:
 
     def _update_metric(self, metric: Any, spec: KerasObject, targets: Any, outputs: Any, probabilities: Any) -> None:
         ready = targets_for(spec, targets, self.model.output_shape[-1], task_of(self._loss_spec))
-        metric.update_state(ready, outputs if wants_logits(spec) else probabilities)
+        seen = outputs if wants_logits(spec) else probabilities
+        update_metric(metric, spec, ready, seen, at=_metric_key(self._metric_specs.index(spec), spec))
 
     def _probabilities(self, outputs: Any) -> Any:
         tf = extras.tensorflow()
@@ -162,8 +168,8 @@ class Loop:
             SpecError: if the loss or a metric does not take what the model gives, or a metric gives several values.
         """
         tf = extras.tensorflow()
-        outputs = tf.zeros((1, *self.model.output_shape[1:]))
-        targets = outputs if task_of(self._loss_spec) == "regression" else tf.zeros((1,), tf.int64)
+        outputs = tf.zeros((3, *self.model.output_shape[1:]))
+        targets = outputs if task_of(self._loss_spec) == "regression" else tf.zeros((3,), tf.int64)
         place, shape = f"train.loss.{self._loss_spec.name}", tuple(outputs.shape[1:])
         try:
             self._sample_losses(targets, outputs)
@@ -176,12 +182,16 @@ class Loop:
         except (*REFUSALS, tf.errors.OpError) as error:
             message = f"does not take outputs of shape {shape} and their targets"
             raise SpecError(Message(message, reason_of(error), key=place)) from error
+        if isinstance(self._loss, OwnLoss):
+            self._loss.require_gradient(self._loss_targets(targets), outputs)
+        if any(isinstance(thing, OwnThing) for thing in (self._loss_spec, *self._metric_specs)):
+            # What runs may still be no graph (`.numpy()`): better now than in the first step.
+            tf.function(self._update_all, autograph=False)(targets, outputs)
         self.reset_metrics()
+
+    def _update_all(self, targets: Any, outputs: Any) -> None:
+        self._update(targets, outputs, self._sample_losses(targets, outputs), 0.0)
 
 
 def _metric_key(index: int, metric: KerasObject) -> str:
     return f"train.metrics.{index}.{metric.name}"
-
-
-def _without_reduction(loss: KerasObject) -> KerasObject:
-    return KerasObject(loss.name, {key: value for key, value in loss.arguments.items() if key != "reduction"})
