@@ -72,6 +72,10 @@ def class_counts(targets: ArrayLike, num_classes: int) -> Array:
 class Dataset:
     """The source of a spec with its splits.
 
+    Args:
+        spec: checked.
+        labels: the classes of a model that is there, in its order: the data may have fewer. Those of training else.
+
     Attributes:
         source: all samples.
         task: what the targets are.
@@ -80,10 +84,13 @@ class Dataset:
         hashes: uint64 [samples], identity of the inputs.
     """
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, labels: Sequence[str] | None = None) -> None:
         self.task: Task = task_of(spec.train.loss)
         self.source: Source = build_source(spec.data, seed=spec.seed, is_regression=self.task == "regression")
-        self.labels, self.targets = _encode(self.source, self.task, spec.data.source.classes)
+        if labels is None or self.task == "regression":
+            self.labels, self.targets = _encode(self.source, self.task, spec.data.source.classes)
+        else:
+            self.labels, self.targets = tuple(labels), _encode_as(self.source, self.task, labels)
         _require_classes(spec.train.class_weights, self.labels)
         self.hashes = content_hashes(self.source.inputs)
         self._spec = spec
@@ -301,6 +308,31 @@ def _encode(source: Source, task: Task, classes: Sequence[str] | None) -> tuple[
         )
     order = _class_order(source, [label_of(name) for name in names], classes, task)
     return tuple(label_of(names[index]) for index in order), _class_numbers(source, targets, names, order)
+
+
+def _encode_as(source: Source, task: Task, labels: Sequence[str]) -> Array:
+    """int64 [samples]: the place of each sample's class in `labels`.
+
+    Raises:
+        DataError: if a sample is of a class that is not among them.
+    """
+    targets = source.targets
+    if targets.ndim == 2 and targets.shape[1] > 1:
+        targets = _from_one_hot(source, targets, task)
+    targets = targets.reshape(-1)
+    if len(targets) != source.num_samples:
+        raise DataError(
+            f"{source.origin}: the targets have shape {source.targets.shape}; one class a sample is expected"
+        )
+    names = np.unique(targets[:])
+    place = {label: number for number, label in enumerate(labels)}
+    unknown = [name for name in names if label_of(name) not in place]
+    if unknown:
+        first = source.name_of(int(np.flatnonzero(targets[:] == unknown[0])[0]))
+        message = f"{source.origin}: the model knows no class {label_of(unknown[0])!r} (first: {first})"
+        raise DataError(message, did_you_mean(label_of(unknown[0]), labels) or f"it knows {', '.join(labels[:10])}")
+    numbers: Array = np.asarray([place[label_of(name)] for name in names], dtype=np.int64)
+    return numbers[np.searchsorted(names, targets[:])]
 
 
 def _class_order(source: Source, labels: Sequence[str], classes: Sequence[str] | None, task: Task) -> list[int]:

@@ -26,14 +26,14 @@ class Prediction:
         answers: a label for every sample, or the values of a regression.
     """
 
-    artifact: Path
+    artifact: Path | str
     outputs: Array
     probabilities: Array
     answers: list[Any]
 
 
 def predict(
-    artifact: Path,
+    artifact: Path | str,
     batch: Batch,
     schema: InputSchema | None,
     *,
@@ -43,7 +43,7 @@ def predict(
     """Runs an artifact on samples.
 
     Args:
-        artifact: a `.keras` file, a SavedModel folder, a `.tflite` file.
+        artifact: a `.keras` file, a SavedModel folder, a `.tflite` file; as text, the address of an endpoint.
         batch: every input by name, [samples, ...], as the user has them: preprocessing is inside of the artifact.
         schema: what the artifact takes and answers; without it the answers are the outputs themselves.
         allow_unseen: categories that training had not are told, not refused.
