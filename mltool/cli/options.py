@@ -40,6 +40,25 @@ ArtifactArgument = Annotated[
         show_default=False,
     ),
 ]
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RUN|FILE|URL",
+        help="A run, or a model file: .keras, SavedModel folder, .tflite; or http://host:8501/v1/models/NAME of "
+        "TensorFlow Serving; the newest run under ./runs when left out.",
+        show_default=False,
+    ),
+]
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="RUN",
+        help="The run that a URL, or a file that lies in none, is of: its folder, id, the beginning of its id, or "
+        "`latest`.",
+        show_default=False,
+    ),
+]
 
 Force = Annotated[bool, typer.Option("--force", help="Also where equal inputs were worked on before.")]
 

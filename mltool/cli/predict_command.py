@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mltool import console
-from mltool.cli.options import ArtifactArgument, examples, verb
+from mltool.cli.options import ModelArgument, RunOption, examples, verb
 from mltool.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
@@ -46,18 +46,22 @@ Unseen = Annotated[
 
 @verb
 def command(
-    artifact: ArtifactArgument = None, input_file: Input = None, samples: Samples = 10, allow_unseen: Unseen = False
+    artifact: ModelArgument = None,
+    run: RunOption = None,
+    input_file: Input = None,
+    samples: Samples = 10,
+    allow_unseen: Unseen = False,
 ) -> None:
-    """Answer samples with a run or an artifact.
+    """Answer samples with a run, an artifact or an endpoint.
 
     Samples are given raw: preprocessing is inside of every artifact. Without --input the test samples of the run are
     answered, beside the truth; with a copied lite/ folder those in vectors.npz. What training never saw (a missing
     number, a category) is refused, and values outside of its range are told.
     """
-    from mltool.runs.find import find_artifact
+    from mltool.runs.find import find_model
 
-    run, path = find_artifact(artifact)
-    schema = _schema(run, path)
+    found, path = find_model(artifact, run)
+    schema = _schema(found, path)
     from mltool.inference.predict import predict
 
     if input_file:
@@ -67,7 +71,7 @@ def command(
         ids, truth = given.numbers, None
         result = predict(path, given.inputs, schema, allow_unseen=allow_unseen, name_of=given.name_of)
     else:
-        batch, ids, truth = _test_samples(run, path, schema, samples)
+        batch, ids, truth = _test_samples(found, path, schema, samples)
         result = predict(path, batch, schema, allow_unseen=allow_unseen)
     predictions = [
         {"id": number, **record} | ({"truth": truth[index]} if truth else {})
@@ -99,17 +103,19 @@ def _cell(value: Any, column: str) -> str:
     return str(value)
 
 
-def _schema(run: "Run | None", path: Path) -> "InputSchema | None":
+def _schema(run: "Run | None", path: Path | str) -> "InputSchema | None":
     from mltool.runs.lite import LiteFolder
 
     if run is not None:
         return run.input_schema
+    if isinstance(path, str):
+        return None
     lite = LiteFolder(path.parent)
     return lite.load_schema() if lite.input_file.is_file() else None
 
 
 def _test_samples(
-    run: "Run | None", path: Path, schema: "InputSchema | None", count: int
+    run: "Run | None", path: Path | str, schema: "InputSchema | None", count: int
 ) -> tuple[dict[str, Any], list[Any], list[Any]]:
     """The first test samples with their truth: from the data of the run, else from the vectors beside the file."""
     from mltool.runs.lite import LiteFolder, input_key
@@ -121,6 +127,8 @@ def _test_samples(
         samples = data.take(data.splits.test[:count])
         names = [data.source.name_of(number) if len(data.source.names) else number for number in samples.ids.tolist()]
         return samples.first(count), names, _truth(samples.targets[:], run.input_schema)
+    if isinstance(path, str):
+        raise UsageError(f"which samples is {path} to answer?", "write --run RUN for its test samples, or --input FILE")
     lite = LiteFolder(path.parent)
     if schema is None or not lite.vectors_file.is_file():
         raise UsageError(

@@ -7,6 +7,7 @@ import typer
 
 from mltool import console
 from mltool.cli.options import examples, verb
+from mltool.errors import UsageError
 
 if TYPE_CHECKING:
     from mltool.runs.run import Run
@@ -48,9 +49,12 @@ def command(target: Target = None) -> None:
 
 def _find(target: str | None) -> "Run | Path":
     """A file or folder that is there, else the run that is called so."""
-    from mltool.runs.find import find_run
+    from mltool.runs.find import find_run, is_endpoint
     from mltool.runs.lite import LiteFolder
 
+    if is_endpoint(target):
+        hint = "mltool evaluate URL --run RUN measures it"
+        raise UsageError(f"verify takes files, not an endpoint (got {target})", hint)
     if target is not None and Path(target).exists():
         return Path(target)
     return find_run(target, lambda run: bool(LiteFolder(run.lite_folder).names()), "a .tflite file")

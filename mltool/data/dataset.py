@@ -77,6 +77,10 @@ def class_counts(targets: ArrayLike, num_classes: int) -> Array:
 class Dataset:
     """The source of a spec with its splits.
 
+    Args:
+        spec: checked.
+        labels: the classes of a model that is there, in its order: the data may have fewer. Those of training else.
+
     Attributes:
         source: all samples.
         meanings: what the targets of every output are; the key of the only one is "".
@@ -84,12 +88,12 @@ class Dataset:
         hashes: uint64 [samples], identity of the inputs.
     """
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, labels: Mapping[str, Sequence[str]] | None = None) -> None:
         tasks = spec.train.tasks
         values = {name for name, task in tasks.items() if task == "regression"}
         self.source: Source = build_source(spec.data, seed=spec.seed, values=values)
         normal = spec.train.anomaly.normal if spec.train.anomaly else ()
-        self.meanings, self.targets = encode(self.source, tasks, spec.data.source.classes, normal)
+        self.meanings, self.targets = encode(self.source, tasks, spec.data.source.classes, normal, labels)
         if self.task == "segmentation":
             _require_fits_masks(spec)
         _require_classes(spec.train.class_weights, () if self.classes is None else self.labels)

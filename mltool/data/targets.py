@@ -11,6 +11,7 @@ from mltool.data.source import Array, Source, Subset, batches_of, can_be_label, 
 from mltool.data.sources.masks import are_masks
 from mltool.errors import DataError
 from mltool.runs.arrays import of_output, together
+from mltool.spec.argument_check import did_you_mean
 from mltool.spec.task import Task
 
 logger = logging.getLogger("mltool")
@@ -30,7 +31,11 @@ class Meaning:
 
 
 def encode(
-    source: Source, tasks: Mapping[str, Task], classes: Sequence[str] | None, normal: Sequence[str] = ()
+    source: Source,
+    tasks: Mapping[str, Task],
+    classes: Sequence[str] | None,
+    normal: Sequence[str] = (),
+    known: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[dict[str, Meaning], Array]:
     """The meaning and the numbers of the targets.
 
@@ -39,6 +44,7 @@ def encode(
         tasks: of every output, as its loss tells it; the key of the only one is "".
         classes: of the spec: labels to keep, in their order; for one output only.
         normal: labels of samples that are no anomalies, where anomalies are the task.
+        known: by output the classes of a model that is there already, in the order of its values; fewer may be found.
 
     Returns:
         By output what its targets mean, and the targets: int64 class numbers [samples], class numbers of pixels
@@ -60,9 +66,17 @@ def encode(
             meanings[name], parts[name] = Meaning("segmentation", source.classes), targets
         elif task == "binary" and targets.ndim == 2 and targets.shape[1] > 1:
             meanings[name], parts[name] = _several_labels(source, targets, what)
+        elif known is not None:
+            meanings[name] = Meaning(task, tuple(known[name]))
+            parts[name] = _numbers_among(source, targets, task, known[name], what)
         else:
             labels, parts[name] = _classes(source, targets, task, classes if len(tasks) == 1 else None, what)
             meanings[name] = Meaning(task, labels)
+    for name, wanted in (known or {}).items():
+        if meanings[name].labels != tuple(wanted):
+            found = ", ".join(meanings[name].labels)
+            message = f"{source.origin}: the classes are {found}; the model knows {', '.join(wanted)}"
+            raise DataError(message, "name them as the model does")
     return meanings, together(parts)
 
 
@@ -128,6 +142,29 @@ def _classes(
         raise DataError(f"{source.origin}: a binary loss needs 2 classes, {what} have {len(names)}", "use another loss")
     order = _class_order(source, [label_of(name) for name in names], classes, task)
     return tuple(label_of(names[index]) for index in order), _class_numbers(source, targets, names, order)
+
+
+def _numbers_among(source: Source, targets: Array, task: Task, labels: Sequence[str], what: str) -> Array:
+    """int64 [samples]: the place of each sample's class in `labels`.
+
+    Raises:
+        DataError: if a sample is of a class that is not among them.
+    """
+    shape = targets.shape
+    if targets.ndim == 2 and targets.shape[1] > 1:
+        targets = _from_one_hot(source, targets, task, what)
+    targets = targets.reshape(-1)
+    if len(targets) != source.num_samples:
+        raise DataError(f"{source.origin}: {what} have shape {shape}; one class a sample is expected")
+    names = np.unique(targets[:])
+    place = {label: number for number, label in enumerate(labels)}
+    unknown = [name for name in names if label_of(name) not in place]
+    if unknown:
+        first = source.name_of(int(np.flatnonzero(targets[:] == unknown[0])[0]))
+        message = f"{source.origin}: the model knows no class {label_of(unknown[0])!r} (first: {first})"
+        raise DataError(message, did_you_mean(label_of(unknown[0]), labels) or f"it knows {', '.join(labels[:10])}")
+    numbers: Array = np.asarray([place[label_of(name)] for name in names], dtype=np.int64)
+    return numbers[np.searchsorted(names, targets[:])]
 
 
 def _class_order(source: Source, labels: Sequence[str], classes: Sequence[str] | None, task: Task) -> list[int]:

@@ -1,7 +1,7 @@
-"""Measures a run or an artifact on the test split of its run."""
+"""Measures a run, an artifact or an endpoint on a split of the run, or on other data."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from mltool.data.dataset import Dataset, Samples, open_dataset
-from mltool.errors import ArtifactError
-from mltool.evaluation.metrics import measure
+from mltool.errors import ArtifactError, UsageError
+from mltool.evaluation.elsewhere import EvaluatedSplit, other_data
+from mltool.evaluation.metrics import measure, require_same_metrics
 from mltool.evaluation.slices import RESAMPLES, Slice, confidence_intervals, sliced
 from mltool.inference.fit import require_fit
 from mltool.inference.open import open_predictor
@@ -42,10 +43,12 @@ class Evaluation:
         slices: metrics of every value of the column.
         confidence: level of `intervals`; None where none were asked for.
         intervals: of every metric the ends of its confidence interval.
+        data: the spec whose data were used instead of the run's; None for those.
+        seen_in_training: samples of such data that the run was trained on.
     """
 
     run: Run
-    artifact: Path
+    artifact: Path | str
     split: str
     samples: int
     metrics: Mapping[str, float]
@@ -57,16 +60,20 @@ class Evaluation:
     slices: Sequence[Slice] = ()
     confidence: float | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    data: Path | None = None
+    seen_in_training: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it; a metric that is not a number is null."""
-        document = {
+        document: dict[str, Any] = {
             "run": str(self.run.directory),
             "artifact": str(self.artifact),
             "split": self.split,
             "samples": self.samples,
             "metrics": dict(self.metrics),
         }
+        if self.data is not None:
+            document |= {"data": str(self.data), "seen_in_training": self.seen_in_training}
         if self.confidence is not None:
             ends = {name: list(interval) for name, interval in self.intervals.items()}
             document["confidence"] = {"level": self.confidence, "resamples": RESAMPLES, "intervals": ends}
@@ -76,31 +83,47 @@ class Evaluation:
 
 
 def evaluate(
-    run: Run, artifact: Path | None = None, *, by: str | None = None, confidence: float | None = None
+    run: Run,
+    artifact: Path | str | None = None,
+    *,
+    by: str | None = None,
+    confidence: float | None = None,
+    data_spec: Path | None = None,
+    split: EvaluatedSplit = "test",
 ) -> Evaluation:
-    """Runs an artifact on the whole test split and measures the metrics of the spec.
+    """Runs an artifact on a whole split and measures the metrics of the spec.
 
-    For the run's own Keras model the result is kept in `evaluation.json`: what every later drop is held against.
+    For the run's own Keras model on its own test split the result is kept in `evaluation.json`: what every later drop
+    is held against.
 
     Args:
-        run: whose test split it is.
-        artifact: the run's `model.keras` when left out.
+        run: whose samples and metrics they are.
+        artifact: the run's `model.keras` when left out; as text, the address of an endpoint.
         by: a column whose values are measured apart, too.
         confidence: level of the intervals that are told beside the metrics, such as 0.95.
+        data_spec: a spec whose data are taken instead of the run's; see `elsewhere.py`.
+        split: of the data; `all` is for data that are not the run's.
 
     Raises:
-        UsageError: if there is no such column.
-        ArtifactError: if the artifact is missing, damaged or changed.
-        DataError: if the data changed since the run was trained.
-        MachineError: if another process writes the run.
+        UsageError: if there is no such column, or all samples of the run itself are asked for.
+        ArtifactError: if the artifact is missing, damaged or changed, or an endpoint serves another model.
+        DataError: if the data changed since the run was trained, or others do not fit the model.
+        MachineError: if another process writes the run, or an endpoint cannot be reached.
     """
     artifact = artifact or run.keras_file
-    require_sound(run, artifact)
-    data = run_data(run)
-    samples = data.split("test")
-    require_fit(samples.inputs, run.input_schema, allow_unseen=True)
+    if isinstance(artifact, Path):
+        require_sound(run, artifact)
+    if data_spec is not None:
+        data, samples, seen = other_data(run, data_spec, split)
+    elif split == "all":
+        raise UsageError("all samples of a run are those that it learned from, too", "name other data: --data SPEC")
+    else:
+        data, seen = run_data(run), 0
+        samples = data.split(split)
+    require_fit(samples.inputs, run.input_schema, allow_unseen=True, name_of=_names(data, samples))
     with open_predictor(artifact) as predictor:
         result = evaluate_predictor(run, predictor, samples, artifact)
+    result = replace(result, split=split, data=data_spec, seen_in_training=seen)
     schema = run.input_schema
     measures = measures_of(run.spec, schema)
     if by is not None:
@@ -110,10 +133,16 @@ def evaluate(
         seed = run.spec.seed
         intervals = confidence_intervals(confidence, result.outputs, result.targets, measures, schema, seed=seed)
         result = replace(result, confidence=confidence, intervals=intervals)
-    if artifact.resolve() == run.keras_file.resolve():
+    is_reference = isinstance(artifact, Path) and artifact.resolve() == run.keras_file.resolve()
+    if is_reference and data_spec is None and split == "test":
         with run.locked():
             keep_evaluation(result)
     return result
+
+
+def _names(data: Dataset, samples: Samples) -> Callable[[int], str]:
+    """What the samples of a split are called in messages."""
+    return lambda position: data.source.name_of(int(samples.ids[position]))
 
 
 def run_data(run: Run) -> Dataset:
@@ -128,10 +157,11 @@ def run_data(run: Run) -> Dataset:
     return data
 
 
-def evaluate_predictor(run: Run, predictor: Predictor, samples: Samples, artifact: Path) -> Evaluation:
+def evaluate_predictor(run: Run, predictor: Predictor, samples: Samples, artifact: Path | str) -> Evaluation:
     """Measures an open predictor on samples of the test split."""
     spec: Spec = run.spec
     schema = run.input_schema
+    require_same_metrics(run)
     outputs = output_of(predictor, samples.inputs, schema, artifact)
     metrics = measure(measures_of(spec, schema), outputs, samples.targets[:], schema)
     return Evaluation(
@@ -148,7 +178,7 @@ def measures_of(spec: Spec, schema: InputSchema) -> list[Measure]:
     return asked
 
 
-def output_of(predictor: Predictor, inputs: Batch, schema: InputSchema, artifact: Path) -> Array:
+def output_of(predictor: Predictor, inputs: Batch, schema: InputSchema, artifact: Path | str) -> Array:
     """What a predictor answers; float32 [samples, ...], with a field for each of several outputs.
 
     Raises:
@@ -160,8 +190,17 @@ def output_of(predictor: Predictor, inputs: Batch, schema: InputSchema, artifact
         raise ArtifactError(
             f"{artifact} takes and gives {_ends(*found)}; {_ends(*expected)} is expected", "is it of this run?"
         )
+    for info in schema.inputs if isinstance(artifact, str) else ():
+        served = predictor.inputs[info.name]
+        if (served.dtype == "string") != (info.dtype == "string") or not _same_shape(served.shape, info.shape):
+            message = f"{artifact} takes {info.name!r} as {served.dtype} {list(served.shape)}"
+            raise ArtifactError(f"{message}; {info.dtype} {list(info.shape)} is expected", "is it of this run?")
     answers = predictor.predict(inputs)
     return together({info.name: answers[info.name] for info in schema.outputs})
+
+
+def _same_shape(served: Sequence[int | None], wanted: Sequence[int]) -> bool:
+    return len(served) == len(wanted) and all(s in (None, w) for s, w in zip(served, wanted, strict=True))
 
 
 def _ends(inputs: Iterable[str], outputs: Mapping[str, tuple[int | None, ...]]) -> str:

@@ -30,7 +30,7 @@ class Measurements:
 
     Attributes:
         metric: its name, or None where the spec has none.
-        lower_is_better: whether the metric is an error.
+        lower_is_better: whether the metric is an error; None where that is not known, and no drop can be told.
         counts_samples: whether the metric is a share of the samples, so that one of them is worth 1/n.
         value: of the metric on the test split; None where it was not measured.
         reference: of the metric, of the float Keras model.
@@ -41,7 +41,7 @@ class Measurements:
     """
 
     metric: str | None
-    lower_is_better: bool
+    lower_is_better: bool | None
     counts_samples: bool
     value: float | None
     reference: float | None
@@ -53,7 +53,7 @@ class Measurements:
     @property
     def drop(self) -> float | None:
         """How much worse than the reference, worse counted positive, in the metric's units."""
-        if self.value is None or self.reference is None:
+        if self.value is None or self.reference is None or self.lower_is_better is None:
             return None
         return self.value - self.reference if self.lower_is_better else self.reference - self.value
 

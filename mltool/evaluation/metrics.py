@@ -13,8 +13,10 @@ from mltool import extras
 from mltool.inference.answers import anomaly_scores, answer_indices, probabilities
 from mltool.runs.arrays import of_output
 from mltool.runs.input_schema import InputSchema, OutputInfo
+from mltool.runs.run import Run
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.outputs import Measure
+from mltool.spec.own_things import OwnThing
 
 Array = np.ndarray[Any, Any]
 _Measure = Callable[[Array, Array, OutputInfo, Mapping[str, Any]], float]
@@ -170,14 +172,32 @@ _ERRORS = ("Error", "rossentropy", "Divergence", "Hinge", "Poisson", "FalsePosit
 """What the names of Keras' classes hold where greater is worse; all its other metrics are better when greater."""
 
 
-def lower_is_better(metric: KerasObject) -> bool:
-    """Whether a metric is an error, told by its class: its name in results is the user's choice."""
+def lower_is_better(metric: KerasObject) -> bool | None:
+    """Whether a metric is an error, told by its class: its name in results is the user's choice.
+
+    Of a metric of the user's the spec says it; None where it does not.
+    """
+    if isinstance(metric, OwnThing):
+        return None if metric.better is None else metric.better == "lower"
     return any(word in metric.name for word in _ERRORS)
 
 
 def counts_samples(metric: KerasObject) -> bool:
     """Whether a metric is the share of samples that were answered right, so that one sample is worth 1/n."""
     return metric.name.lower().endswith("accuracy")
+
+
+def require_same_metrics(run: Run) -> None:
+    """Proves that the metrics of the user's are those of the training, before they are run.
+
+    Raises:
+        ArtifactError: if the file of one was changed.
+    """
+    own = [measure.metric.reference for measure in run.spec.train.measures if isinstance(measure.metric, OwnThing)]
+    if own:
+        from mltool.inference.keras_predictor import require_same_code
+
+        require_same_code(run, *own)
 
 
 def measure(measures: Sequence[Measure], outputs: Array, targets: Array, schema: InputSchema) -> dict[str, float]:
@@ -190,29 +210,30 @@ def measure(measures: Sequence[Measure], outputs: Array, targets: Array, schema:
         schema: what the outputs mean.
 
     Raises:
-        MissingExtraError: for a metric that only Keras has, where Keras is not installed.
+        MissingExtraError: for a metric that only Keras has, or the user's own, where Keras is not installed.
+        SpecError: if code of the user's raises.
     """
     found = {output.name: output for output in schema.outputs}
     results = {}
     for one in measures:
         output = found[one.output or schema.outputs[0].name]
         values, truth = of_output(outputs, output.name), of_output(targets, output.name)
-        results[one.name] = _measured(one.metric, values, truth, output)
+        results[one.name] = _measured(one, values, truth, output)
     return results
 
 
-def _measured(metric: KerasObject, values: Array, targets: Array, output: OutputInfo) -> float:
-    if _is_in_table(metric, output):
-        return _OF_TASK[output.task][metric.name](values, targets, output, metric.arguments)
-    return _by_keras(metric, values, targets, output)
+def _measured(one: Measure, values: Array, targets: Array, output: OutputInfo) -> float:
+    if _is_in_table(one.metric, output):
+        return _OF_TASK[output.task][one.metric.name](values, targets, output, one.metric.arguments)
+    return _by_keras(one, values, targets, output)
 
 
-def _by_keras(metric: KerasObject, values: Array, targets: Array, output: OutputInfo) -> float:
-    from mltool.models.metrics import build_metric, targets_for, wants_logits
+def _by_keras(one: Measure, values: Array, targets: Array, output: OutputInfo) -> float:
+    from mltool.models.metrics import build_metric, targets_for, update_metric, wants_logits
 
-    tf = extras.tensorflow()
-    built = build_metric(metric, output.task, num_classes=values.shape[-1])
+    tf, metric = extras.tensorflow(), one.metric
+    built = build_metric(metric, output.task, num_classes=values.shape[-1], at=one.at)
     seen = values if wants_logits(metric) else probabilities(values, output)
     ready = targets_for(metric, tf.constant(targets), values.shape[-1], output.task)
-    built.update_state(ready, tf.constant(seen.astype(np.float32)))
+    update_metric(built, metric, ready, tf.constant(seen.astype(np.float32)), at=one.at)
     return float(built.result())

@@ -128,7 +128,7 @@ def measure_file(
     compared = outputs[: len(reference.outputs)]
     found = Measurements(
         metric=asked.name if asked else None,
-        lower_is_better=asked is not None and lower_is_better(asked.metric),
+        lower_is_better=lower_is_better(asked.metric) if asked else False,
         counts_samples=asked is not None and counts_samples(asked.metric),
         value=_value(asked, outputs, reference) if asked else None,
         reference=reference.metrics.get(asked.name) if asked else None,

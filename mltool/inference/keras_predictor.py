@@ -11,34 +11,35 @@ from mltool.data.sources.user_function import hash_of_code
 from mltool.errors import ArtifactError, MltoolError
 from mltool.inference.predictor import Array, BasePredictor, Batch, concatenated, tensor_info
 from mltool.models.outputs import named_outputs
-from mltool.models.own_model import call_user, rebuilt_by
+from mltool.models.own_layer import build_own_layer, layers_rebuilt_by, own_layer_called
+from mltool.models.own_model import call_builder, rebuilt_by
 from mltool.runs.find import run_of
 from mltool.runs.run import Run
 from mltool.spec.model import ModelSpec
+from mltool.spec.own_things import OwnThing
 
 
 def load_keras_model(path: Path) -> Any:
     """Loads a `.keras` file; code inside of it is refused.
 
-    Where it holds a model of `python:`, the function that the spec of its run names is called again.
+    Where it holds a model or layers of `python:`, what the spec of its run names is called again.
 
     Raises:
-        ArtifactError: if it is missing, damaged, or holds code; if its function was changed since training.
+        ArtifactError: if it is missing, damaged, or holds code; if the user's code was changed since training.
     """
     if not path.is_file():
         raise ArtifactError(f"{path} is missing", "train the run")
 
-    def rebuild() -> Any:
+    def spec_of_run() -> ModelSpec:
         run = run_of(path)
-        reference = run.spec.model.python if run else None
-        if run is None or reference is None:
+        if run is None or not run.spec.model.code:
             message = f"{path} holds the weights of a model that a function of yours builds, and lies in no run of one"
             raise ArtifactError(message, "leave it in its run, or take the SavedModel, which needs no code")
-        require_same_code(run, reference)
-        return call_user(reference, run.spec.model.arguments or {})
+        require_same_code(run, *run.spec.model.code)
+        return run.spec.model
 
     try:
-        return _load(path, rebuild)
+        return _load(path, spec_of_run)
     except MltoolError:
         raise
     # Keras raises ValueError, TypeError, KeyError, zipfile's and h5py's errors for a file that is no model.
@@ -54,24 +55,44 @@ def load_with_code(path: Path, spec: ModelSpec) -> Any:
         path: of the file.
         spec: that says which function builds the model in it.
     """
-    return _load(path, lambda: call_user(str(spec.python), spec.arguments or {}))
+    return _load(path, lambda: spec)
 
 
-def _load(path: Path, rebuild: Callable[[], Any]) -> Any:
-    return extras.keras().models.load_model(path, custom_objects=rebuilt_by(rebuild), compile=False, safe_mode=True)
+def _load(path: Path, spec_of_run: Callable[[], ModelSpec]) -> Any:
+    """Loads a file; the spec is asked for only if there is code of the user's in it."""
+
+    def rebuild() -> Any:
+        spec = spec_of_run()
+        if spec.python is None:
+            raise ArtifactError(f"{path} holds an own model, and the spec of its run names none")
+        return call_builder(spec.python, spec.arguments or {})
+
+    def rebuild_layer(name: str) -> Any:
+        layer = own_layer_called(name, spec_of_run())
+        if layer is None or not isinstance(layer.layer, OwnThing):
+            raise ArtifactError(f"{path} holds an own layer {name!r}, and the spec of its run names none")
+        return build_own_layer(layer.layer, at=".".join(map(str, ("model", *layer.place))))
+
+    found = rebuilt_by(rebuild) | layers_rebuilt_by(rebuild_layer)
+    return extras.keras().models.load_model(path, custom_objects=found, compile=False, safe_mode=True)
 
 
-def require_same_code(run: Run, reference: str) -> None:
-    """Holds the file of a function against the hash that training recorded, before it is run.
+def require_same_code(run: Run, *references: str) -> None:
+    """Holds the files of the user's code against the hashes that training recorded, before it is run.
+
+    Args:
+        run: that recorded them.
+        references: of classes and functions.
 
     Raises:
-        ArtifactError: if it is another one.
+        ArtifactError: if one is another one.
     """
-    recorded = run.manifest.get("model", {}).get("code", {}).get(reference)
-    found = hash_of_code(reference)
-    if recorded not in (None, found):
-        message = f"{reference} was changed since training began: sha256 {found[:12]}..., recorded {recorded[:12]}..."
-        raise ArtifactError(message, f"restore the file, or train anew: mltool train {run.spec_file}")
+    recorded = run.manifest.get("model", {}).get("code", {})
+    for reference in references:
+        kept, found = recorded.get(reference), hash_of_code(reference)
+        if kept not in (None, found):
+            message = f"{reference} was changed since training began: sha256 {found[:12]}..., recorded {kept[:12]}..."
+            raise ArtifactError(message, f"restore the file, or train anew: mltool train {run.spec_file}")
 
 
 class KerasPredictor(BasePredictor):

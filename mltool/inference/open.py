@@ -30,18 +30,23 @@ def kind_of(path: Path) -> Kind:
     )
 
 
-def open_predictor(path: Path, *, child: Child | None = None, threads: int = 1) -> Predictor:
+def open_predictor(path: Path | str, *, child: Child | None = None, threads: int = 1) -> Predictor:
     """Opens an artifact.
 
     Args:
-        path: a `.keras` file, a SavedModel folder, a `.tflite` file.
+        path: a `.keras` file, a SavedModel folder, a `.tflite` file; as text, the address of an endpoint.
         child: a warm process for runtimes that need one.
         threads: for runtimes that take a number.
 
     Raises:
         ArtifactError: if it is missing or damaged.
         MissingExtraError: if its runtime is not installed.
+        MachineError: if an endpoint cannot be reached.
     """
+    if isinstance(path, str):
+        from mltool.inference.serving_client import ServingPredictor
+
+        return ServingPredictor(path)
     match kind_of(path):
         case "keras":
             from mltool.inference.keras_predictor import KerasPredictor, load_keras_model

@@ -41,7 +41,7 @@ class Prediction:
         by_output: what every output answered.
     """
 
-    artifact: Path
+    artifact: Path | str
     by_output: Mapping[str, OutputAnswers]
 
     @property
@@ -65,7 +65,7 @@ class Prediction:
 
 
 def predict(
-    artifact: Path,
+    artifact: Path | str,
     batch: Batch,
     schema: InputSchema | None,
     *,
@@ -75,7 +75,7 @@ def predict(
     """Runs an artifact on samples.
 
     Args:
-        artifact: a `.keras` file, a SavedModel folder, a `.tflite` file.
+        artifact: a `.keras` file, a SavedModel folder, a `.tflite` file; as text, the address of an endpoint.
         batch: every input by name, [samples, ...], as the user has them: preprocessing is inside of the artifact.
         schema: what the artifact takes and answers; without it the answers are the outputs themselves.
         allow_unseen: categories that training had not are told, not refused.

@@ -33,7 +33,7 @@ class LayerSummary:
 
     Attributes:
         layer: its name, below those of the models that it lies in, as `mel/rfft`.
-        class_name: of Keras.
+        class_name: of Keras, or of the user.
         output_shapes: of one sample, an output each; None for a length that is not known before.
         parameters: values of its weights, trained or not; of a layer that is called twice, at its first call alone.
         trainable_parameters: those among them that training changes.
@@ -182,7 +182,7 @@ def _layer(call: Call, seen: set[int]) -> LayerSummary:
         reason = str(error)
     return LayerSummary(
         layer=call.path,
-        class_name=type(call.operation).__name__,
+        class_name=getattr(call.operation, "shown_class", type(call.operation).__name__),
         output_shapes=tuple(tensor.shape for tensor in call.gives),
         parameters=sum(math.prod(weight.shape) for weight in weights),
         trainable_parameters=sum(math.prod(weight.shape) for weight in trainable),

@@ -13,6 +13,7 @@ from mltool.models.preprocess import ModelInput, build_layer, call_layer, learns
 from mltool.spec.catalogue_entries import backbones
 from mltool.spec.model import AUTO, OWN_MODEL, LayerSpec, ModelSpec
 from mltool.spec.outputs import ONLY
+from mltool.spec.own_things import OwnThing
 
 Shape = tuple[int, ...]
 _NO_SCALES: Mapping[str, TargetScale] = {}
@@ -126,7 +127,7 @@ def _apply(spec: LayerSpec, sources: list[Any], built: dict[str, tuple[LayerSpec
         message = f"{own.layer.name} learns from data before training"
         raise _misfit(spec, message, "put it under model.preprocess")
     texts = [source.name for source in sources if source.dtype == "string"]
-    if texts and own.layer.name not in _TAKE_TEXT:
+    if texts and own.layer.name not in _TAKE_TEXT and not isinstance(own.layer, OwnThing):
         # Keras' layers take text without a word until they compute: that would be in the first step of training.
         hint = "put a StringLookup or a TextVectorization for it under model.preprocess, or preprocess: auto"
         raise _misfit(spec, f"takes numbers, and {texts[0]!r} is text", hint)

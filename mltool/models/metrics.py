@@ -5,8 +5,11 @@ from typing import Any
 from mltool import extras
 from mltool.errors import Message, SpecError
 from mltool.models.keras_objects import build_keras
+from mltool.models.losses import per_sample
+from mltool.models.user_call import call_user, calling, load_user, refusal
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.outputs import metric_name
+from mltool.spec.own_things import OwnThing
 from mltool.spec.task import Task
 
 _BY_TASK: dict[str, dict[Task, str]] = {
@@ -33,8 +36,10 @@ def build_metric(metric: KerasObject, task: Task, *, num_classes: int, name: str
         at: dotted key of the spec, for messages.
 
     Raises:
-        SpecError: if it has no meaning for the task, or Keras refuses its arguments.
+        SpecError: if it has no meaning for the task, or Keras refuses its arguments; if code of the user's fails.
     """
+    if isinstance(metric, OwnThing):
+        return _own_metric(metric, name or metric_name(metric), at=at)
     class_name = _BY_TASK[metric.name].get(task) if metric.name in _BY_TASK else metric.name
     if class_name is None:
         raise SpecError(Message(f"{metric.name} has no meaning for a {task}", "take another metric", key=at))
@@ -44,22 +49,65 @@ def build_metric(metric: KerasObject, task: Task, *, num_classes: int, name: str
     return build_keras(KerasObject(class_name, arguments), "metrics", at=at)
 
 
-def greater_is_better(metric: Any) -> bool | None:
-    """Whether more of a Keras metric is better; None where Keras does not say (counts of errors, sums).
+def _own_metric(metric: OwnThing, name: str, *, at: str) -> Any:
+    """A metric of the user's; of a function, the mean over the samples."""
+    keras = extras.keras()
+    found = load_user(metric.reference, key=at)
+    if not isinstance(found, type):
+
+        def values(targets: Any, outputs: Any) -> Any:
+            given = found(targets, outputs, **metric.arguments)
+            return per_sample(given, outputs, metric.reference, key=at)
+
+        return keras.metrics.MeanMetricWrapper(values, name=name)
+    if not issubclass(found, keras.metrics.Metric):
+        hint = "name a keras.metrics.Metric, or a function of (y_true, y_pred)"
+        raise refusal(f"{metric.reference} is a class, and no metric of Keras", hint, key=at)
+    built = call_user(metric.reference, metric.arguments, key=at)
+    built.name = name
+    return built
+
+
+def update_metric(built: Any, metric: KerasObject, targets: Any, outputs: Any, *, at: str = "") -> None:
+    """Shows samples to a metric.
+
+    Args:
+        built: by `build_metric`.
+        metric: of the spec.
+        targets: of `targets_for`.
+        outputs: logits if it `wants_logits`, else probabilities or values.
+        at: dotted key of the spec, for messages.
+
+    Raises:
+        SpecError: if code of the user's raises.
+    """
+    if not isinstance(metric, OwnThing):
+        built.update_state(targets, outputs)
+        return
+    # Not converted by AutoGraph, as Keras' own metrics are not.
+    extras.tensorflow().autograph.experimental.do_not_convert(_update_own)(built, metric, targets, outputs, at)
+
+
+def _update_own(built: Any, metric: OwnThing, targets: Any, outputs: Any, at: str) -> None:
+    with calling(metric.reference, metric.reference, key=at):
+        built.update_state(targets, outputs)
+
+
+def greater_is_better(built: Any, metric: KerasObject) -> bool | None:
+    """Whether more of a metric is better; None where Keras, or the spec of the user's own, does not say.
 
     `_direction` is what Keras' own callbacks go by in mode `auto`.
     """
-    direction = getattr(metric, "_direction", None)
+    if isinstance(metric, OwnThing):
+        return None if metric.better is None else metric.better == "greater"
+    direction = getattr(built, "_direction", None)
     return None if direction is None else bool(direction == "up")
 
 
 def takes_one_hot_targets(metric: KerasObject, task: Task) -> bool:
     """Whether a metric of classes compares with one-hot targets instead of class numbers."""
-    return (
-        task in ("classification", "segmentation")
-        and metric.name not in _BY_TASK
-        and not metric.name.startswith("Sparse")
-    )
+    of_keras = not isinstance(metric, OwnThing) and metric.name not in _BY_TASK
+    return task in ("classification", "segmentation") and of_keras and not metric.name.startswith("Sparse")
 
 
 def targets_for(metric: KerasObject, targets: Any, num_classes: int, task: Task) -> Any:
@@ -75,4 +123,4 @@ def wants_logits(metric: KerasObject) -> bool:
 
     Keras hands logits to every metric, where thresholds at 0.5 and areas under curves are then wrong in silence.
     """
-    return bool(metric.arguments.get("from_logits"))
+    return metric.from_logits

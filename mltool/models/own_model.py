@@ -6,19 +6,20 @@ layer, `OwnModel`: the file has its weights, and whoever loads it calls the func
 code and names none: which code may run is said by the spec of the run that the file lies in.
 """
 
+import contextlib
 import functools
 import inspect
 import logging
-import re
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mltool import extras
-from mltool.data.sources.user_function import load_function, running
-from mltool.errors import Message, SpecError
-from mltool.spec.model import OWN_MODEL
-from mltool.spec.user_code import find_file
+from mltool.data.sources.user_function import running
+from mltool.errors import SpecError
+from mltool.models.user_call import call_user, described, in_short, refusal, where
+from mltool.spec.model import OWN_MODEL, ModelSpec
+from mltool.spec.own_things import OwnThing
 
 logger = logging.getLogger("mltool")
 
@@ -32,7 +33,7 @@ Tensors = Mapping[str, Any]
 Shapes = Mapping[str, Sequence[int | None]]
 
 
-def call_user(reference: str, arguments: Mapping[str, Any]) -> Any:
+def call_builder(reference: str, arguments: Mapping[str, Any]) -> Any:
     """Runs the function and gives what it returns: a keras.Model or a tf.Module.
 
     Args:
@@ -42,23 +43,7 @@ def call_user(reference: str, arguments: Mapping[str, Any]) -> Any:
     Raises:
         SpecError: if it does not take the arguments, raises, or returns something else.
     """
-    with running(reference):
-        try:
-            function = load_function(reference)
-        except (Exception, SystemExit) as error:
-            raise _raised(f"importing {reference.rpartition(':')[0]}", error, reference) from error
-        try:
-            inspect.signature(function).bind(**arguments)
-        except TypeError as error:
-            raise _refusal(f"{reference}: {error}", "mend model.arguments") from error
-        except ValueError:
-            pass  # a function of C has no signature; calling it tells
-        try:
-            returned = function(**arguments)
-        # Code of the user's raises what it likes; it is not a flaw of ours. Nor may it end the process: exit code 0
-        # would say that all is well.
-        except (Exception, SystemExit) as error:
-            raise _raised(reference, error, reference) from error
+    returned = call_user(reference, arguments, key=KEY)
     _require_model(reference, returned)
     return returned
 
@@ -71,7 +56,7 @@ def _require_model(reference: str, returned: Any) -> None:
     if isinstance(returned, keras.Model):
         return
     if not isinstance(returned, tf.Module) or isinstance(returned, keras.Layer):
-        raise _refusal(f"{reference} returned {_described(returned)}", hint)
+        raise _refusal(f"{reference} returned {described(returned)}", hint)
     if not callable(returned):
         raise _refusal(f"{reference} returned a tf.Module without __call__", hint)
     strangers = list(returned._flatten(predicate=lambda item: isinstance(item, keras.Layer | keras.Variable)))
@@ -80,47 +65,8 @@ def _require_model(reference: str, returned: Any) -> None:
         raise _refusal(f"{message}, which it would not train", "return a keras.Model, or use tf.Variable alone")
 
 
-def _described(value: Any) -> str:
-    """What was returned, with its module where the name alone may mislead (`torch.nn.Module`, `tf_keras.Model`)."""
-    kind = type(value)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-
-
-def _raised(what: str, error: BaseException, reference: str) -> SpecError:
-    return _refusal(f"{what} raised {_in_short(error)}", _where(error, reference) or "call it by hand to see where")
-
-
-_TRACED_FRAME = re.compile(r'File "(.+?)", line (\d+)')
-_COLOR = re.compile(r"\x1b\[[0-9;]*m")
-_OF_KERAS = "Exception encountered when calling"
-_ERROR_LINE = re.compile(r"^\s*(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
-
-
-def _in_short(error: BaseException) -> str:
-    """Kind and message, without what AutoGraph and Keras put around them: a traceback, the arguments of a layer."""
-    text = _COLOR.sub("", str(error)).partition("Arguments received by")[0]
-    if _OF_KERAS in text:
-        text = text.rpartition(_OF_KERAS)[2].partition("\n")[2]
-    inner = _ERROR_LINE.findall(text) if "in user code:" in text else []
-    kind, said = inner[-1] if inner else (type(error).__name__, text)
-    return f"{kind}: {' '.join(said.split())[:300]}"
-
-
-def _where(error: BaseException, reference: str) -> str:
-    """The line of the user's file that an error came from, as far as tracebacks tell."""
-    file = find_file(reference.rpartition(":")[0])
-    lines: list[int | None] = []
-    found: BaseException | None = error
-    while found is not None and not lines:
-        frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(found.__traceback__)]
-        frames += [(name, int(line)) for name, line in _TRACED_FRAME.findall(str(found))]
-        lines = [line for name, line in frames if file is not None and name == str(file)]
-        found = found.__cause__ or found.__context__
-    return f"see line {lines[-1]} of {file.name}" if file is not None and lines else ""
-
-
 def _refusal(message: str, hint: str) -> SpecError:
-    return SpecError(Message(message, hint, key=KEY))
+    return refusal(message, hint, key=KEY)
 
 
 def apply_own_model(reference: str, arguments: Mapping[str, Any], tensors: Tensors) -> Any:
@@ -137,7 +83,7 @@ def apply_own_model(reference: str, arguments: Mapping[str, Any], tensors: Tenso
     Raises:
         SpecError: if the function fails, or its model does not take these inputs, or gives several outputs.
     """
-    model = call_user(reference, arguments)
+    model = call_builder(reference, arguments)
     taken = {name: _as_float(name, tensor) for name, tensor in tensors.items()}
     keras = extras.keras()
     _require_fit(reference, model, taken)
@@ -152,8 +98,8 @@ def apply_own_model(reference: str, arguments: Mapping[str, Any], tensors: Tenso
                 output = holder_class()(held, name=OWN_MODEL)(taken)
     # TensorFlow and the user's code raise what they like for shapes that do not fit.
     except (Exception, SystemExit) as error:
-        message = f"the model of {reference} does not take {_shown(shapes)}: {_in_short(error)}"
-        raise _refusal(message, _where(error, reference)) from error
+        message = f"the model of {reference} does not take {_shown(shapes)}: {in_short(error)}"
+        raise _refusal(message, where(error, reference)) from error
     return _one_output(reference, output)
 
 
@@ -354,7 +300,7 @@ def _one_output(reference: str, output: Any) -> Any:
         message = f"the model of {reference} gives {len(output)} outputs, one is expected"
         raise _refusal(message, "return the tensor of the one that is trained")
     if not isinstance(output, extras.keras().KerasTensor):
-        raise _refusal(f"the model of {reference} gives {_described(output)}, a tensor is expected", "return a tensor")
+        raise _refusal(f"the model of {reference} gives {described(output)}, a tensor is expected", "return a tensor")
     if output.dtype != "float32":
         raise _refusal(f"the model of {reference} gives {output.dtype}, float32 is expected", "cast it")
     return output
@@ -367,19 +313,61 @@ _STATEFUL_RANDOM = (
 """Operations whose state lies in TensorFlow's kernels, where no checkpoint reaches it."""
 
 
-def require_trainable(model: Any, reference: str) -> None:
-    """Traces and runs a model with an own model in it, as training will; its variables stay as they were.
+@dataclass(frozen=True)
+class Origin:
+    """The code of the user's in a model, for messages.
+
+    Attributes:
+        references: to its functions and classes.
+        what: the model, in words.
+        key: of the spec.
+    """
+
+    references: tuple[str, ...]
+    what: str
+    key: str
+
+    def refusal(self, message: str, hint: str) -> SpecError:
+        """What is wrong with the model, from the word after it."""
+        return refusal(f"{self.what} {message}", hint, key=self.key)
+
+    def where(self, error: BaseException) -> str:
+        """The line of one of the files that an error came from, as far as tracebacks tell."""
+        return next((found for reference in self.references if (found := where(error, reference))), "")
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Surrounds what runs the code."""
+        with contextlib.ExitStack() as stack:
+            for reference in self.references:
+                stack.enter_context(running(reference))
+            yield
+
+
+def origin_of(spec: ModelSpec) -> Origin | None:
+    """The code in a model; None where all of it is Keras' and ours."""
+    if not spec.code:
+        return None
+    if spec.python is not None:
+        return Origin(spec.code, f"the model of {spec.python}", KEY)
+    of_layers = any(isinstance(layer.layer, OwnThing) for layer in spec.layers)
+    key = "model.layers" if of_layers else "model.preprocess"
+    return Origin(spec.code, f"the model with {', '.join(spec.code)}", key)
+
+
+def require_trainable(model: Any, origin: Origin) -> None:
+    """Traces and runs a model with code of the user's in it, as training will; its variables stay as they were.
 
     Args:
         model: of `build_model`.
-        reference: of the function, for the messages.
+        origin: of the code.
 
     Raises:
         SpecError: if nothing in it learns, it cannot be a graph, or gives another number of answers than of samples.
     """
     tf, keras = extras.tensorflow(), extras.keras()
     if not model.trainable_variables:
-        raise _refusal(f"the model of {reference} has nothing to train", "tf.Variable and add_weight are trained")
+        raise origin.refusal("has nothing to train", "tf.Variable and add_weight are trained")
     spec = keras.tree.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), model.input)
     found: list[bool] = []
 
@@ -392,30 +380,31 @@ def require_trainable(model: Any, reference: str) -> None:
 
     before = [variable.numpy() for variable in model.variables]
     try:
-        with running(reference):
+        with origin.running():
             graph = tf.function(step, autograph=False).get_concrete_function(spec).graph
             taken = keras.tree.map_structure(lambda s: _blank((3, *s.shape[1:]), s.dtype), spec)
             rows = tf.function(model, autograph=False)(taken, training=False).shape[0]
     except (Exception, SystemExit) as error:  # TensorFlow's and the user's own
-        message = f"the model of {reference} cannot be trained as a graph: {_in_short(error)}"
-        raise _refusal(message, _where(error, reference)) from error
+        message = f"cannot be trained as a graph: {in_short(error)}"
+        raise origin.refusal(message, origin.where(error)) from error
     for variable, value in zip(model.variables, before, strict=True):
         variable.assign(value)
     held = {id(variable.value) for variable in model.variables}
     loose = [variable.name for variable in graph.variables if id(variable) not in held]
     if loose:
         # Keras takes no notice of a tf.Variable in a layer: it would be neither trained nor saved, without a word.
-        message = f"the model of {reference} uses the variable {loose[0]!r}, and does not hold it"
-        raise _refusal(message, "make it with add_weight in a keras.Model; in a tf.Module, make it an attribute")
+        message = f"uses the variable {loose[0]!r}, and does not hold it"
+        raise origin.refusal(message, "make it with add_weight in Keras; in a tf.Module, make it an attribute")
     if not any(found):
-        raise _refusal(f"no gradient reaches the variables of the model of {reference}", "use TensorFlow's operations")
+        message = f"no gradient reaches the variables of {origin.what}"
+        raise refusal(message, "use TensorFlow's operations", key=origin.key)
     if rows != 3:
-        raise _refusal(f"the model of {reference} gives {rows} answers for 3 samples", "keep the batch axis")
+        raise origin.refusal(f"gives {rows} answers for 3 samples", "keep the batch axis")
     if any(node.op in _STATEFUL_RANDOM for node in _nodes(graph)):
         logger.warning(
             "%s draws random numbers that no checkpoint holds: a resumed training is not bit for bit the same; "
             "tf.random.Generator, tf.random.stateless_* and Keras' layers are",
-            reference,
+            ", ".join(origin.references),
         )
 
 

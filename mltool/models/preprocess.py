@@ -12,10 +12,12 @@ from mltool.models.auto import auto_preprocess
 from mltool.models.backbones import Backbone
 from mltool.models.blocks import OF_SOUND, OURS, BlockLayer, build_block
 from mltool.models.keras_objects import REFUSALS, build_keras, reason_of
+from mltool.models.own_layer import OwnLayerBuilder
 from mltool.spec.catalogue import KerasObject, call_arguments
 from mltool.spec.catalogue_entries import backbones
 from mltool.spec.graph import KNOWN_ALREADY
 from mltool.spec.model import SINGLE, LayerSpec, ModelSpec
+from mltool.spec.own_things import OwnThing
 
 Array = np.ndarray[Any, Any]
 
@@ -203,10 +205,10 @@ def _adapt(layer: Any, before: Sequence[Any], batches: Callable[[], Iterator[Arr
 
 
 def build_layer(spec: LayerSpec, at: str) -> Any:
-    """The layer of Keras, the block or named architecture of ours, or the Keras Application.
+    """The layer of Keras, the block or named architecture of ours, the Keras Application, or the user's own.
 
     Raises:
-        SpecError: if Keras, or the block, refuses its arguments.
+        SpecError: if Keras, or the block, refuses its arguments; if code of the user's fails.
     """
     if spec.layer.name in OURS:
         try:
@@ -215,6 +217,8 @@ def build_layer(spec: LayerSpec, at: str) -> Any:
             raise SpecError(Message(str(error), key=at)) from error
     if spec.layer.name in backbones():
         return BlockLayer(Backbone(spec.layer.name, spec.layer.arguments, spec.name, at), spec.name)
+    if isinstance(spec.layer, OwnThing):
+        return OwnLayerBuilder(spec.layer, spec.name, at)
     return build_keras(spec.layer, "layers", at=at, name=spec.name)
 
 
@@ -236,7 +240,7 @@ def call_layer(spec: LayerSpec, own: KerasObject, layer: Any, sources: Sequence[
     Raises:
         SpecError: if the layer does not fit them, or gives several tensors.
     """
-    needed = call_arguments(own.name)
+    needed = () if isinstance(own, OwnThing) else call_arguments(own.name)
     if len(sources) < len(needed):
         message = f"{own.name} takes {len(needed)} tensors, {' and '.join(needed)} (got {len(sources)})"
         hint = "write inputs: [NAME, NAME]; for self-attention, the same name again"

@@ -1,14 +1,17 @@
 """Finds the run that a verb means: a folder, an id or its beginning, `latest`, or the newest with what is needed."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
-from mltool.errors import ArtifactError
+from mltool.errors import ArtifactError, UsageError
 from mltool.runs.lite import LiteFolder
 from mltool.runs.run import Run
 
 logger = logging.getLogger("mltool")
+
+_ENDPOINT = re.compile(r"https?://", re.IGNORECASE)
 
 Need = Callable[[Run], bool]
 
@@ -94,6 +97,30 @@ def run_of(artifact: Path) -> Run | None:
     return None
 
 
+def is_endpoint(selector: str | None) -> bool:
+    """Whether an artifact is the address of a server, not a path."""
+    return selector is not None and _ENDPOINT.match(selector) is not None
+
+
+def find_model(selector: str | None, run: str | None = None) -> tuple[Run | None, Path | str]:
+    """The artifact or endpoint that `selector` means, and the run that it belongs to.
+
+    Args:
+        selector: an address as text; else as in `find_artifact`.
+        run: of an endpoint, or of a file that lies in none.
+
+    Raises:
+        UsageError: if a run is named for an artifact that lies in one.
+        ArtifactError: as `find_artifact`.
+    """
+    if selector is not None and is_endpoint(selector):
+        return (find_run(run) if run is not None else None), selector
+    found, path = find_artifact(selector)
+    if run is not None and found is not None:
+        raise UsageError(f"{path} lies in the run {found.directory}", "leave --run out")
+    return (find_run(run) if run is not None else found), path
+
+
 def find_artifact(selector: str | None) -> tuple[Run | None, Path]:
     """The artifact that `selector` means, and the run that it lies in.
 
@@ -101,8 +128,11 @@ def find_artifact(selector: str | None) -> tuple[Run | None, Path]:
         selector: a model file or SavedModel folder; else a run (see `find_run`), which means its `model.keras`.
 
     Raises:
+        UsageError: if it is the address of an endpoint.
         ArtifactError: if there is none, it was rejected, or it is not what the run recorded.
     """
+    if is_endpoint(selector):
+        raise UsageError(f"this takes files, not an endpoint (got {selector})", "evaluate and predict take an address")
     path = Path(selector) if selector is not None else None
     is_model = path is not None and (path.is_file() or (path / "saved_model.pb").is_file())
     if path is None or not is_model:

@@ -25,6 +25,7 @@ from mltool.spec.catalogue_schema import json_schema
 
 __all__ = [
     "KINDS",
+    "OWN",
     "UNREADABLE",
     "KerasObject",
     "Kind",
@@ -34,6 +35,9 @@ __all__ = [
     "names",
     "parse_keras_object",
 ]
+
+OWN: Final = "python"
+"""Key of an entry that names code of the user's (`own_things.py`); nothing of Keras is called so."""
 
 _ARGUMENT_HINTS: Final = {
     "lr": "did you mean 'learning_rate'?",
@@ -51,6 +55,20 @@ class KerasObject:
     """Canonical name: the public class of Keras (`Adam`), of activations the function (`relu`)."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """What the spec gave; objects of Keras in it are `KerasObject`, also in lists. Defaults are not filled in."""
+
+    @property
+    def given_name(self) -> str | None:
+        """The name that the spec gives."""
+        return self.arguments.get("name")
+
+    @property
+    def from_logits(self) -> bool:
+        """Whether the outputs that a loss or a metric takes are logits."""
+        return bool(self.arguments.get("from_logits"))
+
+    def path_of(self, key: str) -> tuple[str, ...]:
+        """Where an argument stands, from the entry."""
+        return (self.name, key)
 
     def to_spec(self) -> Any:
         """The value as YAML would hold it; reading that again gives an equal object."""
@@ -76,6 +94,9 @@ def parse_keras_object(value: Any, kind: Kind, *, extra_arguments: Iterable[str]
     """
     if isinstance(value, str):
         return _parse_named(value, {}, kind)
+    if isinstance(value, dict) and OWN in value:
+        message = f"{with_article(kind)} of yours cannot stand here in this version"
+        return [Problem((OWN,), True, message, "python: stands for items of layers, for the loss and for metrics")]
     if problem := _form_problem(value, kind):
         return [problem]
     name, arguments = next(iter(value.items()))

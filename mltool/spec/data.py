@@ -432,7 +432,7 @@ class SplitSpec(Section):
 
 
 def _check_augment(value: Any) -> tuple[KerasObject, ...]:
-    layers, problems = parse_objects(value, "layer")
+    layers, problems = parse_objects(value, "layer", own=False)
     raise_problems(problems, value)
     raise_problems(misfits_of_augment(layers), value)
     return tuple(layers)

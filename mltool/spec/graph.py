@@ -10,7 +10,8 @@ from mltool.spec.architectures import architecture_problems
 from mltool.spec.argument_check import did_you_mean, shown
 from mltool.spec.backbones import backbone_problems
 from mltool.spec.blocks import AUGMENTATIONS, MIXERS
-from mltool.spec.catalogue import KerasObject, Problem, call_arguments, parse_keras_object
+from mltool.spec.catalogue import KerasObject, Problem, call_arguments
+from mltool.spec.own_things import OwnThing, parse_entry
 
 Place = tuple[str | int, ...]
 
@@ -50,11 +51,18 @@ class LayerSpec:
         """The layer whose weights it uses again; None for a layer of its own."""
         return self.layer.arguments["layer"] if self.layer.name == SHARED else None
 
+    def place_of(self, *path: str | int) -> Place:
+        """Where `inputs` or `name` stands: among the arguments of Keras' layers, beside `python:` of one's own."""
+        return (*(self.place[:-1] if isinstance(self.layer, OwnThing) else self.place), *path)
+
     def to_spec(self) -> Any:
         """The YAML form, with the name that was given or made."""
-        arguments = {**self.layer.arguments, "name": self.name}
+        said: dict[str, Any] = {"name": self.name}
         if self.inputs:
-            arguments["inputs"] = list(self.inputs)
+            said["inputs"] = list(self.inputs)
+        if isinstance(self.layer, OwnThing):
+            return {**self.layer.to_spec(), **said}
+        arguments = {**self.layer.arguments, **said}
         return KerasObject(self.layer.name, arguments).to_spec()
 
 
@@ -152,7 +160,7 @@ class Reader:
 
     def _parse(self, item: Any, path: Place, *, is_graph: bool = True) -> KerasObject | None:
         """One entry, its arguments checked, or None with the problems."""
-        found = parse_keras_object(item, "layer", extra_arguments=("inputs",) if is_graph else ())
+        found = parse_entry(item, "layer", extra_arguments=("inputs",) if is_graph else ())
         if isinstance(found, KerasObject):
             return found
         self.problems += [Problem((*path, *p.path), p.at_key, p.message, p.hint) for p in found]
@@ -165,19 +173,14 @@ class Reader:
         found = self._parse(item, path, is_graph=is_graph)
         if found is None:
             return ()
-        if found.name in AUGMENTATIONS:
-            message = f"{found.name!r} is an augmentation, and none of the model's layers"
-            self._refuse(path, message, "write it under data.augment")
-            return ()
-        if found.name in (BLOCK, SHARED):
-            self._refuse(path, f"{found.name!r} cannot stand here", "write it in model.layers, with its arguments")
-            return ()
+        place = (*path, found.name)
+        if isinstance(found, OwnThing):
+            return (self._own_layer(found, place, scope),)
         if refusal := _no_layer_of_its_own(found):
             self._refuse(path, *refusal)
             return ()
         arguments = dict(found.arguments)
         name, inputs = arguments.pop("name", None), arguments.pop("inputs", None)
-        place = (*path, found.name)
         full = self._name(name, snake_case(found.name), place, scope)
         self.problems += [
             Problem((*place, argument), False, message, hint)
@@ -186,6 +189,11 @@ class Reader:
         ]
         layer = KerasObject(found.name, arguments)
         return (LayerSpec(full, layer, self._inputs(inputs, place, scope), name is not None, place),)
+
+    def _own_layer(self, found: OwnThing, place: Place, scope: _Scope) -> LayerSpec:
+        name = self._name(found.given_name, snake_case(found.own_name), place[:-1], scope)
+        inputs = self._inputs(found.entry.get("inputs"), place[:-1], scope)
+        return LayerSpec(name, replace(found, entry={}), inputs, found.given_name is not None, place)
 
     def _block(self, item: Any, place: Place, scope: _Scope) -> tuple[LayerSpec, ...]:
         arguments = self._block_arguments(item, place)
@@ -324,9 +332,11 @@ def _no_layer_of_its_own(layer: KerasObject) -> tuple[str, str] | None:
     Keras takes most of it without a word: mixed samples beside targets that are not mixed, a normalization that has
     seen no data and so changes nothing.
     """
-    if layer.name in (*MIXERS, "AugMix"):
-        hint = "write it under data.augment" if layer.name in MIXERS else "write RandAugment under data.augment"
+    if layer.name in (*AUGMENTATIONS, *MIXERS, "AugMix"):
+        hint = "write it under data.augment" if layer.name != "AugMix" else "write RandAugment under data.augment"
         return f"{layer.name!r} is an augmentation, and none of the model's layers", hint
+    if layer.name in (BLOCK, SHARED):
+        return f"{layer.name!r} cannot stand here", "write it in model.layers, with its arguments"
     if "states" in call_arguments(layer.name):
         return f"{layer.name!r} is one step of a recurrent layer", f"write RNN: {{cell: {{{layer.name}: {{...}}}}}}"
     for inner in _inside(layer):
@@ -362,7 +372,7 @@ def graph_problems(layers: tuple[LayerSpec, ...]) -> Iterable[Problem]:
         for position, name in enumerate(layer.inputs):
             if order.get(name, -1) >= index:
                 what = "itself" if name == layer.name else f"{name!r}, which comes later"
-                path = (*layer.place, "inputs", position)
+                path = layer.place_of("inputs", position)
                 yield Problem(path, False, f"{layer.name!r} takes its input from {what}", "put it after its inputs")
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from mltool.errors import Message, SpecError
 from mltool.spec.argument_check import shown
 from mltool.spec.backbones import resolve_weights
-from mltool.spec.overrides import PATH_KEYS, merged
-from mltool.spec.user_code import beside
+from mltool.spec.overrides import PATH_KEYS, SECTIONS_WITH_CODE, merged
+from mltool.spec.user_code import beside, resolve_references
 from mltool.yaml_reader import Document, read_yaml
 
 MAX_DEPTH = 8
@@ -92,6 +92,9 @@ def resolve_paths(data: dict[str, Any], folder: Path) -> None:
         if isinstance(value, str) and value:
             node[path[-1]] = str(folder / Path(value).expanduser())
     resolve_weights(data.get("model"), folder)
-    for section in (_source(data), data.get("model")):
-        if isinstance(section, dict) and isinstance(section.get("python"), str):
-            section["python"] = beside(section["python"], folder)
+    source = _source(data)
+    if isinstance(source.get("python"), str):
+        source["python"] = beside(source["python"], folder)
+    for name in SECTIONS_WITH_CODE:
+        if isinstance(data.get(name), dict):
+            resolve_references(data[name], folder)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from mltool.spec.argument_check import shown
-from mltool.spec.catalogue import KerasObject, Kind, Problem, names, parse_keras_object
+from mltool.spec.catalogue import KerasObject, Kind, Problem, names
+from mltool.spec.own_things import OWN_KINDS, parse_entry
 from mltool.spec.section import Checked, raise_problems
 
 REFERENCE = "x-keras"
@@ -15,7 +16,7 @@ def _parser(kind: Kind) -> Callable[[Any], KerasObject]:
     def parse(value: Any) -> KerasObject:
         if isinstance(value, KerasObject):
             return value
-        parsed = parse_keras_object(value, kind)
+        parsed = parse_entry(value, kind)
         if not isinstance(parsed, KerasObject):
             raise_problems(parsed, value)
             raise AssertionError("the catalogue refused a value without a problem")
@@ -34,16 +35,16 @@ def _list_parser(kind: Kind) -> Callable[[Any], tuple[KerasObject, ...]]:
 
 
 def parse_objects(
-    value: Any, kind: Kind, *, extra_arguments: tuple[str, ...] = ()
+    value: Any, kind: Kind, *, extra_arguments: tuple[str, ...] = (), own: bool = True
 ) -> tuple[list[KerasObject], list[Problem]]:
-    """Checks a list of Keras things and collects the problems of all of them, with paths from the list."""
+    """Checks a list of things and collects the problems of all of them, with paths from the list; see `parse_entry`."""
     if not isinstance(value, list | tuple):
         return [], [Problem((), False, f"must be a list (got {shown(value)})", f"write [{_example(value, kind)}]")]
     parsed: list[KerasObject] = []
     problems: list[Problem] = []
     for index, item in enumerate(value):
         found = (
-            item if isinstance(item, KerasObject) else parse_keras_object(item, kind, extra_arguments=extra_arguments)
+            item if isinstance(item, KerasObject) else parse_entry(item, kind, extra_arguments=extra_arguments, own=own)
         )
         if isinstance(found, KerasObject):
             parsed.append(found)
@@ -61,12 +62,18 @@ def reference(kind: Kind) -> dict[str, Any]:
     return {REFERENCE: kind}
 
 
+def entry(kind: Kind) -> dict[str, Any]:
+    """Stands in the JSON Schema for a value of `kind` that may be the user's own."""
+    own = [{REFERENCE: f"own_{kind}"}] if kind in OWN_KINDS else []
+    return {"anyOf": [reference(kind), *own]} if own else reference(kind)
+
+
 def _one(kind: Kind) -> Checked:
-    return Checked(_parser(kind), lambda: reference(kind))
+    return Checked(_parser(kind), lambda: entry(kind))
 
 
 def _many(kind: Kind) -> Checked:
-    return Checked(_list_parser(kind), lambda: {"type": "array", "items": reference(kind)})
+    return Checked(_list_parser(kind), lambda: {"type": "array", "items": entry(kind)})
 
 
 Optimizer = Annotated[KerasObject, _one("optimizer")]

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from mltool.errors import SpecError
+from mltool.errors import Message, SpecError
 from mltool.spec.backbones import weights_file
 from mltool.spec.include import read_spec_file
 from mltool.spec.messages import message_at, to_message
@@ -33,6 +33,28 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, needs_files: b
     if needs_files:
         _require_weights(spec, document, applied)
     return spec
+
+
+def load_data_spec(path: str | Path, base: Spec) -> Spec:
+    """The data of one spec for the model of another: `data` and `seed` of the file, all else of `base`.
+
+    What shares samples out for training and conversion alone is left out: nothing is trained or calibrated on these.
+
+    Args:
+        path: a YAML file with a section `data`; its other sections are not read.
+        base: the spec of a run.
+
+    Raises:
+        SpecError: with every mistake of the section.
+    """
+    document = read_spec_file(Path(path))
+    if "data" not in document.data:
+        raise SpecError(Message("has no section data", "name a spec of data", document.file, 1, 1, "data"))
+    rest = to_plain(base)
+    rest["train"].pop("class_weights", None)
+    taken = {key: document.data[key] for key in ("data", "seed") if key in document.data}
+    data = {**rest, "convert": [], "limits": {}, **taken}
+    return _check(data, document, Overrides(data))
 
 
 def _check(data: dict[str, Any], document: Document, overrides: Overrides) -> Spec:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from mltool.spec.catalogue import UNREADABLE
+from mltool.spec.catalogue import OWN, UNREADABLE
 from mltool.spec.model import LayerSpec
 from mltool.spec.spec import Spec
 from mltool.yaml_reader import KeyPath, dotted
@@ -37,6 +37,7 @@ _STAND_INS: tuple[tuple[str, Any], ...] = (
 """What stands where a value was taken out, by the pattern of its path; other keys are left out."""
 
 _LAYER = re.compile(r"model\.(layers|preprocess(\.[^.]+)?)\.\d+")
+_OWN_ARGUMENTS = re.compile(rf"({_LAYER.pattern}|train\.metrics\.\d+|train\.loss)\.arguments\b")
 _KERAS_ITEM = re.compile(rf"{_LAYER.pattern}|(train\.metrics|train\.callbacks|data\.augment)\.\d+")
 
 
@@ -101,8 +102,9 @@ def _take_out_one(data: dict[str, Any], place: KeyPath) -> KeyPath:
     """Takes out the value at `place`, or the nearest above it that can be; returns where that was, or ()."""
     for length in range(len(place), 0, -1):
         path = place[:length]
-        # A Keras object without its name is nothing: the whole item gives way.
-        is_name_of_item = _KERAS_ITEM.fullmatch(dotted(path[:-1]))
+        # A Keras object without its name is nothing: the whole item gives way. So does a thing of the user's, which may
+        # need the argument that is taken out.
+        is_name_of_item = _KERAS_ITEM.fullmatch(dotted(path[:-1])) or _OWN_ARGUMENTS.match(dotted(path))
         if not is_name_of_item and _replace(_lookup(data, path[:-1]), path[-1], _stand_in(data, path)):
             return path
     return ()
@@ -150,6 +152,7 @@ def _layer_stand_in(item: Any, text: str) -> LayerSpec:
     if isinstance(item, LayerSpec):
         return item
     arguments = next(iter(item.values()), None) if isinstance(item, dict) and len(item) == 1 else None
+    arguments = item if isinstance(item, dict) and OWN in item else arguments
     arguments = arguments if isinstance(arguments, dict) else {}
     name, inputs = arguments.get("name"), arguments.get("inputs")
     usable = isinstance(inputs, list) and all(isinstance(value, str) for value in inputs)

@@ -8,7 +8,8 @@ from pydantic import ConfigDict, ModelWrapValidatorHandler, ValidationError, mod
 from mltool.spec.argument_check import shown
 from mltool.spec.catalogue import UNREADABLE, Problem
 from mltool.spec.graph import LayerSpec, Reader, graph_problems, snake_case
-from mltool.spec.keras_object import reference
+from mltool.spec.keras_object import entry
+from mltool.spec.own_things import OwnThing
 from mltool.spec.section import Checked, Section, error_details, problem_details, raise_problem, raise_problems
 from mltool.spec.user_code import argument_problems, check_reference
 
@@ -72,8 +73,8 @@ class ModelSpec(Section):
             lambda: {
                 "anyOf": [
                     {"const": AUTO},
-                    {"type": "array", "items": reference("layer")},
-                    {"type": "object", "additionalProperties": {"type": "array", "items": reference("layer")}},
+                    {"type": "array", "items": entry("layer")},
+                    {"type": "object", "additionalProperties": {"type": "array", "items": entry("layer")}},
                 ]
             },
         ),
@@ -82,14 +83,15 @@ class ModelSpec(Section):
     or auto, after the kinds of the inputs; adapted on training data only."""
     layers: Annotated[
         tuple[LayerSpec, ...],
-        Checked(lambda value: value, lambda: {"type": "array", "items": reference("layer"), "minItems": 1}),
+        Checked(lambda value: value, lambda: {"type": "array", "items": entry("layer"), "minItems": 1}),
     ] = ()
-    """Keras' own class names and arguments; `inputs: [names]` makes a graph of the list."""
+    """Keras' own class names and arguments, or `python: "module:Name"` of yours; `inputs: [names]` makes a graph of the
+    list."""
     blocks: Annotated[
         dict[str, Any],
         Checked(
             _check_blocks,
-            lambda: {"type": "object", "additionalProperties": {"type": "array", "items": reference("layer")}},
+            lambda: {"type": "object", "additionalProperties": {"type": "array", "items": entry("layer")}},
         ),
     ] = _NO_BLOCKS
     """Lists of layers by name, which `Block: {use: NAME}` puts into the layers; `include` brings those of a file."""
@@ -149,6 +151,13 @@ class ModelSpec(Section):
         if isinstance(self.preprocess, str):
             return ()
         return tuple(layer for layers in self.preprocess.values() for layer in layers)
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Every class and function of the user's that it names: the model, or layers."""
+        layers = [layer.layer for layer in (*self.preprocess_layers, *self.layers)]
+        of_layers = [layer.reference for layer in layers if isinstance(layer, OwnThing)]
+        return tuple(dict.fromkeys([*([self.python] if self.python else []), *of_layers]))
 
     @property
     def own_names(self) -> tuple[str, ...]:

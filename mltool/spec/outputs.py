@@ -1,7 +1,7 @@
 """What training minimizes and measures, output by output: `train.loss` and `train.metrics`, or `train.outputs`."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field
@@ -10,6 +10,7 @@ from mltool.spec.argument_check import shown
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.keras_object import Loss, Metrics
 from mltool.spec.model import snake_case
+from mltool.spec.own_things import OwnThing
 from mltool.spec.section import Section
 from mltool.spec.task import LATER_LOSSES, WRONG_METRICS, Task, task_of
 
@@ -24,11 +25,23 @@ class OutputSpec(Section):
     """Loss and metrics of one output."""
 
     loss: Loss
-    """Keras' loss."""
+    """Keras' loss, or `python: "module:Name"` of yours, with its `task`."""
     metrics: Metrics = None
-    """Keras' metrics; `accuracy` becomes the one that fits the loss. Left out: accuracy; of values their mean error."""
+    """Keras' metrics, or `python: "module:Name"` of yours; `accuracy` becomes the one that fits the loss. Left out:
+    accuracy, of values their mean error."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """How much this loss counts in the sum that training minimizes."""
+
+    def measures(self, key: str) -> tuple["Measure", ...]:
+        """The metrics, as those of an output.
+
+        Args:
+            key: of the output, see `TrainSpec.heads`.
+        """
+        place = ("train", "outputs", key) if key else ("train",)
+        return tuple(
+            Measure(metric, key, (*place, "metrics", index, metric.name)) for index, metric in enumerate(self.measured)
+        )
 
     @property
     def measured(self) -> tuple[KerasObject, ...]:
@@ -45,10 +58,17 @@ class Measure:
     Attributes:
         metric: of Keras.
         output: whose it is; "" for the only one.
+        path: of it in the spec; () where the spec has not named it.
     """
 
     metric: KerasObject
     output: str = ONLY
+    path: tuple[str | int, ...] = field(default=(), compare=False)
+
+    @property
+    def at(self) -> str:
+        """Its dotted key, for messages."""
+        return ".".join(map(str, self.path))
 
     @property
     def name(self) -> str:
@@ -96,8 +116,9 @@ def measures_of_task(task: Task, output: str, num_values: int, asked: Sequence[M
 
 
 def metric_name(metric: KerasObject) -> str:
-    """A metric's name in results: the one that the spec gives, else Keras' snake case."""
-    return str(metric.arguments.get("name") or snake_case(metric.name))
+    """A metric's name in results: the one that the spec gives, else its own in Keras' snake case."""
+    own = metric.own_name if isinstance(metric, OwnThing) else metric.name
+    return str(metric.given_name or snake_case(own))
 
 
 def output_problems(output: OutputSpec, place: tuple[str, ...]) -> Iterable[Problem]:
@@ -114,13 +135,14 @@ def output_problems(output: OutputSpec, place: tuple[str, ...]) -> Iterable[Prob
     if loss.arguments.get("reduction", _MEAN) != _MEAN:
         message = f"must be {_MEAN!r} (got {shown(loss.arguments['reduction'])})"
         hint = "leave it out: the loss is a mean over the global batch"
-        yield Problem((*place, "loss", loss.name, "reduction"), False, message, hint)
+        yield Problem((*place, "loss", *loss.path_of("reduction")), False, message, hint)
     seen: set[str] = set()
     for index, metric in enumerate(output.metrics or ()):
         name = metric_name(metric)
         if metric != UNREADABLE and (name in seen or name == "loss"):
             message = f"the name {name!r} is used twice" if name in seen else "'loss' is the name of the loss"
-            yield Problem((*place, "metrics", index, metric.name, "name"), True, message, "give it a name: of its own")
+            path: tuple[str | int, ...] = (*place, "metrics", index, *metric.path_of("name"))
+            yield Problem(path, True, message, "give it a name: of its own")
         meant = WRONG_METRICS.get(task_of(loss), {}).get(metric.name)
         if meant:
             message = f"{metric.name} compares class numbers, and the model gives probabilities"

@@ -8,8 +8,9 @@ from typing import Any
 
 from mltool.errors import Message, SpecError
 from mltool.spec.backbones import resolve_weights
+from mltool.spec.catalogue import OWN
 from mltool.spec.catalogue_entries import KINDS, known_names
-from mltool.spec.user_code import beside
+from mltool.spec.user_code import beside, resolve_references
 from mltool.yaml_reader import KeyPath, dotted, parse_value
 
 PATH_KEYS: tuple[KeyPath, ...] = (
@@ -20,6 +21,9 @@ PATH_KEYS: tuple[KeyPath, ...] = (
     ("data", "source", "validation_path"),
 )
 """Keys that hold a path: relative to the spec in YAML, to the working directory in `--set`."""
+
+SECTIONS_WITH_CODE = ("model", "train")
+"""Sections in which `python:` may stand anywhere."""
 
 
 @dataclass
@@ -72,6 +76,7 @@ def _apply(applied: Overrides, override: str) -> None:
         raise SpecError(Message(f"must be KEY=VALUE (got {override!r})", "write --set train.epochs=3", file))
     value = parse_value(text, file, key=key.strip())
     path = tuple(int(part) if part.isascii() and part.isdecimal() else part for part in parts)
+    value = _with_files(path, value)
     # As a tree from the root, so that one rule of merging serves `a.b=c` and `a={b: c}`.
     owner, last = _descend(applied.data, path, file)
     before = owner[last] if isinstance(owner, list) else owner.get(last)
@@ -108,7 +113,13 @@ def merged(before: Any, value: Any) -> Any:
 
 def _names_another(before: Any, keys: list[Any]) -> bool:
     """Whether a map is one Keras object and `keys` is the name of another, which replaces it whole."""
-    if not isinstance(before, dict) or len(before) != 1 or len(keys) != 1 or keys[0] in before:
+    if not isinstance(before, dict) or not before or not keys:
+        return False
+    if OWN in keys and OWN not in before:
+        return len(before) == 1 and _is_keras_name(next(iter(before)))
+    if OWN in before and OWN not in keys:
+        return len(keys) == 1 and _is_keras_name(keys[0])
+    if len(before) != 1 or len(keys) != 1 or keys[0] in before:
         return False
     (old,), new = before, keys[0]
     return _is_keras_name(old) and (_is_keras_name(new) or str(new)[:1].isupper())
@@ -124,9 +135,6 @@ def _finish(applied: Overrides, path: KeyPath, value: Any, override: str) -> Non
     for leaf in leaves:
         applied.origins.pop(leaf, None)  # the last one to set a value is the one to blame
         applied.origins[leaf] = override
-    model: Any = applied.data.get("model")
-    if ("model", "python") in leaves and isinstance(model, dict) and isinstance(model.get("python"), str):
-        model["python"] = beside(model["python"], Path.cwd())
     for leaf in leaves:
         _resolve_weights_at(applied.data, leaf)
     source: Any = applied.data.get("data")
@@ -152,6 +160,17 @@ def _resolve_weights_at(data: dict[str, Any], path: KeyPath) -> None:
     for part in path[:-2] if path[-1] == "weights" else path:
         value = value[part]
     resolve_weights(value, Path.cwd())
+
+
+def _with_files(path: KeyPath, value: Any) -> Any:
+    """The value, with the files of what `python:` names in it: they are looked for in the working directory."""
+    if path[0] not in SECTIONS_WITH_CODE or "arguments" in path:
+        return value
+    if path[-1] == OWN and isinstance(value, str):
+        return beside(value, Path.cwd())
+    if isinstance(value, dict | list):
+        resolve_references(value, Path.cwd())
+    return value
 
 
 def _leaves(value: Any, path: KeyPath) -> list[KeyPath]:

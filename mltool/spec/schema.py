@@ -12,6 +12,8 @@ from pydantic_core import CoreSchema
 
 from mltool.spec.catalogue import KINDS, json_schema
 from mltool.spec.keras_object import REFERENCE
+from mltool.spec.own_things import OWN_KINDS
+from mltool.spec.own_things import json_schema as own_json_schema
 from mltool.spec.spec import Spec, to_plain
 from mltool.spec.train import CALLBACKS
 
@@ -25,6 +27,7 @@ def spec_json_schema() -> dict[str, Any]:
     schema = Spec.model_json_schema(schema_generator=_Generator)
     sections = schema.pop("$defs")
     keras = {f"keras_{kind}": json_schema(kind) for kind in KINDS}
+    keras |= {f"keras_own_{kind}": own_json_schema(kind) for kind in OWN_KINDS}
     keras["keras_callback"] = _only(keras["keras_callback"], CALLBACKS)
     whole = {"$schema": DIALECT, "$id": SCHEMA_ID, **schema, "title": "mltool spec", "$defs": {**sections, **keras}}
     linked: dict[str, Any] = _linked(whole)

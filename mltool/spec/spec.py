@@ -20,6 +20,7 @@ from mltool.spec.graph import unused_layers
 from mltool.spec.limits import Drop, LimitsSpec
 from mltool.spec.model import AUTO, INPUT_KINDS, OWN_MODEL, SINGLE, LayerSpec, ModelSpec
 from mltool.spec.outputs import ONLY
+from mltool.spec.own_things import OwnThing
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.sound import sound_problems
 from mltool.spec.task import takes_logits
@@ -101,7 +102,7 @@ class Spec(Section):
             declared = (*declared, *INPUT_KINDS)
         known = {*declared, *(layer.name for layer in self.model.layers)}
         for index, layer in enumerate(self.model.layers):
-            place = ("model", *layer.place)
+            place = ("model", *layer.place_of())
             for position, name in enumerate(layer.inputs):
                 if name not in known and self._names_are_known and not open_ended:
                     message = f"no layer or input is called {name!r}"
@@ -193,15 +194,16 @@ class Spec(Section):
         activation = _activation_of(last)
         if activation is None or not takes_logits(loss):
             return
-        place = (*section, "loss", loss.name, "from_logits")
-        if loss.arguments.get("from_logits") and activation in ("softmax", "sigmoid"):
+        place = (*section, "loss", *loss.path_of("from_logits"))
+        if loss.from_logits and activation in ("softmax", "sigmoid"):
             message = f"the last layer {last.name!r} ends in {activation}, and from_logits: true applies it again"
             yield Problem(place, False, message, f"take {activation} out of the model, or write from_logits: false")
-        if not loss.arguments.get("from_logits") and activation == "linear":
+        if not loss.from_logits and activation == "linear":
             message = (
                 f"the last layer {last.name!r} has no activation, so it gives logits; the loss expects probabilities"
             )
-            yield Problem(place, False, message, f"write {loss.name}: {{from_logits: true}}")
+            hint = "from_logits: true" if isinstance(loss, OwnThing) else f"{loss.name}: {{from_logits: true}}"
+            yield Problem(place, False, message, f"write {hint}")
 
     def _freeze_problems(self) -> Iterable[Problem]:
         """What a phase freezes must begin with the name of a layer; what is inside of layers is told when they are."""
@@ -238,10 +240,31 @@ class Spec(Section):
             if limits.metric is not None and limits.metric not in metrics:
                 message = f"train.metrics has no {limits.metric!r}"
                 yield Problem((*path, "metric"), False, message, close_hint(limits.metric, metrics))
+            yield from self._drop_problems(path, limits)
             if limits.metric is None and not metrics:
                 for key in ("min", "max"):
                     if getattr(limits, key) is not None:
                         yield Problem((*path, key), True, "there is no metric to hold", "add one to train.metrics")
+
+    def _drop_problems(self, path: tuple[str | int, ...], limits: LimitsSpec) -> Iterable[Problem]:
+        """A drop is told of a metric of which it is known what is better; of one's own the spec must say it."""
+        held = [measure for measure in self.train.measures if limits.metric in (None, measure.name)][:1]
+        # What every entry has in its place holds for none.
+        holds = any(entry.limits is None for entry in self.convert) if path == ("limits",) else True
+        if limits.max_drop is None or not holds or not held:
+            return
+        metric = held[0].metric
+        if isinstance(metric, OwnThing) and metric.better is None:
+            message = f"limits.max_drop must know whether more of {held[0].name} is better"
+            yield Problem(held[0].path, True, message, "add better: greater, or better: lower; or write max_drop: null")
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Every class and function of the user's that model, loss and metrics name, in the order of the spec."""
+        heads = self.train.heads.values()
+        things = [thing for head in heads for thing in (head.loss, *head.measured)]
+        of_training = [thing.reference for thing in things if isinstance(thing, OwnThing)]
+        return tuple(dict.fromkeys([*self.model.code, *of_training]))
 
     @property
     def _names_are_known(self) -> bool:

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from mltool.spec.catalogue import KerasObject
+from mltool.spec.own_things import OwnThing
 
 Task = Literal["classification", "binary", "multi_label", "segmentation", "regression", "anomaly"]
 """A class a sample; one of two; any number of labels; a class a pixel; values; or whether a sample is unlike training.
@@ -50,7 +51,9 @@ ANOMALY_METRICS = ("AUC", "accuracy", "F1Score", "Precision", "Recall")
 
 
 def task_of(loss: KerasObject) -> Task:
-    """The task that a loss belongs to, as far as the loss alone tells; see `Task`."""
+    """The task that a loss belongs to, as far as the loss alone tells, see `Task`; one of the user's says it."""
+    if isinstance(loss, OwnThing):
+        return loss.task
     return _TASK_OF_LOSS.get(loss.name, "regression")
 
 
@@ -63,7 +66,7 @@ def output_kind(loss: KerasObject) -> OutputKind:
     """What the model's outputs are, told by the loss."""
     if task_of(loss) == "regression" or loss.name == "CategoricalHinge":
         return "values"
-    return "logits" if loss.arguments.get("from_logits") else "probabilities"
+    return "logits" if loss.from_logits else "probabilities"
 
 
 def takes_logits(loss: KerasObject) -> bool:

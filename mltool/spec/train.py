@@ -12,6 +12,7 @@ from mltool.spec.catalogue_entries import known_names
 from mltool.spec.keras_object import Callbacks, Metrics, Optimizer, OptionalLoss
 from mltool.spec.model import snake_case
 from mltool.spec.outputs import ONLY, Measure, OutputSpec, output_problems
+from mltool.spec.own_things import OwnThing
 from mltool.spec.section import Checked, Later, Section, raise_problem, raise_problems
 from mltool.spec.task import ANOMALY_METRICS, Task, task_of
 
@@ -104,9 +105,10 @@ class TrainSpec(Section):
     optimizer: Optimizer = KerasObject("Adam", {})
     """Keras' optimizer; `learning_rate` takes a number or a schedule."""
     loss: OptionalLoss = None
-    """Keras' loss."""
+    """Keras' loss, or `python: "module:Name"` of yours, with its `task`."""
     metrics: Metrics = None
-    """Keras' metrics; `accuracy` becomes the one that fits the loss. Left out: accuracy; of values their mean error."""
+    """Keras' metrics, or `python: "module:Name"` of yours; `accuracy` becomes the one that fits the loss. Left out:
+    accuracy, of values their mean error."""
     anomaly: AnomalySpec | None = None
     """What tells anomalies: the model is an autoencoder, which gives back what its layers were given, and a sample that
     it does not know comes back changed. The artifact gives the difference; its mean square is the score."""
@@ -233,12 +235,23 @@ class TrainSpec(Section):
             monitor = str(callback.arguments.get("monitor", "val_loss"))
             if monitor not in known and self.measures_are_known:
                 yield Problem((*place, "monitor"), False, f"nothing is called {monitor!r}", close_hint(monitor, known))
+            yield from self._direction_problems(place, callback, monitor)
             if callback.name == "ReduceLROnPlateau" and any(
                 isinstance(phase.optimizer.arguments.get("learning_rate"), KerasObject)
                 for _, phase in self.placed_phases
             ):
                 message = "changes a learning rate that the optimizer's schedule sets in every step"
                 yield Problem(place, True, message, "keep either this callback or the schedule")
+
+    def _direction_problems(
+        self, place: tuple[str | int, ...], callback: KerasObject, monitor: str
+    ) -> Iterable[Problem]:
+        """A monitor of one's own must say whether more of it is better, or the callback must."""
+        watched = [one.metric for one in self.measures if one.name == monitor.removeprefix("val_")]
+        undecided = any(isinstance(metric, OwnThing) and metric.better is None for metric in watched)
+        if undecided and callback.arguments.get("mode", "auto") == "auto":
+            message = f"whether more of {monitor} is better is not known"
+            yield Problem(place, True, message, "write mode: max, or mode: min; or better: greater under the metric")
 
     def _keep_problems(self) -> Iterable[Problem]:
         restores = [callback for callback in self.callbacks if callback.arguments.get("restore_best_weights")]
@@ -265,7 +278,7 @@ class TrainSpec(Section):
     @property
     def measures(self) -> tuple[Measure, ...]:
         """The metrics of all outputs."""
-        return tuple(Measure(metric, name) for name, head in self.heads.items() for metric in head.measured)
+        return tuple(measure for name, head in self.heads.items() for measure in head.measures(name))
 
     @property
     def measures_are_known(self) -> bool:

@@ -7,11 +7,12 @@ import numpy as np
 
 from mltool import extras
 from mltool.errors import Message, SpecError
-from mltool.models.keras_objects import REFUSALS, build_keras, reason_of
-from mltool.models.metrics import build_metric, greater_is_better, targets_for, wants_logits
+from mltool.models.keras_objects import REFUSALS, reason_of
+from mltool.models.losses import OwnLoss, build_loss
+from mltool.models.metrics import build_metric, greater_is_better, targets_for, update_metric, wants_logits
 from mltool.models.outputs import TargetScale
-from mltool.spec.catalogue import KerasObject
 from mltool.spec.outputs import Measure, OutputSpec
+from mltool.spec.own_things import OwnThing
 from mltool.spec.task import OutputKind, Task, output_kind, takes_one_hot
 
 
@@ -39,14 +40,11 @@ class Head:
         self._shape, self._target_scale, self._loss_spec = shape, target_scale, output.loss
         self._place = f"train.outputs.{key}" if key else "train"
         keras = extras.keras()
-        at = f"{self._place}.loss.{output.loss.name}"
-        self._loss = build_keras(_without_reduction(output.loss), "losses", at=at, reduction=None)
+        self._loss = build_loss(output.loss, at=f"{self._place}.loss")
         # Anomalies are told after training, with the threshold.
-        measures = [Measure(metric, key) for metric in output.measured] if task != "anomaly" else []
-        self._measures: Sequence[Measure] = measures
+        self._measures: Sequence[Measure] = output.measures(key) if task != "anomaly" else ()
         self._metrics = [
-            build_metric(one.metric, task, name=one.name, num_classes=shape[-1], at=self._metric_key(index))
-            for index, one in enumerate(measures)
+            build_metric(one.metric, task, name=one.name, num_classes=shape[-1], at=one.at) for one in self._measures
         ]
         self._mean_loss = keras.metrics.Mean(name=f"{key}_loss") if key else None
 
@@ -57,7 +55,8 @@ class Head:
 
     def greater_is_better(self) -> dict[str, bool | None]:
         """For every metric, whether more of it is better; None where that is not known."""
-        found = {metric.name: greater_is_better(metric) for metric in self._metrics}
+        pairs = zip(self._metrics, self._measures, strict=True)
+        found = {metric.name: greater_is_better(metric, one.metric) for metric, one in pairs}
         return found | ({self._mean_loss.name: False} if self._mean_loss is not None else {})
 
     def of(self, tensors: Any) -> Any:
@@ -85,8 +84,12 @@ class Head:
             self._mean_loss.update_state(losses)
         probabilities = self._probabilities(outputs)
         for metric, one in zip(self._metrics, self._measures, strict=True):
-            ready = targets_for(one.metric, targets, self._shape[-1], self.task)
-            metric.update_state(ready, outputs if wants_logits(one.metric) else probabilities)
+            self._count(metric, one, targets, outputs, probabilities)
+
+    def _count(self, metric: Any, one: Measure, targets: Any, outputs: Any, probabilities: Any) -> None:
+        ready = targets_for(one.metric, targets, self._shape[-1], self.task)
+        seen = outputs if wants_logits(one.metric) else probabilities
+        update_metric(metric, one.metric, ready, seen, at=one.at)
 
     def try_out(self) -> None:
         """Runs loss and metrics once, because some make their variables on first use, which a traced function forbids.
@@ -95,25 +98,32 @@ class Head:
             SpecError: if the loss or a metric does not take what the model gives, or a metric gives several values.
         """
         tf = extras.tensorflow()
-        outputs = tf.zeros((1, *self._shape))
+        outputs = tf.zeros((_TRIED, *self._shape))
         if self.task in ("classification", "binary", "segmentation"):
-            axes = (1, *self._shape[:-1]) if self.task == "segmentation" else (1,)
-            targets = tf.zeros(axes, tf.int64)
+            axes = self._shape[:-1] if self.task == "segmentation" else ()
+            targets = tf.zeros((_TRIED, *axes), tf.int64)
         else:
             targets = outputs
         place, shape = f"{self._place}.loss.{self._loss_spec.name}", tuple(outputs.shape[1:])
         try:
-            losses = self.sample_losses(targets, outputs)
-            place = self._metric_key(0) if self._measures else place
-            self.update(targets, outputs, losses)
-            for index, metric in enumerate(self._metrics):
-                place = self._metric_key(index)
+            self.sample_losses(targets, outputs)
+            for metric, one in zip(self._metrics, self._measures, strict=True):
+                place = one.at
+                self._count(metric, one, targets, outputs, self._probabilities(outputs))
                 if np.ndim(metric.result()):
                     message = f"gives {len(metric.result())} values, one is expected"
                     raise SpecError(Message(message, "write average: macro", key=place))
         except (*REFUSALS, tf.errors.OpError) as error:
             message = f"does not take outputs of shape {shape} and their targets"
             raise SpecError(Message(message, reason_of(error), key=place)) from error
+        if isinstance(self._loss, OwnLoss):
+            self._loss.require_gradient(self._loss_targets(targets, outputs), outputs)
+        if any(isinstance(thing, OwnThing) for thing in (self._loss_spec, *(one.metric for one in self._measures))):
+            # What runs may still be no graph (`.numpy()`): better now than in the first step.
+            tf.function(self._run_all, autograph=False)(targets, outputs)
+
+    def _run_all(self, targets: Any, outputs: Any) -> None:
+        self.update(targets, outputs, self.sample_losses(targets, outputs))
 
     @property
     def kind(self) -> OutputKind:
@@ -135,9 +145,6 @@ class Head:
             return outputs
         return tf.nn.sigmoid(outputs) if self.task in ("binary", "multi_label") else tf.nn.softmax(outputs)
 
-    def _metric_key(self, index: int) -> str:
-        return f"{self._place}.metrics.{index}.{self._measures[index].metric.name}"
 
-
-def _without_reduction(loss: KerasObject) -> KerasObject:
-    return KerasObject(loss.name, {key: value for key, value in loss.arguments.items() if key != "reduction"})
+_TRIED = 3
+"""Samples that losses and metrics are tried out on: more than one, so that a mean over all shows."""

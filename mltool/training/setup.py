@@ -4,7 +4,7 @@ import functools
 import itertools
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from mltool.inspection.model_summary import ModelSummary, summarize
 from mltool.models.for_data import build_model_for, output_of_model
 from mltool.models.keras_objects import build_keras, reason_of
 from mltool.models.outputs import ENDINGS, TargetScale, units_layer
-from mltool.models.own_model import KEY, holder_class, require_trainable
+from mltool.models.own_model import KEY, Origin, holder_class, origin_of, require_trainable
 from mltool.models.steps import steps_of
 from mltool.runs.atomic import hash_of, sha256_of, write_json
 from mltool.runs.input_schema import InputSchema, OutputInfo
@@ -91,18 +91,17 @@ def build_setup(run: Run) -> Setup:
     """
     spec = run.spec
     _require_same_spec(run, spec)
-    if spec.model.python is not None:
-        require_same_code(run, spec.model.python)
+    require_same_code(run, *spec.code)
     data = _open_data(run, spec)
     extras.keras().utils.set_random_seed(spec.seed)
     make_deterministic()
     strategy = build_strategy()
     train = data.split("train")
-    if spec.model.python is not None and strategy.num_replicas_in_sync > 1:
+    if spec.model.code and strategy.num_replicas_in_sync > 1:
         _try_out_elsewhere(spec, data)
     with strategy.scope():
         model, scales = build_model_for(data, spec)
-        if spec.model.python is not None and strategy.num_replicas_in_sync == 1:
+        if spec.model.code and strategy.num_replicas_in_sync == 1:
             _try_out(model, spec)
         trainability, summary = Trainability(model), summarize(model)
         phases = build_phases(spec.train, model)
@@ -171,7 +170,7 @@ def record_setup(run: Run, setup: Setup) -> None:
         data={
             "fingerprint": data.fingerprint,
             "source": data.source.origin,
-            "code": _code_of(spec.data.source.python),
+            "code": _code_of([spec.data.source.python] if spec.data.source.python else []),
             "splits": {
                 name: {"samples": len(ids), "hash": fingerprint(hashes[name])} for name, ids in splits.ids().items()
             },
@@ -179,7 +178,7 @@ def record_setup(run: Run, setup: Setup) -> None:
             "dropped_copies": document["copies"]["dropped"],
             "kept_copies": document["copies"]["kept"],
         },
-        model={"code": _code_of(spec.model.python), "weights": _weights_of(spec)},
+        model={"code": _code_of(spec.code), "weights": _weights_of(spec)},
         environment=describe_environment(setup.loop.strategy),
     )
 
@@ -208,9 +207,9 @@ SCORED_AT_ONCE = 1024
 """Samples whose differences are held in memory."""
 
 
-def _code_of(reference: str | None) -> dict[str, str]:
-    """A function of the user's with the hash of its file, as run.json has it."""
-    return {reference: hash_of_code(reference)} if reference else {}
+def _code_of(references: Iterable[str]) -> dict[str, str]:
+    """Functions and classes of the user's with the hash of the file of each, as run.json has them."""
+    return {reference: hash_of_code(reference) for reference in references}
 
 
 def _weights_of(spec: Spec) -> dict[str, str]:
@@ -250,9 +249,11 @@ def _open_data(run: Run, spec: Spec) -> Dataset:
 
 
 def _try_out(model: Any, spec: Spec) -> None:
-    """Proves that an own model can be trained, saved and loaded before it is trained: later would be too late."""
-    require_trainable(model, str(spec.model.python))
-    _require_it_can_be_kept(model, spec)
+    """Proves that a model with code of the user's can be trained, saved and loaded before it is: later is too late."""
+    origin = origin_of(spec.model)
+    if origin is not None:
+        require_trainable(model, origin)
+        _require_it_can_be_kept(model, spec, origin)
 
 
 def _try_out_elsewhere(spec: Spec, data: Dataset) -> None:
@@ -269,8 +270,8 @@ def _try_out_elsewhere(spec: Spec, data: Dataset) -> None:
     extras.keras().utils.set_random_seed(spec.seed)
 
 
-def _require_it_can_be_kept(model: Any, spec: Spec) -> None:
-    """Saves an own model and loads it back.
+def _require_it_can_be_kept(model: Any, spec: Spec, origin: Origin) -> None:
+    """Saves a model and loads it back.
 
     Raises:
         SpecError: if another model comes back, or none.
@@ -284,13 +285,11 @@ def _require_it_can_be_kept(model: Any, spec: Spec) -> None:
         except SpecError:
             raise
         except Exception as error:  # Keras' and the user's own
-            message = f"the model of {spec.model.python} cannot be saved and loaded: {reason_of(error)}"
-            raise SpecError(Message(message, hint, key=KEY)) from error
+            raise origin.refusal(f"cannot be saved and loaded: {reason_of(error)}", hint) from error
     for one, other in itertools.zip_longest(_saved_variables(model), _saved_variables(again)):
         if one is None or other is None or not np.array_equal(one.numpy(), other.numpy()):
             what = (one if one is not None else other).path
-            message = f"the model of {spec.model.python} is another one when it is saved and loaded: {what} differs"
-            raise SpecError(Message(message, hint, key=KEY))
+            raise origin.refusal(f"is another one when it is saved and loaded: {what} differs", hint)
 
 
 def _saved_variables(model: Any) -> list[Any]:

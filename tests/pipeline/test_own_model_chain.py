@@ -170,3 +170,46 @@ def test_preprocess_auto_gives_a_table_as_one_tensor_and_text_stays_outside(tmp_
     result = run_chain(Run.create(load_spec(tmp_path / "houses.yaml"), tmp_path / "run"))
     assert result.failure is None
     assert len(result.records[0].outside) == 1
+
+
+LAYERS = NETS.with_name("own_layers.py")
+
+OWN_THINGS: dict[str, Any] = {
+    "model": {
+        "preprocess": [{"Rescaling": {"scale": 0.0625}}],
+        "layers": [
+            "Flatten",
+            {"python": "mine:dense", "arguments": {"units": 16}},
+            {"python": "mine:Scale", "arguments": {"factor": 2}, "name": "scaled"},
+            {"Dense": {"units": 10}},
+        ],
+    },
+    "train": {
+        "epochs": 4,
+        "optimizer": {"Adam": {"learning_rate": 0.02}},
+        "loss": {"python": "mine:weighted", "task": "classification", "from_logits": True},
+        "metrics": [{"python": "mine:right", "better": "greater"}],
+    },
+}
+
+
+@pytest.mark.slow
+def test_layers_losses_and_metrics_of_ones_own_go_all_the_way(tmp_path):
+    shutil.copy(LAYERS, tmp_path / "mine.py")
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(SPEC | OWN_THINGS, sort_keys=False), encoding="utf-8")
+    for words in ("run own.yaml --run-dir run", "evaluate run/lite/int8.tflite"):
+        done = verb(*words.split(), folder=tmp_path)
+        assert done.returncode == 0, f"{words}\n{done.stderr}"
+    assert "Scale" in verb("inspect", "run", folder=tmp_path).stdout
+    record = json.loads((tmp_path / "run" / "lite" / "int8.json").read_text(encoding="utf-8"))
+    assert record["metric"]["name"] == "right"
+    assert record["metric"]["value"] > 0.9
+    assert record["metric"]["drop"] == pytest.approx(record["metric"]["reference"] - record["metric"]["value"])
+    mine = tmp_path / "mine.py"
+    mine.write_text(mine.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    for words in ("verify run", "evaluate run/lite/int8.tflite"):
+        done = verb(*words.split(), folder=tmp_path)
+        assert done.returncode == 5, f"{words}\n{done.stderr}"
+        assert "was changed since training began" in done.stderr
+    # What holds no code is run as before.
+    assert verb("predict", "run/lite/int8.tflite", "-n", "2", folder=tmp_path).returncode == 0

@@ -89,7 +89,6 @@ def test_layers_complete_with_their_arguments_and_inputs(schema):
 
 def test_a_key_of_a_later_version_is_left_out_or_has_one_value(schema):
     train = schema["$defs"]["TrainSpec"]["properties"]
-    assert "outputs" not in train
     assert train["strategy"]["const"] == "auto"
     assert "target" not in schema["$defs"]["ConvertSpec"]["properties"]
     assert schema["$defs"]["ConvertSpec"]["properties"]["quantize"]["enum"] == [
@@ -107,6 +106,9 @@ def test_defaults_are_written_as_yaml_has_them(schema):
     assert sections["LimitsSpec"]["properties"]["max_drop"]["default"] == "2%"
     json.dumps(schema, allow_nan=False)
 
+
+OWN = {"python": "json.decoder:JSONDecoder", "arguments": {"strict": False}}
+"""Any class that is installed: nothing of it is run."""
 
 BAD = {
     "an unknown key": {"trian": {}},
@@ -147,6 +149,14 @@ BAD = {
     "a size of no unit": {"limits.max_size": "20 XB"},
     "a drop below zero": {"limits.max_drop": "-1%"},
     "an arena": {"limits.max_arena": "64 KB"},
+    "a layer of one's own without a name": {"model.layers.0": {"arguments": {}}},
+    "a key of no layer of one's own": {"model.layers.0": {**OWN, "factor": 2}},
+    "a layer of one's own inside of another": {"model.layers.0": {"TimeDistributed": {"layer": OWN}}},
+    "a loss of one's own without a task": {"train.loss": OWN},
+    "a direction that is none": {"train.metrics": [{**OWN, "better": "more"}]},
+    "an optimizer of one's own": {"train.optimizer": OWN},
+    "a callback of one's own": {"train.callbacks": [OWN]},
+    "an augmentation of one's own": {"data.augment": [OWN]},
     "a key of serve": {"serve": {"port": 80}},
 }
 
@@ -174,6 +184,16 @@ GOOD = {
     "a map of preprocessing": {"data.inputs": {"a": {}}, "model.preprocess": {"a": ["Normalization"]}},
     "phases": {"train.phases": [{"epochs": 1, "optimizer": "sgd", "freeze": ["top"]}]},
     "no phases": {"train.phases": None, "train.epochs": 3},
+    "layers of one's own": {
+        "model.layers.0": {**OWN, "name": "mine"},
+        "model.preprocess": [OWN],
+        "model.blocks": {"both": [{**OWN, "inputs": ["input"]}]},
+        "model.layers.1": {"Block": {"use": "both"}},
+    },
+    "a loss and metrics of one's own": {
+        "train.loss": {**OWN, "task": "classification", "from_logits": True},
+        "train.metrics": [{**OWN, "better": "lower", "name": "mine", "from_logits": False}],
+    },
     "augmentation": {"data.augment": [{"RandomFlip": {"mode": "horizontal"}}, "RandAugment", "SpecAugment", "MixUp"]},
 }
 
