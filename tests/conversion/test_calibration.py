@@ -17,8 +17,7 @@ from mltool.evaluation.verify import require_from_training
 class Data:
     """What is drawn from: 300 samples, every third a test sample, classes of 75, 20 and 5 %."""
 
-    task: str = "classification"
-    targets: np.ndarray = field(default_factory=lambda: np.repeat([0, 1, 2], [225, 60, 15]))
+    classes: np.ndarray | None = field(default_factory=lambda: np.repeat([0, 1, 2], [225, 60, 15]))
     hashes: np.ndarray = field(default_factory=lambda: np.arange(1000, 1300, dtype=np.uint64))
     splits: Splits = field(
         default_factory=lambda: Splits(
@@ -29,7 +28,7 @@ class Data:
     source: Source = field(default_factory=lambda: Source("here", {}, np.zeros(300)))
 
     def take(self, ids):
-        return Samples({"x": np.zeros((len(ids), 1))}, self.targets[ids], ids)
+        return Samples({"x": np.zeros((len(ids), 1))}, ids, ids)
 
 
 def test_every_class_is_drawn_in_proportion_the_same_way_every_time():
@@ -41,7 +40,7 @@ def test_every_class_is_drawn_in_proportion_the_same_way_every_time():
 
 
 def test_no_more_is_drawn_than_there_is_and_values_need_no_classes():
-    assert len(draw_representative(Data(task="regression"), 500, seed=1).samples) == 100
+    assert len(draw_representative(Data(classes=None), 500, seed=1).samples) == 100
 
 
 def test_copies_of_held_out_samples_are_passed_over():

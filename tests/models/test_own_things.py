@@ -177,8 +177,7 @@ def test_losses_and_metrics_get_what_is_promised(spec_of, tmp_path):
     train(plain)
     other = json.loads(plain.metrics_file.read_text().splitlines()[0])
     assert line["loss"] > 1.5 * other["loss"]
-    assert run.input_schema.task == "classification"
-    assert run.input_schema.activation == "logits"
+    assert (run.input_schema.outputs[0].task, run.input_schema.outputs[0].activation) == ("classification", "logits")
 
 
 def test_a_loss_class_of_a_regression_and_its_metric(spec_of, tmp_path):
