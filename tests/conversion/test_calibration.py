@@ -28,7 +28,8 @@ class Data:
     source: Source = field(default_factory=lambda: Source("here", {}, np.zeros(300)))
 
     def take(self, ids):
-        return Samples({"x": np.zeros((len(ids), 1))}, ids, ids)
+        targets = np.zeros(len(ids)) if self.classes is None else self.classes[ids]
+        return Samples({"x": np.zeros((len(ids), 1))}, targets, ids)
 
 
 def test_every_class_is_drawn_in_proportion_the_same_way_every_time():
