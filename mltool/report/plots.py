@@ -195,6 +195,10 @@ def scores(normal: Array, anomalies: Array, threshold: float) -> str:
             axes.hist(np.maximum(values, least), bins=edges, color=color, alpha=0.6, label=label)
         axes.axvline(threshold, color=THIRD, linestyle=":", label="threshold")
         axes.set_xscale("log")
+        ticker = extras.require("matplotlib.ticker")
+        axes.xaxis.set_major_locator(ticker.LogLocator(numticks=6))
+        axes.xaxis.set_major_formatter("{x:g}")  # its own are formulas, which are text here
+        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
         axes.set_xlabel("score: mean square of what does not come back")
         axes.set_ylabel("samples")
         _legend(axes)
@@ -264,8 +268,9 @@ def sizes(values: Mapping[str, int], unit: str) -> str:
         axes.set_yticks(range(len(shown)), [_short(name) for name, _ in shown], fontsize=9)
         axes.invert_yaxis()
         axes.set_xlabel(unit)
-        axes.xaxis.set_major_locator(extras.require("matplotlib.ticker").MaxNLocator(4, integer=True))
-        axes.xaxis.set_major_formatter("{x:,.0f}")
+        ticker = extras.require("matplotlib.ticker")
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_formatter(ticker.EngFormatter())  # 4.5 M: long numbers would meet
         return figure
 
     return _styled(draw)
