@@ -94,7 +94,7 @@ def command(  # noqa: PLR0917  one parameter an option
     from mltool.evaluation.evaluate import evaluate
 
     result = evaluate(found, path, by=by, confidence=confidence, data_spec=data, split=split.value)
-    shown = "  ".join(_with_interval(result, name) for name in result.metrics) or "the spec has no metrics"
+    shown = "  ".join(_with_interval(result, name) for name in result.metrics)
     of = "" if data is None else f" of {data}"
     text = f"{path}\n{result.split}{of}, {result.samples} samples: {shown}"
     if result.sliced_by is not None:

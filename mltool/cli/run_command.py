@@ -62,7 +62,9 @@ def command(
             page = report(run)
         except MltoolError as error:
             page_failure = error
-    measured = "  ".join(f"{name} {value:.4f}" for name, value in result.evaluation.metrics.items())
+    # Those of the spec; `evaluate` tells the others that belong to the task.
+    asked = [measure.name for measure in run.spec.train.measures] or list(result.evaluation.metrics)
+    measured = "  ".join(f"{name} {result.evaluation.metrics[name]:.4f}" for name in asked)
     title = f"model.keras: {measured} on {result.evaluation.samples} test samples"
     text = f"{artifact_table(result.records, title)}\n\n{run.directory}"
     # Of two mistakes the artifacts' counts; the page can be made again.
