@@ -73,7 +73,9 @@ class Backbone:
         shape = tuple(inputs.shape[1:])
         try:
             with _numbering_of_a_new_process(), _no_bar_on_stdout():
-                return build(input_tensor=inputs, input_shape=shape, weights=weights, name=self.name, **options)
+                # Without a name: some take it for that of a known size (EfficientNetV2), some put it before those of
+                # their layers (ConvNeXt), which are then others than in a file of weights.
+                return build(input_tensor=inputs, input_shape=shape, weights=weights, **options)
         except REFUSALS as error:
             smallest = re.search(r"at least (\d+)x(\d+)", str(error))
             if smallest is None:
