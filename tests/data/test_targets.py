@@ -18,7 +18,9 @@ def source(targets, **more):
     ("columns", "labels", "numbers"),
     [
         pytest.param((), ("0", "1", "2"), [1, 0, 2, 1], id="columns without names are numbered"),
-        pytest.param(("red", "green", "blue"), ("red", "green", "blue"), [1, 0, 2, 1], id="in the order of the columns"),
+        pytest.param(
+            ("red", "green", "blue"), ("red", "green", "blue"), [1, 0, 2, 1], id="in the order of the columns"
+        ),
     ],
 )
 def test_one_hot_columns_name_the_classes(columns, labels, numbers):
