@@ -6,7 +6,7 @@ from typing import Any
 from mltool.conversion.schemes import SCHEMES
 from mltool.errors import SpecError, UsageError
 from mltool.evaluation.judge import Tolerance
-from mltool.models.outputs import units_layer
+from mltool.models.outputs import units_layers
 from mltool.runs.input_schema import InputSchema
 from mltool.spec.convert import ConvertSpec
 from mltool.spec.limits import LimitsSpec
@@ -88,5 +88,5 @@ def float_layers_of(entry: ConvertSpec, schema: InputSchema) -> tuple[str, ...]:
 
 def ending_layers(schema: InputSchema) -> list[str]:
     """The layers of ours behind the last ones of the spec."""
-    single = len(schema.outputs) == 1
-    return [units_layer("" if single else output.name) for output in schema.outputs if output.scaled]
+    names = units_layers(schema.output_names)
+    return [names[output.name] for output in schema.outputs if output.scaled]
