@@ -367,6 +367,16 @@ def test_overrides_and_includes_replace_a_thing_of_keras_whole(spec_of, tmp_path
     )
 
 
+@pytest.mark.parametrize("values", [3, 5])
+def test_a_loss_for_every_output_is_told_from_one_for_every_sample(values, spec_of, tmp_path):
+    """Also where the model gives as many values as there are samples to try it out with."""
+    np.savez(tmp_path / "r.npz", x=NUMBERS.normal(size=(100, 3)).astype("f4"), y=np.ones((100, values), "f4"))
+    data, loss = {"source": {"path": "r.npz"}}, own("one_an_output", task="regression")
+    run = Run.create(spec_of([{"Dense": {"units": values}}], loss=loss, metrics=["mae"], data=data), tmp_path / "run")
+    with pytest.raises(SpecError, match=r"loss\.python: .*one_an_output returned shape \(\d,\) for \d samples"):
+        train(run)
+
+
 WRONG = {
     "no layer": ({"layers": [own("no_layer")]}, r"layers\.0\.python: .*no_layer returned int, and no layer"),
     "a class from a function": ({"layers": [own("the_class")]}, "returned the class Mean, and no layer"),
