@@ -88,6 +88,9 @@ class Head:
             self._count(metric, one, targets, outputs, probabilities)
 
     def _count(self, metric: Any, one: Measure, targets: Any, outputs: Any, probabilities: Any) -> None:
+        if self.task == "multi_label":
+            # Of mixed samples, shares: metrics see the labels of the one with the greater share.
+            targets = extras.tensorflow().round(targets)
         ready = targets_for(one.metric, targets, self._shape[-1], self.task)
         seen = outputs if wants_logits(one.metric) else probabilities
         update_metric(metric, one.metric, ready, seen, at=one.at)
