@@ -192,7 +192,7 @@ class TrainSpec(Section):
             yield from output_problems(self.heads[ONLY], ())
             return
         for key in ("loss", "metrics"):
-            if getattr(self, key) is not None:
+            if getattr(self, key) not in (None, UNREADABLE, (UNREADABLE,)):
                 yield Problem((key,), True, "stands under outputs, for every output of its own", "take it out here")
         for name, output in self.outputs.items():
             yield from output_problems(output, ("outputs", name))

@@ -390,6 +390,15 @@ def test_a_drop_is_in_units_of_the_metric_or_relative(written, drop, allowed, be
         ),
         pytest.param(
             {
+                "data.source": {"path": "two.npz", "target": {"top": "y"}},
+                "train.metrics": ...,
+                "train.outputs": {"top": {"loss": LOGITS}},
+            },
+            "train.loss: stands under outputs, for every output of its own; take it out here",
+            id="a loss beside those of outputs",
+        ),
+        pytest.param(
+            {
                 "data.source": {"path": "two.npz", "target": {"tpo": "y"}},
                 "train.loss": ...,
                 "train.metrics": ...,
