@@ -6,7 +6,8 @@ from typing import Any
 from mltool.conversion.schemes import SCHEMES
 from mltool.errors import SpecError, UsageError
 from mltool.evaluation.judge import Tolerance
-from mltool.models.outputs import units_layer
+from mltool.evaluation.metrics import lower_is_better
+from mltool.models.outputs import units_layers
 from mltool.runs.input_schema import InputSchema
 from mltool.spec.convert import ConvertSpec
 from mltool.spec.limits import LimitsSpec
@@ -46,12 +47,17 @@ def limits_of(entry: ConvertSpec, spec: Spec, overrides: Mapping[str, Any]) -> L
     """The limits of an entry: its own, else the spec's, with single keys replaced.
 
     Raises:
-        UsageError: if a replaced key holds a metric that the run does not measure; nothing would be held then.
+        UsageError: if a replaced key holds a metric that the run does not measure, or of which nobody said what is
+            better; nothing would be held then.
     """
     limits = LimitsSpec.model_validate({**to_plain(entry.limits or spec.limits), **overrides})
     known = [measure.name for measure in spec.train.measures]
     if limits.metric is not None and limits.metric not in known:
         raise UsageError(f"the run has no metric {limits.metric!r}", close_hint(limits.metric, known))
+    held = next((one for one in spec.train.measures if limits.metric in (None, one.name)), None)
+    if overrides.get("max_drop") is not None and held is not None and lower_is_better(held.metric) is None:
+        message = f"--max-drop must know whether more of {held.name} is better"
+        raise UsageError(message, "write better: greater, or better: lower under the metric, and train again")
     if not known and any(overrides.get(key) is not None for key in ("min", "max", "max_drop")):
         raise UsageError("the run has no metric to hold a limit against", "add one to train.metrics, and train again")
     return limits
@@ -88,5 +94,5 @@ def float_layers_of(entry: ConvertSpec, schema: InputSchema) -> tuple[str, ...]:
 
 def ending_layers(schema: InputSchema) -> list[str]:
     """The layers of ours behind the last ones of the spec."""
-    single = len(schema.outputs) == 1
-    return [units_layer("" if single else output.name) for output in schema.outputs if output.scaled]
+    names = units_layers(schema.output_names)
+    return [names[output.name] for output in schema.outputs if output.scaled]

@@ -158,6 +158,9 @@ class Dataset:
         given = self.source.given
         if anomalies is not None:
             given = {name: np.setdiff1d(ids, anomalies) for name, ids in given.items()}
+            for name in (name for name, ids in given.items() if not len(ids)):
+                message = f"{self.source.origin}: all samples of {name} are anomalies"
+                raise DataError(message, "add normal ones: training learns from them, and the test tells both apart")
             given = given if "train" in given else {"train": self._normal_pool(given, anomalies), **given}
         splits = make_splits(
             groups,
@@ -172,7 +175,9 @@ class Dataset:
             seed=self._spec.seed,
             name_of=self.source.name_of,
         )
-        return splits if anomalies is None else with_anomalies(splits, anomalies, groups, self.source.given)
+        if anomalies is None:
+            return splits
+        return with_anomalies(splits, anomalies, groups, self.source.given, families=self.source.groups)
 
     @property
     def declared_columns(self) -> Collection[str]:

@@ -34,7 +34,8 @@ def select(
     Raises:
         DataError: if a label or class is not in the data, or values are to be filtered by class.
     """
-    if not has_classes and (labels or classes or max_per_class):
+    has_one = has_classes and (source.targets.ndim == 1 or source.targets[:1].size <= 1)
+    if not has_one and (labels or classes or max_per_class):
         hint = "leave labels, classes and max_per_class out"
         raise DataError("the targets are not one class a sample, and cannot be filtered by class", hint)
     if labels:

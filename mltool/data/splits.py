@@ -161,7 +161,12 @@ def _splits_of(train: Array, validation: Array, test: Array, groups: Array, coun
 
 
 def with_anomalies(
-    splits: Splits, anomalies: Array, groups: Array, given: Mapping[str, Sequence[int] | Array]
+    splits: Splits,
+    anomalies: Array,
+    groups: Array,
+    given: Mapping[str, Sequence[int] | Array],
+    *,
+    families: Array | None = None,
 ) -> Splits:
     """Puts anomalies into the test split: into all others no training of an autoencoder may look.
 
@@ -170,15 +175,33 @@ def with_anomalies(
         anomalies: int64, positions.
         groups: [samples], equal for equal samples; normal samples that equal an anomaly are left out.
         given: splits that the source brings; of anomalies in its test set alone, where it has one.
+        families: [samples], equal for samples that must stay together; those that training or validation has cannot
+            have an anomaly in the test set too.
+
+    Raises:
+        DataError: if no anomaly is left, or a family stands in the test set that the source brings and in another.
     """
-    there = np.intersect1d(anomalies, np.asarray(given["test"], np.int64)) if "test" in given else anomalies
+    there = anomalies
+    if "test" in given:
+        there = np.intersect1d(anomalies, np.asarray(given["test"], np.int64))
+    elif families is not None:
+        elsewhere = families[np.concatenate([splits.train, splits.validation])]
+        there = anomalies[~np.isin(families[anomalies], elsewhere)]
+    why = "" if families is None or "test" in given else ", as normal samples of their groups stand in training"
+    if not len(there):
+        raise DataError(
+            f"the test set has no anomaly: {len(anomalies)} are left out{why}", "add some, or leave group out"
+        )
     if len(there) < len(anomalies):
-        logger.info("%d anomalies outside of the test set are left out", len(anomalies) - len(there))
+        logger.info("%d anomalies outside of the test set are left out%s", len(anomalies) - len(there), why)
     test = np.union1d(splits.test, there)
     alike = np.isin(groups, groups[there])
     train, validation = splits.train[~alike[splits.train]], splits.validation[~alike[splits.validation]]
     dropped = len(splits.train) - len(train) + len(splits.validation) - len(validation)
-    return Splits(train, validation, test, splits.dropped + dropped, splits.kept)
+    found = Splits(train, validation, test, splits.dropped + dropped, splits.kept)
+    if families is not None:
+        _require_whole_families(families, found.ids())
+    return found
 
 
 def _empty_split(name: str, groups: Array, families: Array | None, dropped: int) -> DataError:

@@ -68,7 +68,7 @@ def encode(
             meanings[name], parts[name] = _several_labels(source, targets, what)
         elif known is not None:
             meanings[name] = Meaning(task, tuple(known[name]))
-            parts[name] = _numbers_among(source, targets, task, known[name], what)
+            parts[name] = _numbers_among(source, targets, known[name], what)
         else:
             labels, parts[name] = _classes(source, targets, task, classes if len(tasks) == 1 else None, what)
             meanings[name] = Meaning(task, labels)
@@ -120,12 +120,7 @@ def _classes(
     source: Source, targets: Array, task: Task, classes: Sequence[str] | None, what: str
 ) -> tuple[tuple[str, ...], Array]:
     """Names of the classes, and int64 [samples]."""
-    shape = targets.shape
-    if targets.ndim == 2 and targets.shape[1] > 1:
-        targets = _from_one_hot(source, targets, task, what)
-    targets = targets.reshape(-1)
-    if len(targets) != source.num_samples:
-        raise DataError(f"{source.origin}: {what} have shape {shape}; one class a sample is expected")
+    targets = _one_a_sample(source, targets, what)
     if targets.dtype.kind == "f" and any((part != np.round(part)).any() for part in batches_of(targets, size=AT_ONCE)):
         raise DataError(f"{source.origin}: {what} are not classes (first: {targets[0]})", "use a loss of regression")
     index = as_index(source.given.get("train", range(len(targets))))
@@ -144,18 +139,13 @@ def _classes(
     return tuple(label_of(names[index]) for index in order), _class_numbers(source, targets, names, order)
 
 
-def _numbers_among(source: Source, targets: Array, task: Task, labels: Sequence[str], what: str) -> Array:
+def _numbers_among(source: Source, targets: Array, labels: Sequence[str], what: str) -> Array:
     """int64 [samples]: the place of each sample's class in `labels`.
 
     Raises:
         DataError: if a sample is of a class that is not among them.
     """
-    shape = targets.shape
-    if targets.ndim == 2 and targets.shape[1] > 1:
-        targets = _from_one_hot(source, targets, task, what)
-    targets = targets.reshape(-1)
-    if len(targets) != source.num_samples:
-        raise DataError(f"{source.origin}: {what} have shape {shape}; one class a sample is expected")
+    targets = _one_a_sample(source, targets, what)
     names = np.unique(targets[:])
     place = {label: number for number, label in enumerate(labels)}
     unknown = [name for name in names if label_of(name) not in place]
@@ -207,8 +197,23 @@ def _class_numbers(source: Source, targets: Array, names: Array, order: Sequence
     return numbers
 
 
-def _from_one_hot(source: Source, targets: Array, task: Task, what: str) -> Array:
-    """Class numbers of one-hot rows.
+def _one_a_sample(source: Source, targets: Array, what: str) -> Array:
+    """The classes as the source has them, [samples].
+
+    Raises:
+        DataError: if there is not one a sample.
+    """
+    shape = targets.shape
+    if targets.ndim == 2 and targets.shape[1] > 1:
+        targets = _from_one_hot(source, targets, what)
+    targets = targets.reshape(-1)
+    if len(targets) != source.num_samples:
+        raise DataError(f"{source.origin}: {what} have shape {shape}; one class a sample is expected")
+    return targets
+
+
+def _from_one_hot(source: Source, targets: Array, what: str) -> Array:
+    """Classes of one-hot rows: what the source calls their columns, else their numbers.
 
     Raises:
         DataError: if the rows are anything else: the largest of several values is not a class.
@@ -220,4 +225,4 @@ def _from_one_hot(source: Source, targets: Array, task: Task, what: str) -> Arra
         wanted = "a class a sample, or one-hot rows of 0 and a single 1"
         raise DataError(f"{source.origin}: {what} have shape {targets.shape}; {wanted} is expected", "see the loss")
     numbers: Array = targets.argmax(axis=1)
-    return numbers
+    return np.asarray(source.classes)[numbers] if len(source.classes) == targets.shape[1] else numbers

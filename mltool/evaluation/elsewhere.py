@@ -60,6 +60,10 @@ def _require_inputs(data: Dataset, wanted: tuple[InputInfo, ...]) -> None:
         if tuple(array.shape[1:]) != info.shape:
             message = f"{what} has samples of shape {tuple(array.shape[1:])}; the model takes {info.shape}"
             raise DataError(message, "bring them to that shape, as the data of the run were")
+        columns = source.windows.columns if source.windows is not None else ()
+        if columns != info.columns:
+            message = f"{what} has the columns {', '.join(columns)}; the model takes {', '.join(info.columns)}"
+            raise DataError(message, "bring them to that order, and leave others out: data.source.columns")
         is_text, kind = array.dtype.kind == "U", source.kinds.get(info.name, "")
         if is_text != (info.dtype == "string") or (kind and info.kind and kind != info.kind):
             found, expected = kind or array.dtype, info.kind or info.dtype

@@ -17,6 +17,7 @@ from mltool.runs.run import Run
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.outputs import Measure
 from mltool.spec.own_things import OwnThing
+from mltool.spec.task import Task
 
 Array = np.ndarray[Any, Any]
 _Measure = Callable[[Array, Array, OutputInfo, Mapping[str, Any]], float]
@@ -162,9 +163,10 @@ def _is_in_table(metric: KerasObject, output: OutputInfo) -> bool:
         return rest.pop("curve", "ROC") == "ROC" and set(rest) <= (
             {"multi_label"} if output.task != "binary" else set()
         )
-    if metric.name == "F1Score" and output.task in ("binary", "multi_label", "anomaly"):
-        # Without a threshold Keras takes the greatest of a sample's values, which of one value is always that.
-        return rest == {"threshold": 0.5}
+    if metric.name == "F1Score":
+        # Without a threshold Keras takes the greatest of a sample's values, which of one value is always that. With one
+        # it takes all that are above: of classes none, or several.
+        return rest == ({"threshold": 0.5} if output.task in ("binary", "multi_label") else {})
     return all(_HALF.get(key) == value for key, value in rest.items())
 
 
@@ -182,9 +184,12 @@ def lower_is_better(metric: KerasObject) -> bool | None:
     return any(word in metric.name for word in _ERRORS)
 
 
-def counts_samples(metric: KerasObject) -> bool:
-    """Whether a metric is the share of samples that were answered right, so that one sample is worth 1/n."""
-    return metric.name.lower().endswith("accuracy")
+def counts_samples(metric: KerasObject, task: Task) -> bool:
+    """Whether a metric is the share of samples that were answered right, so that one sample is worth 1/n.
+
+    Of masks, and of several labels a sample, it is the share of pixels or labels.
+    """
+    return task not in ("segmentation", "multi_label") and metric.name.lower().endswith("accuracy")
 
 
 def require_same_metrics(run: Run) -> None:
@@ -213,10 +218,9 @@ def measure(measures: Sequence[Measure], outputs: Array, targets: Array, schema:
         MissingExtraError: for a metric that only Keras has, or the user's own, where Keras is not installed.
         SpecError: if code of the user's raises.
     """
-    found = {output.name: output for output in schema.outputs}
     results = {}
     for one in measures:
-        output = found[one.output or schema.outputs[0].name]
+        output = schema.output(one.output)
         values, truth = of_output(outputs, output.name), of_output(targets, output.name)
         results[one.name] = _measured(one, values, truth, output)
     return results

@@ -1,7 +1,7 @@
 """The ends of a model: its outputs, and the layers of ours behind the last ones of the spec."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,9 @@ class TargetScale:
     deviation: tuple[float, ...]
 
 
-def units_layer(output: str) -> str:
-    """Name of the layer of original units of an output; "" for the only one."""
-    return f"{output}_{ORIGINAL_UNITS}" if output else ORIGINAL_UNITS
+def units_layers(outputs: Collection[str]) -> dict[str, str]:
+    """Names of the layers of original units, by output: that of the only one bears no name of an output."""
+    return {name: f"{name}_{ORIGINAL_UNITS}" if len(outputs) > 1 else ORIGINAL_UNITS for name in outputs}
 
 
 def in_original_units(tensors: Mapping[str, Any], scales: Mapping[str, TargetScale]) -> dict[str, Any]:
@@ -43,9 +43,9 @@ def in_original_units(tensors: Mapping[str, Any], scales: Mapping[str, TargetSca
         tensors: by key of the output, see `TrainSpec.heads`.
         scales: likewise, of some.
     """
-    layers = extras.keras().layers
+    layers, names = extras.keras().layers, units_layers(tensors)
     return {
-        key: layers.Rescaling(scales[key].deviation, scales[key].mean, name=units_layer(key))(tensor)
+        key: layers.Rescaling(scales[key].deviation, scales[key].mean, name=names[key])(tensor)
         if key in scales
         else tensor
         for key, tensor in tensors.items()
@@ -96,4 +96,4 @@ def _name(tensor: Any) -> str:
 
 
 ENDINGS = (DIFFERENCE, _GIVEN_BACK)
-"""Layers of ours at the end of a model, beside `units_layer`."""
+"""Layers of ours at the end of a model, beside `units_layers`."""

@@ -107,7 +107,7 @@ def find_model(selector: str | None, run: str | None = None) -> tuple[Run | None
 
     Args:
         selector: an address as text; else as in `find_artifact`.
-        run: of an endpoint, or of a file that lies in none.
+        run: of an endpoint, or of a file that lies in none; without a selector it is the run that is meant.
 
     Raises:
         UsageError: if a run is named for an artifact that lies in one.
@@ -115,6 +115,8 @@ def find_model(selector: str | None, run: str | None = None) -> tuple[Run | None
     """
     if selector is not None and is_endpoint(selector):
         return (find_run(run) if run is not None else None), selector
+    if selector is None and run is not None:
+        return find_artifact(run)
     found, path = find_artifact(selector)
     if run is not None and found is not None:
         raise UsageError(f"{path} lies in the run {found.directory}", "leave --run out")

@@ -112,10 +112,9 @@ class InputSchema:
         """Names of the outputs, in their order."""
         return [output.name for output in self.outputs]
 
-    @property
-    def only_output(self) -> OutputInfo | None:
-        """The output; None where there are several."""
-        return self.outputs[0] if len(self.outputs) == 1 else None
+    def output(self, name: str) -> OutputInfo:
+        """The output of a name; "" is the only one."""
+        return next(output for output in self.outputs if name in ("", output.name))
 
     def to_json(self) -> dict[str, Any]:
         """The record as it is written."""

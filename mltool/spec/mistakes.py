@@ -20,6 +20,9 @@ from mltool.yaml_reader import KeyPath, dotted
 _MOST_ROUNDS = 20
 """Each round takes at least one value out; a spec that still has mistakes then is answered with those found so far."""
 
+_HEAD = r"train(\.outputs\.[^.]+)?"
+"""Where a loss and metrics stand: of the only output, or of one of several."""
+
 _STAND_INS: tuple[tuple[str, Any], ...] = (
     (r"name", "unnamed"),
     (r"data", {"source": {"dataset": "digits"}}),
@@ -28,17 +31,17 @@ _STAND_INS: tuple[tuple[str, Any], ...] = (
     (r"model", {"layers": [LayerSpec("", UNREADABLE)]}),
     (r"model\.layers", [LayerSpec("", UNREADABLE)]),
     (r"model\.python", UNREADABLE),
-    (r"train", {"loss": UNREADABLE, "metrics": [UNREADABLE]}),
-    (r"train\.loss", UNREADABLE),
-    (r"train\.metrics", [UNREADABLE]),
+    (_HEAD, {"loss": UNREADABLE, "metrics": [UNREADABLE]}),
+    (rf"{_HEAD}\.loss", UNREADABLE),
+    (rf"{_HEAD}\.metrics", [UNREADABLE]),
     (r"train\.phases\.\d+", {"epochs": 1}),
-    (r"(train\.metrics|train\.callbacks|data\.augment)\.\d+", UNREADABLE),
+    (rf"({_HEAD}\.metrics|train\.callbacks|data\.augment)\.\d+", UNREADABLE),
 )
 """What stands where a value was taken out, by the pattern of its path; other keys are left out."""
 
 _LAYER = re.compile(r"model\.(layers|preprocess(\.[^.]+)?)\.\d+")
-_OWN_ARGUMENTS = re.compile(rf"({_LAYER.pattern}|train\.metrics\.\d+|train\.loss)\.arguments\b")
-_KERAS_ITEM = re.compile(rf"{_LAYER.pattern}|(train\.metrics|train\.callbacks|data\.augment)\.\d+")
+_OWN_ARGUMENTS = re.compile(rf"({_LAYER.pattern}|{_HEAD}\.(metrics\.\d+|loss))\.arguments\b")
+_KERAS_ITEM = re.compile(rf"{_LAYER.pattern}|({_HEAD}\.metrics|train\.callbacks|data\.augment)\.\d+")
 
 
 def check_spec(data: dict[str, Any]) -> Spec | list[ErrorDetails]:

@@ -21,6 +21,13 @@ ONLY = ""
 """Key of the only output, which the spec need not name."""
 
 
+NO_RESULTS = ("epoch", "phase", "step", "seconds", "learning_rate")
+"""Keys of a line of metrics.jsonl beside the results."""
+
+OF_VALIDATION = "val_"
+"""What the names of results on validation data begin with."""
+
+
 class OutputSpec(Section):
     """Loss and metrics of one output."""
 
@@ -95,7 +102,7 @@ DEFAULT_METRICS: dict[Task, tuple[KerasObject, ...]] = {
         KerasObject("RootMeanSquaredError", {}),
         KerasObject("R2Score", {}),
     ),
-    "anomaly": (KerasObject("AUC", {}), KerasObject("accuracy", {}), KerasObject("F1Score", {"threshold": 0.5})),
+    "anomaly": (KerasObject("AUC", {}), KerasObject("accuracy", {}), KerasObject("F1Score", {})),
 }
 """What `evaluate` tells of every task, beside the metrics of the spec."""
 
@@ -121,6 +128,15 @@ def metric_name(metric: KerasObject) -> str:
     return str(metric.given_name or snake_case(own))
 
 
+def _told_if_taken(name: str, *, is_only: bool) -> str:
+    """Why a metric cannot be called so; "" if it can."""
+    if name == "loss":
+        return "'loss' is the name of the loss"
+    if is_only and (name in NO_RESULTS or name.startswith(OF_VALIDATION)):
+        return f"{name!r} means something else among the results"
+    return ""
+
+
 def output_problems(output: OutputSpec, place: tuple[str, ...]) -> Iterable[Problem]:
     """What is wrong with a loss and its metrics.
 
@@ -139,8 +155,8 @@ def output_problems(output: OutputSpec, place: tuple[str, ...]) -> Iterable[Prob
     seen: set[str] = set()
     for index, metric in enumerate(output.metrics or ()):
         name = metric_name(metric)
-        if metric != UNREADABLE and (name in seen or name == "loss"):
-            message = f"the name {name!r} is used twice" if name in seen else "'loss' is the name of the loss"
+        message = f"the name {name!r} is used twice" if name in seen else _told_if_taken(name, is_only=not place)
+        if metric != UNREADABLE and message:
             path: tuple[str | int, ...] = (*place, "metrics", index, *metric.path_of("name"))
             yield Problem(path, True, message, "give it a name: of its own")
         meant = WRONG_METRICS.get(task_of(loss), {}).get(metric.name)

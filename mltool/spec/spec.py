@@ -87,8 +87,13 @@ class Spec(Section):
 
     def _window_problems(self) -> Iterable[Problem]:
         """A forecast is values, whatever their number."""
+        if self.data.source.window is None:
+            return
         loss = self.train.loss
-        if self.data.source.window is not None and loss is not None and self.train.tasks != {ONLY: "regression"}:
+        if self.train.anomaly is not None:
+            message = "tells anomalies by classes, and windows forecast values"
+            yield Problem(("train", "anomaly"), True, message, "leave it out, or data.source.window")
+        elif loss is not None and self.train.tasks != {ONLY: "regression"}:
             message = f"{loss.name} is for classes, and windows forecast values"
             yield Problem(("train", "loss"), False, message, "write MeanSquaredError, MeanAbsoluteError or Huber")
 
@@ -144,11 +149,12 @@ class Spec(Section):
                 yield Problem(("train", "outputs"), True, message, "take train.loss and train.metrics")
             return  # what a function returns is not known before it is run
         layers = {layer.name: layer for layer in self.model.layers}
-        for name in self.train.outputs or ():
-            if name not in layers and self._names_are_known:
+        strange = [name for name in self.train.outputs or () if name not in layers]
+        for name in strange if self._names_are_known else ():
+            if self.train.heads[name].loss != UNREADABLE:
                 message = f"no layer is called {name!r}"
                 yield Problem(("train", "outputs", name), True, message, close_hint(name, self.model.own_names))
-        if self._names_are_known or self.train.outputs is None:
+        if not strange and (self._names_are_known or self.train.outputs is None):
             for problem in unused_layers(self.model.layers, self.output_names.values()):
                 yield replace(problem, path=("model", *problem.path))
         for name, head in self.train.heads.items():

@@ -11,7 +11,7 @@ from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.catalogue_entries import known_names
 from mltool.spec.keras_object import Callbacks, Metrics, Optimizer, OptionalLoss
 from mltool.spec.model import snake_case
-from mltool.spec.outputs import ONLY, Measure, OutputSpec, output_problems
+from mltool.spec.outputs import OF_VALIDATION, ONLY, Measure, OutputSpec, output_problems
 from mltool.spec.own_things import OwnThing
 from mltool.spec.section import Checked, Later, Section, raise_problem, raise_problems
 from mltool.spec.task import ANOMALY_METRICS, Task, task_of
@@ -192,10 +192,13 @@ class TrainSpec(Section):
             yield from output_problems(self.heads[ONLY], ())
             return
         for key in ("loss", "metrics"):
-            if getattr(self, key) is not None:
+            if getattr(self, key) not in (None, UNREADABLE, (UNREADABLE,)):
                 yield Problem((key,), True, "stands under outputs, for every output of its own", "take it out here")
         for name, output in self.outputs.items():
             yield from output_problems(output, ("outputs", name))
+            if output.loss != UNREADABLE and f"{name}_".startswith(OF_VALIDATION):
+                message = f"results of an output {name!r} would be taken for those of validation"
+                yield Problem(("outputs", name), True, message, "give the layer another name")
         names = [measure.name for measure in self.measures if measure.metric != UNREADABLE]
         losses = {f"{name}_loss" for name in self.outputs}
         for name in sorted({name for name in names if names.count(name) > 1 or name in losses}):
@@ -216,6 +219,12 @@ class TrainSpec(Section):
             if metric != UNREADABLE and metric.name not in ANOMALY_METRICS:
                 message = f"{metric.name} has no meaning for anomalies"
                 yield Problem(("metrics", index), True, message, f"take one of {', '.join(ANOMALY_METRICS)}")
+                continue
+            for key in metric.arguments:
+                if key != "name":
+                    message = f"{metric.name} takes a name alone where anomalies are told"
+                    hint = "leave it out; train.anomaly.quantile sets the threshold"
+                    yield Problem(("metrics", index, *metric.path_of(key)), True, message, hint)
 
     def _callback_problems(self) -> Iterable[Problem]:
         known = self.monitors
@@ -247,7 +256,7 @@ class TrainSpec(Section):
         self, place: tuple[str | int, ...], callback: KerasObject, monitor: str
     ) -> Iterable[Problem]:
         """A monitor of one's own must say whether more of it is better, or the callback must."""
-        watched = [one.metric for one in self.measures if one.name == monitor.removeprefix("val_")]
+        watched = [one.metric for one in self.measures if one.name == monitor.removeprefix(OF_VALIDATION)]
         undecided = any(isinstance(metric, OwnThing) and metric.better is None for metric in watched)
         if undecided and callback.arguments.get("mode", "auto") == "auto":
             message = f"whether more of {monitor} is better is not known"
@@ -295,13 +304,13 @@ class TrainSpec(Section):
         # Anomalies are told after training, with the threshold.
         measures = () if self.anomaly is not None else self.measures
         names = ("loss", *losses, *(measure.name for measure in measures))
-        return (*names, *(f"val_{name}" for name in names))
+        return (*names, *(f"{OF_VALIDATION}{name}" for name in names))
 
 
 def close_hint(name: str, known: Iterable[str]) -> str:
     """What was meant by a name that is not known, or all that are."""
     known = list(known)
-    prefix = "val_" if name.startswith("val_") else ""
+    prefix = OF_VALIDATION if name.startswith(OF_VALIDATION) else ""
     # Keras' short names (`acc`, `mae`) are no names of results.
     long = prefix + snake_case(known_names("metric").get(name.removeprefix(prefix), ""))
     if long in known:

@@ -1,5 +1,6 @@
 """One output of the model in training: its loss and its metrics."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,6 +88,9 @@ class Head:
             self._count(metric, one, targets, outputs, probabilities)
 
     def _count(self, metric: Any, one: Measure, targets: Any, outputs: Any, probabilities: Any) -> None:
+        if self.task == "multi_label":
+            # Of mixed samples, shares: metrics see the labels of the one with the greater share.
+            targets = extras.tensorflow().round(targets)
         ready = targets_for(one.metric, targets, self._shape[-1], self.task)
         seen = outputs if wants_logits(one.metric) else probabilities
         update_metric(metric, one.metric, ready, seen, at=one.at)
@@ -98,10 +102,12 @@ class Head:
             SpecError: if the loss or a metric does not take what the model gives, or a metric gives several values.
         """
         tf = extras.tensorflow()
-        outputs = tf.zeros((_TRIED, *self._shape))
+        # A number of samples that the outputs have nowhere else: what is reduced to another axis must show.
+        samples = next(count for count in itertools.count(_TRIED) if count not in self._shape)
+        outputs = tf.zeros((samples, *self._shape))
         if self.task in ("classification", "binary", "segmentation"):
             axes = self._shape[:-1] if self.task == "segmentation" else ()
-            targets = tf.zeros((_TRIED, *axes), tf.int64)
+            targets = tf.zeros((samples, *axes), tf.int64)
         else:
             targets = outputs
         place, shape = f"{self._place}.loss.{self._loss_spec.name}", tuple(outputs.shape[1:])
@@ -147,4 +153,4 @@ class Head:
 
 
 _TRIED = 3
-"""Samples that losses and metrics are tried out on: more than one, so that a mean over all shows."""
+"""Samples that losses and metrics are tried out on, at least: more than one, so that a mean over all shows."""

@@ -8,9 +8,6 @@ from typing import Any
 from mltool import extras
 from mltool.runs.atomic import finite, write_text
 
-NOT_METRICS = ("epoch", "phase", "step", "seconds", "learning_rate")
-"""Keys of a line beside the results."""
-
 
 def append_line(file: Path, line: Mapping[str, Any]) -> None:
     """Adds an epoch to metrics.jsonl; NaN becomes null, as in every JSON of a run."""

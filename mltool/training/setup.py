@@ -29,7 +29,7 @@ from mltool.inference.keras_predictor import KerasPredictor, load_with_code, req
 from mltool.inspection.model_summary import ModelSummary, summarize
 from mltool.models.for_data import build_model_for, output_of_model
 from mltool.models.keras_objects import build_keras, reason_of
-from mltool.models.outputs import ENDINGS, TargetScale, units_layer
+from mltool.models.outputs import ENDINGS, TargetScale, units_layers
 from mltool.models.own_model import KEY, Origin, holder_class, origin_of, require_trainable
 from mltool.models.steps import steps_of
 from mltool.runs.atomic import hash_of, sha256_of, write_json
@@ -214,7 +214,8 @@ def _code_of(references: Iterable[str]) -> dict[str, str]:
 
 def _weights_of(spec: Spec) -> dict[str, str]:
     """The files that layers take weights from, with their hashes, as run.json has them."""
-    found = (weights_file(layer.layer.name, layer.layer.arguments) for layer in spec.model.layers)
+    layers = (*spec.model.preprocess_layers, *spec.model.layers)
+    found = (weights_file(layer.layer.name, layer.layer.arguments) for layer in layers)
     return {file: sha256_of(Path(file)) for file in found if file}
 
 
@@ -356,7 +357,7 @@ def _input_schema(spec: Spec, setup: Setup) -> InputSchema:
     data = setup.data
     train = data.split("train")
     layers = {layer.name for layer in setup.loop.model.layers}
-    units = {key: units_layer(key) for key in data.meanings}
+    units = units_layers(data.meanings)
     return InputSchema(
         inputs=tuple(describe_input(name, train, data.source) for name in train.inputs),
         outputs=tuple(

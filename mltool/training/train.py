@@ -9,10 +9,11 @@ from typing import Any
 from mltool.errors import ArtifactError, DataError, Interrupted, MachineError, MltoolError, SpecError
 from mltool.runs.atomic import writing
 from mltool.runs.run import Run
+from mltool.spec.outputs import NO_RESULTS
 from mltool.training.checkpoints import State
 from mltool.training.epochs import Epochs
 from mltool.training.interrupts import Interrupts
-from mltool.training.records import NOT_METRICS, read_lines
+from mltool.training.records import read_lines
 from mltool.training.setup import build_setup, record_setup, record_threshold
 
 logger = logging.getLogger("mltool")
@@ -113,7 +114,7 @@ def _result_of(run: Run) -> TrainResult:
     manifest, lines = run.manifest, read_lines(run.metrics_file)
     best = manifest.get("best_epoch")
     kept = next((line for line in lines if line["epoch"] == best), lines[-1] if lines else {})
-    metrics = {name: value for name, value in kept.items() if name not in NOT_METRICS and value is not None}
+    metrics = {name: value for name, value in kept.items() if name not in NO_RESULTS and value is not None}
     return TrainResult(
         run, manifest["epochs"], manifest.get("best_epoch"), metrics, manifest["stages"]["train"]["seconds"]
     )

@@ -294,3 +294,10 @@ def test_two_declared_inputs_are_too_many_for_a_data_set(tmp_path):
     )
     with pytest.raises(DataError, match=r"the data set 'digits' has one input, data\.inputs declares 2"):
         Dataset(load_spec(spec))
+
+
+def test_a_given_set_of_anomalies_alone_is_said_to_be_that(dataset):
+    arrays = {"x_train": X[:30], "x_test": X[30:], "y_train": np.zeros(30, int), "y_test": np.ones(10, int)}
+    found = dataset(loss="MeanSquaredError, anomaly: {normal: 0}", **arrays)
+    with pytest.raises(DataError, match="all samples of test are anomalies; add normal ones"):
+        found.splits  # noqa: B018

@@ -180,3 +180,11 @@ def test_what_is_in_memory_is_copied_and_what_is_not_is_told_to_come_later():
     assert type(taken(near, np.asarray([1, 4])).inputs["x"]) is np.ndarray
     assert list(some.names) == []
     assert some.name_of(0) == "sample 0"
+
+
+@pytest.mark.parametrize("options", [{"labels": {"1": "2"}}, {"classes": ["1", "2"]}, {"max_per_class": 1}])
+def test_several_labels_a_sample_are_no_class_to_filter_by(options):
+    several = source([[0, 1, 1], [1, 0, 0], [0, 0, 1]])
+    with pytest.raises(DataError, match="not one class a sample, and cannot be filtered by class"):
+        select(several, **options)
+    assert len(select(several, max_samples=2).targets) == 2

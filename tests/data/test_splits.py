@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mltool.data.splits import joined_groups, make_splits, require_disjoint
+from mltool.data.splits import joined_groups, make_splits, require_disjoint, with_anomalies
 from mltool.errors import DataError
 
 OPTIONS = {"by": "random", "validation": 0.1, "test": 0.2, "duplicates": "drop", "seed": 42}
@@ -244,3 +244,43 @@ def test_many_samples_are_shared_out_as_one_after_the_other(copies):
     splits = split(groups, classes)
     assert splits.test.tolist() == np.flatnonzero(expected).tolist()
     assert sum(sizes(splits).values()) == 300_000
+
+
+# Anomalies
+
+
+def with_anomalies_of(families, anomalies, given=None):
+    """Normal samples are shared out, then the anomalies; every sample is another one."""
+    families, anomalies = np.asarray(families), np.asarray(anomalies)
+    groups, given = np.arange(len(families)), given or {}
+    normal = {name: np.setdiff1d(ids, anomalies) for name, ids in given.items()}
+    taken = np.concatenate([anomalies, *normal.values()])
+    normal = {"train": np.setdiff1d(groups, taken), **normal}
+    splits = make_splits(groups, None, normal, families=families, **OPTIONS)
+    return with_anomalies(splits, anomalies, groups, given, families=families)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_group_has_an_anomaly_in_the_test_set_and_normal_samples_elsewhere(seed):
+    families = np.random.default_rng(seed).permutation(np.repeat(np.arange(20), 10))
+    anomalies = np.flatnonzero(np.arange(200) % 7 == 0)
+    splits = with_anomalies_of(families, anomalies)
+    sides = {name: set(families[ids].tolist()) for name, ids in splits.ids().items()}
+    assert not sides["test"] & (sides["train"] | sides["validation"])
+    there = np.isin(splits.test, anomalies)
+    assert 0 < there.sum() < len(anomalies)
+    assert (~there).any()
+
+
+def test_without_an_anomaly_that_may_be_tested_there_is_nothing_to_tell():
+    families = np.repeat(np.arange(10), 10)
+    splits = make_splits(np.arange(100), None, {}, families=families, **OPTIONS)
+    families = np.append(families, families[splits.train[0]])
+    with pytest.raises(DataError, match="no anomaly: 1 are left out, as normal samples of their groups stand in train"):
+        with_anomalies(splits, np.asarray([100]), np.arange(101), {}, families=families)
+
+
+def test_a_group_in_training_with_an_anomaly_in_the_given_test_set_is_named():
+    families = np.repeat(np.arange(10), 10)
+    with pytest.raises(DataError, match=r"the group 0 stands in (train|validation) and in test"):
+        with_anomalies_of([*families, 0, 10], [100], given={"test": [100, 101]})

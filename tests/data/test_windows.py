@@ -280,6 +280,11 @@ def test_an_empty_split_is_told(spec):
         pytest.param({"weight": "w"}, "weight: is not for windows", id="weight"),
         pytest.param({"test_path": "u.csv"}, "test_path: is not for windows", id="test"),
         pytest.param({"classes": ["a", "b"]}, "classes: is for classes", id="classes"),
+        pytest.param(
+            {"train": {"anomaly": {"normal": "a"}}},
+            r"train\.anomaly: tells anomalies by classes, and windows forecast values",
+            id="anomalies",
+        ),
         pytest.param({"group": "load"}, "group: 'load' is target too", id="group"),
         pytest.param({"path": "x.npz"}, "window: is a key of table, and the source is npz", id="npz"),
         pytest.param({"window": {"length": 0}}, "greater than 0", id="length"),

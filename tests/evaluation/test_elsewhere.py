@@ -134,6 +134,29 @@ def test_inputs_of_another_shape_or_name_are_refused(folder, newer, tmp_path):
         evaluate(run, data_spec=newer(x.astype(str), y))
 
 
+def test_windows_of_columns_in_another_order_are_refused(tmp_path):
+    """They have the shape that the model takes, and every number of them would mean something else."""
+    rows = np.stack([np.sin(np.arange(120) / 5), np.arange(120)], axis=1)
+    source = {"path": "old.csv", "target": "load", "window": {"length": 8}}
+    spec = {
+        "name": "windows",
+        "data": {"source": source, "split": {"by": "order"}},
+        "model": {"layers": ["Flatten", {"Dense": {"units": 1}}]},
+        "train": {"epochs": 1, "loss": "mse"},
+    }
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    np.savetxt(tmp_path / "old.csv", rows, "%g", ",", header="load,heat", comments="")
+    run = Run.create(load_spec(tmp_path / "old.yaml"), tmp_path / "run")
+    train(run)
+    source["path"] = "new.csv"
+    (tmp_path / "new.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    np.savetxt(tmp_path / "new.csv", rows, "%g", ",", header="load,heat", comments="")
+    assert evaluate(run, data_spec=tmp_path / "new.yaml").samples == evaluate(run).samples
+    np.savetxt(tmp_path / "new.csv", rows[:, ::-1], "%g", ",", header="heat,load", comments="")
+    with pytest.raises(DataError, match="'series' has the columns heat, load; the model takes load, heat"):
+        evaluate(run, data_spec=tmp_path / "new.yaml")
+
+
 def test_mistakes_in_the_data_of_the_spec_have_their_line(folder, newer):
     x, y = points(60, 2)
     with pytest.raises(SpecError, match=r"new\.yaml:\d+:\d+: data\.batch_size: ") as found:

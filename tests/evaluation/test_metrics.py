@@ -101,8 +101,21 @@ def test_metrics_are_called_as_the_spec_calls_them():
 def test_what_a_drop_is_counted_by_is_told_by_the_class_not_by_the_name():
     assert lower_is_better(KerasObject("MeanAbsoluteError", {"name": "distance"}))
     assert not lower_is_better(KerasObject("AUC", {"name": "no_error"}))
-    assert not counts_samples(KerasObject("AUC", {"name": "accuracy"}))
-    assert counts_samples(KerasObject("accuracy", {}))
+    assert not counts_samples(KerasObject("AUC", {"name": "accuracy"}), "binary")
+    assert counts_samples(KerasObject("accuracy", {}), "classification")
+
+
+@pytest.mark.parametrize("task", ["segmentation", "multi_label"])
+def test_an_accuracy_of_pixels_or_of_labels_does_not_count_samples(task):
+    assert not counts_samples(KerasObject("accuracy", {}), task)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.3])
+def test_f1_of_classes_with_a_threshold_is_keras_which_takes_no_greatest_then(threshold):
+    softmax = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+    expected = keras_result(keras.metrics.F1Score("macro", threshold=threshold), softmax)
+    found = one("F1Score", LOGITS, CLASSES, CLASSIFICATION, average="macro", threshold=threshold)
+    assert found == pytest.approx(float(expected), abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,10 @@ def one_number(y_true, y_pred):
     return tf.reduce_mean(tf.square(y_true - y_pred))
 
 
+def one_an_output(y_true, y_pred):
+    return tf.reduce_mean(tf.square(y_true - y_pred), axis=0)
+
+
 def no_tensor(y_true, y_pred):
     return [1.0]
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from mltool.errors import ArtifactError, SpecError
+from mltool.conversion.entries import limits_of
+from mltool.errors import ArtifactError, SpecError, UsageError
 from mltool.evaluation.evaluate import evaluate
 from mltool.inference.keras_predictor import load_keras_model
 from mltool.models.build import build_model, call_model
@@ -196,10 +197,10 @@ def test_a_loss_class_of_a_regression_and_its_metric(spec_of, tmp_path):
 
 
 def test_a_binary_loss_sees_a_column_of_0_and_1(spec_of, tmp_path):
-    x = NUMBERS.normal(size=(200, 3)).astype(np.float32)
+    x = np.random.default_rng(8).normal(size=(200, 3)).astype(np.float32)  # the same, whatever tests ran before
     np.savez(tmp_path / "b.npz", x=x, y=(x.sum(axis=1) > 0).astype(np.int64))
     layers = [{"Dense": {"units": 1, "activation": "sigmoid"}}]
-    spec = spec_of(layers, loss=own("binary", task="binary"), data={"source": {"path": "b.npz"}}, train={"epochs": 8})
+    spec = spec_of(layers, loss=own("binary", task="binary"), data={"source": {"path": "b.npz"}}, train={"epochs": 60})
     run = Run.create(spec, tmp_path / "run")
     train(run)
     assert run.input_schema.outputs[0].activation == "probabilities"
@@ -347,6 +348,14 @@ def test_a_direction_is_asked_for_only_where_it_is_needed(spec_of):
     spec_of(metrics=["accuracy", own("right")], train={"callbacks": [stopping]})
 
 
+def test_a_drop_asked_for_on_the_command_line_needs_the_direction_too(spec_of):
+    spec = spec_of(metrics=[own("right"), "accuracy"], limits={"max_drop": None}, convert=[{"quantize": "int8"}])
+    with pytest.raises(UsageError, match="--max-drop must know whether more of right is better; write better: greater"):
+        limits_of(spec.convert[0], spec, {"max_drop": "1%"})
+    assert limits_of(spec.convert[0], spec, {"max_drop": "1%", "metric": "accuracy"}).max_drop is not None
+    assert limits_of(spec.convert[0], spec, {"min": 0.5}).max_drop is None
+
+
 def test_overrides_and_includes_replace_a_thing_of_keras_whole(spec_of, tmp_path, monkeypatch):
     spec_of()
     monkeypatch.chdir(tmp_path)
@@ -365,6 +374,16 @@ def test_overrides_and_includes_replace_a_thing_of_keras_whole(spec_of, tmp_path
     assert load_spec("s.yaml", ["model.layers=['Flatten', {python: 'mine:Mean'}, {Dense: {units: 10}}]"]).code == (
         f"{tmp_path / 'mine.py'}:Mean",
     )
+
+
+@pytest.mark.parametrize("values", [3, 5])
+def test_a_loss_for_every_output_is_told_from_one_for_every_sample(values, spec_of, tmp_path):
+    """Also where the model gives as many values as there are samples to try it out with."""
+    np.savez(tmp_path / "r.npz", x=NUMBERS.normal(size=(100, 3)).astype("f4"), y=np.ones((100, values), "f4"))
+    data, loss = {"source": {"path": "r.npz"}}, own("one_an_output", task="regression")
+    run = Run.create(spec_of([{"Dense": {"units": values}}], loss=loss, metrics=["mae"], data=data), tmp_path / "run")
+    with pytest.raises(SpecError, match=r"loss\.python: .*one_an_output returned shape \(\d,\) for \d samples"):
+        train(run)
 
 
 WRONG = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mltool.errors import ArtifactError
-from mltool.runs.find import all_runs, find_resumable, find_run, is_unfinished, run_of
+from mltool.runs.find import all_runs, find_model, find_resumable, find_run, is_unfinished, run_of
 from mltool.runs.run import Run
 
 
@@ -38,6 +38,11 @@ def test_a_folder_an_id_or_its_beginning_names_a_run(runs):
 
 def test_a_named_run_needs_nothing(runs):
     assert find_run(runs[2].id).id == runs[2].id
+
+
+def test_a_run_that_is_named_alone_is_the_one_that_is_meant(runs):
+    found, path = find_model(None, "20260101")
+    assert (found.id, path) == (runs[0].id, runs[0].keras_file)
 
 
 def test_a_beginning_of_several_is_not_guessed(runs):

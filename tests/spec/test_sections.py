@@ -362,6 +362,80 @@ def test_a_drop_is_in_units_of_the_metric_or_relative(written, drop, allowed, be
             {"train.metrics": [{"AUC": {"name": "loss"}}]}, "'loss' is the name of the loss", id="a metric called loss"
         ),
         pytest.param(
+            {"train.metrics": [{"AUC": {"name": "epoch"}}]},
+            "train.metrics.0.AUC.name: 'epoch' means something else among the results; give it a name: of its own",
+            id="a metric called as a key beside the results",
+        ),
+        pytest.param(
+            {"train.metrics": [{"AUC": {"name": "val_loss"}}]},
+            "'val_loss' means something else among the results",
+            id="a metric called as a result of validation",
+        ),
+        *(
+            pytest.param(
+                {
+                    "data.source": {"path": "two.npz", "target": {"top": "y"}},
+                    "train.loss": ...,
+                    "train.metrics": ...,
+                    "train.outputs": {"top": {"loss": LOGITS, "metrics": [], **wrong}},
+                },
+                expected,
+                id=f"nothing follows from a wrong {next(iter(wrong))} of an output",
+            )
+            for wrong, expected in (
+                ({"loss": "mea"}, "train.outputs.top.loss: unknown loss 'mea'"),
+                ({"metrics": ["acuracy"]}, "train.outputs.top.metrics.0: unknown metric 'acuracy'"),
+                ({"weight": -1}, "train.outputs.top.weight: must be greater than 0"),
+            )
+        ),
+        pytest.param(
+            {
+                "data.source": {"path": "two.npz", "target": {"top": "y"}},
+                "train.metrics": ...,
+                "train.outputs": {"top": {"loss": LOGITS}},
+            },
+            "train.loss: stands under outputs, for every output of its own; take it out here",
+            id="a loss beside those of outputs",
+        ),
+        pytest.param(
+            {
+                "data.source": {"path": "two.npz", "target": {"tpo": "y"}},
+                "train.loss": ...,
+                "train.metrics": ...,
+                "train.outputs": {"tpo": {"loss": LOGITS}},
+            },
+            "train.outputs.tpo: no layer is called 'tpo'; did you mean 'top'?",
+            id="nothing follows from an output that is no layer",
+        ),
+        pytest.param(
+            {
+                "data.source": {"path": "two.npz", "target": {"val": "y"}},
+                "model.layers.1": {"Dense": {"units": 10, "name": "val"}},
+                "train.loss": ...,
+                "train.metrics": ...,
+                "train.outputs": {"val": {"loss": LOGITS}},
+            },
+            "train.outputs.val: results of an output 'val' would be taken for those of validation; give the layer",
+            id="an output called as validation",
+        ),
+        *(
+            pytest.param(
+                {
+                    "train.loss": "MeanSquaredError",
+                    "train.metrics": [{name: arguments}],
+                    "train.anomaly": {"normal": "0"},
+                },
+                f"train.metrics.0.{name}.{next(iter(arguments))}: {name} takes a name alone where anomalies are told; "
+                "leave it out; train.anomaly.quantile sets the threshold",
+                id=f"{name} of anomalies with an argument",
+            )
+            for name, arguments in (
+                ("AUC", {"curve": "PR"}),
+                ("F1Score", {"threshold": 0.5}),
+                ("Precision", {"thresholds": 0.3}),
+            )
+        ),
+        pytest.param(
             {"model.layers.1": {"Dense": {"units": 10, "activation": "softmax"}}},
             "the last layer 'dense' ends in softmax, and from_logits: true applies it again; take softmax out",
             id="softmax and logits",

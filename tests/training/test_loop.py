@@ -415,3 +415,14 @@ def test_two_replicas_learn_as_one_device_also_from_an_uneven_last_batch(tmp_pat
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
     assert done.stdout.strip() == "equal True", done.stderr[-3000:]
     assert Path(tmp_path / "two").is_dir()
+
+
+def test_metrics_of_mixed_labels_see_those_of_the_greater_share():
+    import tensorflow as tf
+
+    loss = KerasObject("BinaryCrossentropy", {"from_logits": True})
+    output = OutputSpec.model_construct(loss=loss, metrics=(KerasObject("accuracy", {}),))
+    head = Head("", output, task="multi_label", shape=(4,))
+    shares, logits = tf.constant([[0.7, 0.3, 1.0, 0.0]]), tf.constant([[2.0, -2.0, -2.0, -2.0]])
+    head.update(shares, logits, head.sample_losses(shares, logits))
+    assert float(head.metrics[0].result()) == 0.75
