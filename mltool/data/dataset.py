@@ -122,7 +122,7 @@ class Dataset:
 
     @cached_property
     def splits(self) -> Splits:
-        """The splits that the spec asks for; `Dataset.with_splits` takes those of a run instead."""
+        """The splits that the spec asks for; `use_stored_splits` takes those of a run instead."""
         split = self._spec.data.split
         if split.test is not None and "test" in self.source.given:
             message = Message("the data bring their own test set", "leave it out", key="data.split.test")

@@ -1,5 +1,6 @@
 """How far two predictors agree on the same samples, output by output."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -27,6 +28,7 @@ class Agreement:
             answer (largest output, or side of the threshold); None for regression.
         has_nan: whether the artifact gave NaN or infinity.
         is_constant: whether the artifact gave the same output for every sample, and the reference did not.
+        answers_a_sample: pixels of a mask or labels, that are answered apart; 1 for all else.
     """
 
     samples: int
@@ -37,6 +39,7 @@ class Agreement:
     same_answer: float | None
     has_nan: bool
     is_constant: bool
+    answers_a_sample: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in JSON files."""
@@ -91,9 +94,10 @@ def compare(reference: Array, outputs: Array, info: OutputInfo) -> Agreement:
     """
     finite = bool(np.isfinite(outputs).all())
     error = np.abs(reference.astype(np.float64) - np.where(np.isfinite(outputs), outputs, 0.0))
-    same = None
+    same, each = None, 1
     if info.task != "regression":
-        same = float((answer_indices(reference, info) == answer_indices(outputs, info)).mean())
+        equal = answer_indices(reference, info) == answer_indices(outputs, info)
+        same, each = float(equal.mean()), math.prod(equal.shape[1:])
     constant = (
         len(outputs) > 1 and bool((outputs == outputs[:1]).all()) and not bool((reference == reference[:1]).all())
     )
@@ -106,6 +110,7 @@ def compare(reference: Array, outputs: Array, info: OutputInfo) -> Agreement:
         same_answer=same,
         has_nan=not finite,
         is_constant=constant,
+        answers_a_sample=each,
     )
 
 

@@ -47,7 +47,7 @@ def read_models(file: Path) -> list[StoredModel]:
         else:
             opened = file
         with h5py.File(opened, "r") as root:
-            found = [_published(root)] if "layer_names" in root.attrs else list(_saved(root))
+            found = [_published(root)] if "layer_names" in root.attrs else list(_saved(root, root))
     # h5py raises what it meets in a damaged file.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
@@ -57,19 +57,20 @@ def read_models(file: Path) -> list[StoredModel]:
     return found
 
 
-def _saved(group: Any, name: str = "") -> Iterator[StoredModel]:
+def _saved(group: Any, root: Any, name: str = "") -> Iterator[StoredModel]:
     """Models as Keras 3 saves them: a group a layer, called after its class, with the layer's name in `vars`."""
     layers: dict[str, tuple[Array, ...]] = {}
     inside = []
     for key, below in group.get("layers", {}).items():
         own = str(below["vars"].attrs.get("name", key)) if "vars" in below else key
-        layers[own] = tuple(below["vars"][str(i)][()] for i in range(len(below["vars"]))) if "vars" in below else ()
+        variables = below.get("vars", {})
+        layers[own] = tuple(_array(variables[str(index)], root) for index in range(len(variables)))
         if "layers" in below:
             inside.append((own, below))
     if layers:
         yield StoredModel(name, layers)
     for own, below in inside:
-        yield from _saved(below, own)
+        yield from _saved(below, root, own)
 
 
 def _published(root: Any) -> StoredModel:
@@ -77,8 +78,21 @@ def _published(root: Any) -> StoredModel:
     layers = {}
     for name in map(_text, root.attrs["layer_names"]):
         group = root[name]
-        layers[name] = tuple(group[_text(weight)][()] for weight in group.attrs["weight_names"])
+        layers[name] = tuple(_array(group[_text(weight)], root) for weight in group.attrs["weight_names"])
     return StoredModel("", layers)
+
+
+def _array(dataset: Any, root: Any) -> Array:
+    """The numbers of a weight.
+
+    Raises:
+        ValueError: if they lie in another file: HDF5 reads any that the user may read, and a model that is passed on
+            would carry it.
+    """
+    if dataset.external or dataset.is_virtual or dataset.file.filename != root.filename:
+        raise ValueError("its numbers lie in another file")
+    found: Array = dataset[()]
+    return found
 
 
 def _text(value: Any) -> str:

@@ -150,11 +150,12 @@ class Spec(Section):
             return  # what a function returns is not known before it is run
         layers = {layer.name: layer for layer in self.model.layers}
         strange = [name for name in self.train.outputs or () if name not in layers]
-        for name in strange if self._names_are_known else ():
+        are_known = _have_names(self.model.layers)
+        for name in strange if are_known else ():
             if self.train.heads[name].loss != UNREADABLE:
                 message = f"no layer is called {name!r}"
                 yield Problem(("train", "outputs", name), True, message, close_hint(name, self.model.own_names))
-        if not strange and (self._names_are_known or self.train.outputs is None):
+        if not strange and (are_known or self.train.outputs is None):
             for problem in unused_layers(self.model.layers, self.output_names.values()):
                 yield replace(problem, path=("model", *problem.path))
         for name, head in self.train.heads.items():
@@ -278,11 +279,12 @@ class Spec(Section):
         return (
             self.model.preprocess != AUTO
             and self.model.python is None
-            and all(
-                layer.layer != UNREADABLE or layer.named
-                for layer in (*self.model.preprocess_layers, *self.model.layers)
-            )
+            and _have_names((*self.model.preprocess_layers, *self.model.layers))
         )
+
+
+def _have_names(layers: Iterable[LayerSpec]) -> bool:
+    return all(layer.layer != UNREADABLE or layer.named for layer in layers)
 
 
 def _matches_one(pattern: str, names: Iterable[str]) -> bool:

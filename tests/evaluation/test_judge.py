@@ -160,3 +160,18 @@ def test_a_tolerance_is_told_in_percent_as_the_error_is():
     checks = {check.limit: check.message for check in judge(LimitsSpec(), TOLERANCE, FOUND)}
     assert checks["max_error"] == "0.10% of the output range, at most 10%"
     assert checks["mean_error"] == "0.01% of the output range, at most 2%"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kept"), [pytest.param(2, True, id="two pixels"), pytest.param(60, False, id="a tenth of them")]
+)
+def test_two_answers_never_count_and_of_masks_every_pixel_is_an_answer(wrong, kept):
+    """Twenty masks of 30 pixels: two samples would be a tenth of them."""
+    reference = np.zeros((20, 5, 6, 2))
+    reference[..., 0] = 1
+    outputs = reference.copy()
+    outputs.reshape(-1, 2)[:wrong] = [0.99, 1]
+    found = compare(reference, outputs, output_of("segmentation"))
+    assert (found.samples, found.answers_a_sample) == (20, 30)
+    tolerance = Tolerance(max_error=2, mean_error=2, same_answer=0.999)
+    assert ("same_answer" not in broken({}, replace(FOUND, agreements={"out": found}), tolerance)) == kept

@@ -2,6 +2,7 @@
 
 import re
 import urllib.error
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,3 +240,29 @@ def test_every_application_is_keras_own(name):
     assert inner.count_params() == own.count_params() > 0
     assert [weight.shape for weight in inner.weights] == [weight.shape for weight in own.weights]
     assert [layer.name for layer in inner.layers[1:]] == [layer.name for layer in own.layers[1:]]
+
+
+def _outside(folder: Path, how: str) -> Path:
+    """A file of weights whose numbers lie in another one."""
+    import h5py
+
+    (folder / "secret").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    with h5py.File(folder / "other.h5", "w") as other:
+        other["numbers"] = np.arange(4, dtype=np.float32)
+    with h5py.File(folder / "w.weights.h5", "w") as file:
+        variables = file.create_group("layers/dense/vars")
+        if how == "external":
+            variables.create_dataset("0", (4,), np.float32, external=[(folder / "secret", 0, 16)])
+        elif how == "virtual":
+            layout = h5py.VirtualLayout((4,), np.float32)
+            layout[:] = h5py.VirtualSource(folder / "other.h5", "numbers", (4,), np.float32)
+            variables.create_virtual_dataset("0", layout)
+        else:
+            variables["0"] = h5py.ExternalLink(folder / "other.h5", "numbers")
+    return folder / "w.weights.h5"
+
+
+@pytest.mark.parametrize("how", ["external", "virtual", "link"])
+def test_weights_that_lie_in_another_file_are_not_read(how, tmp_path):
+    with pytest.raises(ArtifactError, match="its numbers lie in another file"):
+        read_models(_outside(tmp_path, how))

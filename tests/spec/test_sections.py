@@ -390,6 +390,17 @@ def test_a_drop_is_in_units_of_the_metric_or_relative(written, drop, allowed, be
         ),
         pytest.param(
             {
+                "data.source": {"path": "two.csv", "target": {"tpo": "y"}},
+                "model.preprocess": "auto",
+                "train.loss": ...,
+                "train.metrics": ...,
+                "train.outputs": {"tpo": {"loss": LOGITS}},
+            },
+            "train.outputs.tpo: no layer is called 'tpo'; did you mean 'top'?",
+            id="an output that is no layer, where the data say what comes before the layers",
+        ),
+        pytest.param(
+            {
                 "data.source": {"path": "two.npz", "target": {"top": "y"}},
                 "train.metrics": ...,
                 "train.outputs": {"top": {"loss": LOGITS}},
