@@ -157,6 +157,7 @@ class Source:
         skipped: files that were left out.
         target_name: what the source calls the targets.
         classes: names of the classes in their order, where the source has one; else they are sorted.
+        value_names: by output the names of the values of a sample, where each has one, such as a column of a table.
         sample_rate: of audio, per second.
         resize: how images were brought to one size; None where the files have it.
         windows: of samples that share rows of a table.
@@ -174,6 +175,7 @@ class Source:
     skipped: Sequence[Skipped] = ()
     target_name: str = "y"
     classes: tuple[str, ...] = ()
+    value_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sample_rate: int | None = None
     resize: Literal["stretch", "crop", "pad"] | None = None
     windows: Windows | None = None

@@ -59,13 +59,13 @@ def encode(
         targets = of_output(source.targets, name)
         what = f"the targets of {name!r}" if name else "the targets"
         if task == "anomaly":
-            meanings[name], parts[name] = _anomalies(source, targets, normal)
+            meanings[name], parts[name] = _anomalies(source, targets, normal, is_trained=known is not None)
         elif task == "regression":
             meanings[name], parts[name] = Meaning(task), _values(source, targets, what)
         elif not name and are_masks(targets):
             meanings[name], parts[name] = Meaning("segmentation", source.classes), targets
         elif task == "binary" and targets.ndim == 2 and targets.shape[1] > 1:
-            meanings[name], parts[name] = _several_labels(source, targets, what)
+            meanings[name], parts[name] = _several_labels(source, targets, name, what)
         elif known is not None:
             meanings[name] = Meaning(task, tuple(known[name]))
             parts[name] = _numbers_among(source, targets, known[name], what)
@@ -88,30 +88,30 @@ def _values(source: Source, targets: Array, what: str) -> Array:
     return values.reshape(len(values), -1)
 
 
-def _several_labels(source: Source, targets: Array, what: str) -> tuple[Meaning, Array]:
+def _several_labels(source: Source, targets: Array, name: str, what: str) -> tuple[Meaning, Array]:
     """float32 [samples, labels] of 0 and 1."""
     if targets.dtype.kind not in "uifb" or not all(np.isin(part, (0, 1)).all() for part in batches_of(targets)):
         message = f"{source.origin}: {what} have {targets.shape[1]} values a sample that are not all 0 or 1"
         raise DataError(message, "a binary loss takes one value a sample, or a 0 or 1 for each of several labels")
     count = targets.shape[1]
-    labels = source.classes if len(source.classes) == count else tuple(str(number) for number in range(count))
+    labels = source.value_names.get(name) or tuple(str(number) for number in range(count))
     return Meaning("multi_label", labels), targets.astype(np.float32)
 
 
-def _anomalies(source: Source, targets: Array, normal: Sequence[str]) -> tuple[Meaning, Array]:
-    """int64 [samples]: 1 where a sample is none of the normal ones."""
+def _anomalies(source: Source, targets: Array, normal: Sequence[str], *, is_trained: bool) -> tuple[Meaning, Array]:
+    """int64 [samples]: 1 where a sample is none of the normal ones; a trained model may meet one kind alone."""
     if targets.ndim > 1 and targets.size != len(targets):
         message = f"{source.origin}: the targets have shape {targets.shape}; one class a sample is expected"
         raise DataError(message, "anomalies are told from classes")
     names = np.asarray([label_of(value) for value in targets.reshape(-1).tolist()])
     unknown = [label for label in normal if label not in set(names.tolist())]
-    if unknown:
+    if unknown and not is_trained:
         known = ", ".join(sorted(set(names.tolist()))[:20])
         raise DataError(
             f"{source.origin} has no class {unknown[0]!r}, which train.anomaly.normal names", f"it has: {known}"
         )
     numbers = (~np.isin(names, list(normal))).astype(np.int64)
-    if not numbers.any():
+    if not numbers.any() and not is_trained:
         raise DataError(f"{source.origin}: all samples are normal", "an anomaly to test with has another label")
     return Meaning("anomaly", ("normal", "anomaly")), numbers
 

@@ -98,7 +98,11 @@ def predict(
             raise ArtifactError(
                 f"{artifact} answers with NaN or infinity", "train it again, or bring its inputs into range"
             )
-    if schema is None or any(info.name not in named for info in schema.outputs):
+    missing = [info.name for info in schema.outputs if info.name not in named] if schema is not None else []
+    if missing:
+        message = f"{artifact} gives {', '.join(named)}; {', '.join(missing)} is expected"
+        raise ArtifactError(message, "is it of this run?")
+    if schema is None:
         return Prediction(
             artifact,
             {

@@ -11,6 +11,7 @@ from mltool.spec.argument_check import did_you_mean, shown
 from mltool.spec.backbones import backbone_problems
 from mltool.spec.blocks import AUGMENTATIONS, MIXERS
 from mltool.spec.catalogue import KerasObject, Problem, call_arguments
+from mltool.spec.catalogue_entries import backbones
 from mltool.spec.own_things import OwnThing, parse_entry
 
 Place = tuple[str | int, ...]
@@ -176,7 +177,7 @@ class Reader:
         place = (*path, found.name)
         if isinstance(found, OwnThing):
             return (self._own_layer(found, place, scope),)
-        if refusal := _no_layer_of_its_own(found):
+        if refusal := _no_layer_of_its_own(found) or (None if is_graph else _no_preprocessing(found)):
             self._refuse(path, *refusal)
             return ()
         arguments = dict(found.arguments)
@@ -324,6 +325,13 @@ class Reader:
 
     def _refuse(self, path: Place, message: str, hint: str) -> None:
         self.problems.append(Problem(path, False, message, hint))
+
+
+def _no_preprocessing(layer: KerasObject) -> tuple[str, str] | None:
+    """Why a layer cannot stand under preprocess, with a hint; None where it can."""
+    if layer.name in backbones():
+        return f"{layer.name!r} is a network with weights to be trained", "write it in model.layers"
+    return None
 
 
 def _no_layer_of_its_own(layer: KerasObject) -> tuple[str, str] | None:

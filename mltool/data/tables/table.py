@@ -20,6 +20,7 @@ from mltool.data.tables.table_store import column_values, keep_columns, keep_pie
 from mltool.errors import DataError
 from mltool.runs.arrays import together
 from mltool.spec.data import Columns
+from mltool.spec.outputs import ONLY
 
 logger = logging.getLogger("mltool")
 
@@ -180,6 +181,7 @@ def _source(
         )
     targets = {name: _targets_of(table, columns, name in values) for name, columns in plan.targets.items()}
     inputs = keep_columns(table, plan.inputs, plan.kinds, _WORDS_AS_NUMBERS)
+    value_names = _value_names(plan.targets)
     weights = special["data.source.weight"]
     split = special["data.split.column"]
     group = special["data.source.group"]
@@ -194,7 +196,8 @@ def _source(
         weights=_weights(table, weights) if weights else None,
         names=RowNames(table.path.name, table.rows, table.num_rows),
         target_name=" and ".join(column for columns in plan.targets.values() for column in _each(columns)),
-        classes=_names_of_labels(plan.targets),
+        classes=value_names.get(ONLY, ()),
+        value_names=value_names,
     )
 
 
@@ -206,10 +209,9 @@ def _each(columns: Columns) -> tuple[str, ...]:
     return (columns,) if isinstance(columns, str) else columns
 
 
-def _names_of_labels(targets: Mapping[str, Columns]) -> tuple[str, ...]:
-    """The columns of several labels a sample: each names one."""
-    columns = next(iter(targets.values()))
-    return columns if len(targets) == 1 and not isinstance(columns, str) else ()
+def _value_names(targets: Mapping[str, Columns]) -> dict[str, tuple[str, ...]]:
+    """By output the columns of several values a sample: each names one."""
+    return {name: columns for name, columns in targets.items() if not isinstance(columns, str)}
 
 
 def _targets_of(table: Table, columns: Columns, are_values: bool) -> Array:
