@@ -162,7 +162,9 @@ def _is_in_table(metric: KerasObject, output: OutputInfo) -> bool:
         return rest.pop("curve", "ROC") == "ROC" and set(rest) <= (
             {"multi_label"} if output.task != "binary" else set()
         )
-    if metric.name == "F1Score" and output.task in ("binary", "multi_label", "anomaly"):
+    if output.task == "anomaly":
+        return not set(rest)
+    if metric.name == "F1Score" and output.task in ("binary", "multi_label"):
         # Without a threshold Keras takes the greatest of a sample's values, which of one value is always that.
         return rest == {"threshold": 0.5}
     return all(_HALF.get(key) == value for key, value in rest.items())

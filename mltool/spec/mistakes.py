@@ -32,13 +32,17 @@ _STAND_INS: tuple[tuple[str, Any], ...] = (
     (r"train\.loss", UNREADABLE),
     (r"train\.metrics", [UNREADABLE]),
     (r"train\.phases\.\d+", {"epochs": 1}),
-    (r"(train\.metrics|train\.callbacks|data\.augment)\.\d+", UNREADABLE),
+    (r"train\.outputs\.[^.]+", {"loss": UNREADABLE, "metrics": [UNREADABLE]}),
+    (r"train\.outputs\.[^.]+\.loss", UNREADABLE),
+    (r"train\.outputs\.[^.]+\.metrics", [UNREADABLE]),
+    (r"(train\.(outputs\.[^.]+\.)?metrics|train\.callbacks|data\.augment)\.\d+", UNREADABLE),
 )
 """What stands where a value was taken out, by the pattern of its path; other keys are left out."""
 
 _LAYER = re.compile(r"model\.(layers|preprocess(\.[^.]+)?)\.\d+")
-_OWN_ARGUMENTS = re.compile(rf"({_LAYER.pattern}|train\.metrics\.\d+|train\.loss)\.arguments\b")
-_KERAS_ITEM = re.compile(rf"{_LAYER.pattern}|(train\.metrics|train\.callbacks|data\.augment)\.\d+")
+_OUTPUT = r"train\.(outputs\.[^.]+\.)?"
+_OWN_ARGUMENTS = re.compile(rf"({_LAYER.pattern}|{_OUTPUT}metrics\.\d+|{_OUTPUT}loss)\.arguments\b")
+_KERAS_ITEM = re.compile(rf"{_LAYER.pattern}|({_OUTPUT}metrics|train\.callbacks|data\.augment)\.\d+")
 
 
 def check_spec(data: dict[str, Any]) -> Spec | list[ErrorDetails]:
@@ -80,7 +84,20 @@ def _place(error: ErrorDetails) -> KeyPath:
 def _is_consequence(place: KeyPath, reported: list[KeyPath]) -> bool:
     """Whether something above, at or below this place is known to be wrong, or what it refers to is."""
     refers_to_inputs = place[:1] == ("model",) and ("data", "inputs") in reported
-    return refers_to_inputs or any(_related(place, other) for other in reported)
+    refers_to_outputs = place[:1] == ("model",) or place[:3] == _TARGET or place == ("train", "loss")
+    return (
+        refers_to_inputs
+        or (refers_to_outputs and any(_says_outputs(other) for other in reported))
+        or any(_related(place, other) for other in reported)
+    )
+
+
+_TARGET = ("data", "source", "target")
+
+
+def _says_outputs(place: KeyPath) -> bool:
+    """Whether the outputs are not known where this is wrong."""
+    return place in (("train",), _TARGET) or (place[:2] == ("train", "outputs") and len(place) <= 3)
 
 
 def _related(one: KeyPath, other: KeyPath) -> bool:
@@ -141,6 +158,8 @@ def _stand_in(data: dict[str, Any], path: KeyPath) -> Any:
     text = dotted(path)
     if _LAYER.fullmatch(text):
         return _layer_stand_in(_lookup(data, path), text)
+    if text in ("train.loss", "train.metrics") and (_lookup(data, ("train",)) or {}).get("outputs") is not None:
+        return None  # nothing may stand beside outputs
     if re.fullmatch(r"convert\.\d+", text):
         return {"name": f"unreadable-{path[-1]}"}
     found = (value for pattern, value in _STAND_INS if re.fullmatch(pattern, text))

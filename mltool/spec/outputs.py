@@ -95,7 +95,7 @@ DEFAULT_METRICS: dict[Task, tuple[KerasObject, ...]] = {
         KerasObject("RootMeanSquaredError", {}),
         KerasObject("R2Score", {}),
     ),
-    "anomaly": (KerasObject("AUC", {}), KerasObject("accuracy", {}), KerasObject("F1Score", {"threshold": 0.5})),
+    "anomaly": (KerasObject("AUC", {}), KerasObject("accuracy", {}), KerasObject("F1Score", {})),
 }
 """What `evaluate` tells of every task, beside the metrics of the spec."""
 
@@ -136,6 +136,7 @@ def output_problems(output: OutputSpec, place: tuple[str, ...]) -> Iterable[Prob
         message = f"must be {_MEAN!r} (got {shown(loss.arguments['reduction'])})"
         hint = "leave it out: the loss is a mean over the global batch"
         yield Problem((*place, "loss", *loss.path_of("reduction")), False, message, hint)
+    wrong = {} if loss == UNREADABLE or loss.name in LATER_LOSSES else WRONG_METRICS.get(task_of(loss), {})
     seen: set[str] = set()
     for index, metric in enumerate(output.metrics or ()):
         name = metric_name(metric)
@@ -143,8 +144,10 @@ def output_problems(output: OutputSpec, place: tuple[str, ...]) -> Iterable[Prob
             message = f"the name {name!r} is used twice" if name in seen else "'loss' is the name of the loss"
             path: tuple[str | int, ...] = (*place, "metrics", index, *metric.path_of("name"))
             yield Problem(path, True, message, "give it a name: of its own")
-        meant = WRONG_METRICS.get(task_of(loss), {}).get(metric.name)
+        meant = wrong.get(metric.name)
         if meant:
             message = f"{metric.name} compares class numbers, and the model gives probabilities"
+            if task_of(loss) == "regression":
+                message = f"{metric.name} counts the values that are right to the last bit"
             yield Problem((*place, "metrics", index), True, message, f"take {meant}")
         seen.add(name)
