@@ -195,9 +195,7 @@ class Spec(Section):
                 yield Problem(place, False, f"says no targets for the output {name!r}", f"write target: {example}")
 
     @staticmethod
-    def _loss_problems(
-        layer: LayerSpec, which: str, loss: KerasObject, section: tuple[str, ...]
-    ) -> Iterable[Problem]:
+    def _loss_problems(layer: LayerSpec, which: str, loss: KerasObject, section: tuple[str, ...]) -> Iterable[Problem]:
         """Whether the loss takes what the layer gives; told only where both are certain."""
         activation = _activation_of(layer)
         if activation is None or not takes_logits(loss):
@@ -207,9 +205,7 @@ class Spec(Section):
             message = f"{which} {layer.name!r} ends in {activation}, and from_logits: true applies it again"
             yield Problem(place, False, message, f"take {activation} out of the model, or write from_logits: false")
         if not loss.from_logits and activation == "linear":
-            message = (
-                f"{which} {layer.name!r} has no activation, so it gives logits; the loss expects probabilities"
-            )
+            message = f"{which} {layer.name!r} has no activation, so it gives logits; the loss expects probabilities"
             hint = "from_logits: true" if isinstance(loss, OwnThing) else f"{loss.name}: {{from_logits: true}}"
             yield Problem(place, False, message, f"write {hint}")
 

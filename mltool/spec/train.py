@@ -186,7 +186,9 @@ class TrainSpec(Section):
         yield from self._anomaly_problems()
         if self.outputs is None:
             if self.loss is None:
-                hint = "add loss: {SparseCategoricalCrossentropy: {from_logits: true}}, or outputs: {LAYER: {loss: ...}}"
+                hint = (
+                    "add loss: {SparseCategoricalCrossentropy: {from_logits: true}}, or outputs: {LAYER: {loss: ...}}"
+                )
                 if self.anomaly is not None:
                     hint = "add loss: MeanSquaredError"
                 yield Problem(("loss",), True, "is missing", hint)

@@ -98,10 +98,12 @@ class Head:
             SpecError: if the loss or a metric does not take what the model gives, or a metric gives several values.
         """
         tf = extras.tensorflow()
-        outputs = tf.zeros((_TRIED, *self._shape))
+        # More than one, so that a mean over all shows; and no length of another axis, which would fit in its place.
+        count = next(number for number in range(3, 100) if number not in self._shape)
+        outputs = tf.zeros((count, *self._shape))
         if self.task in ("classification", "binary", "segmentation"):
             axes = self._shape[:-1] if self.task == "segmentation" else ()
-            targets = tf.zeros((_TRIED, *axes), tf.int64)
+            targets = tf.zeros((count, *axes), tf.int64)
         else:
             targets = outputs
         place, shape = f"{self._place}.loss.{self._loss_spec.name}", tuple(outputs.shape[1:])
@@ -144,7 +146,3 @@ class Head:
         if self.kind != "logits":
             return outputs
         return tf.nn.sigmoid(outputs) if self.task in ("binary", "multi_label") else tf.nn.softmax(outputs)
-
-
-_TRIED = 3
-"""Samples that losses and metrics are tried out on: more than one, so that a mean over all shows."""

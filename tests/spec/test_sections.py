@@ -212,7 +212,9 @@ def test_keys_are_known_in_every_section():
         pytest.param({"data.inputs": {"class": {}}}, "'class' cannot be the name of an input", id="a word of Python"),
         pytest.param({"data.inputs": {"a b": {}}}, "'a b' cannot be the name of an input", id="an input with a space"),
         pytest.param(
-            {"train.loss": {"mse": {"reduction": "sum"}}, "train.metrics": ["mae"]}, "must be 'sum_over_batch_size' (got 'sum')", id="reduction"
+            {"train.loss": {"mse": {"reduction": "sum"}}, "train.metrics": ["mae"]},
+            "must be 'sum_over_batch_size' (got 'sum')",
+            id="reduction",
         ),
     ],
 )
