@@ -27,6 +27,7 @@ class Agreement:
             answer (largest output, or side of the threshold); None for regression.
         has_nan: whether the artifact gave NaN or infinity.
         is_constant: whether the artifact gave the same output for every sample, and the reference did not.
+        answers: compared: one a sample, or one for each of its pixels or labels; None for regression.
     """
 
     samples: int
@@ -37,6 +38,7 @@ class Agreement:
     same_answer: float | None
     has_nan: bool
     is_constant: bool
+    answers: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in JSON files."""
@@ -91,9 +93,10 @@ def compare(reference: Array, outputs: Array, info: OutputInfo) -> Agreement:
     """
     finite = bool(np.isfinite(outputs).all())
     error = np.abs(reference.astype(np.float64) - np.where(np.isfinite(outputs), outputs, 0.0))
-    same = None
+    same = count = None
     if info.task != "regression":
-        same = float((answer_indices(reference, info) == answer_indices(outputs, info)).mean())
+        equal = answer_indices(reference, info) == answer_indices(outputs, info)
+        same, count = float(equal.mean()), equal.size
     constant = (
         len(outputs) > 1 and bool((outputs == outputs[:1]).all()) and not bool((reference == reference[:1]).all())
     )
@@ -106,6 +109,7 @@ def compare(reference: Array, outputs: Array, info: OutputInfo) -> Agreement:
         same_answer=same,
         has_nan=not finite,
         is_constant=constant,
+        answers=count,
     )
 
 

@@ -138,7 +138,7 @@ def _agreement_checks(tolerance: Tolerance, agreement: Agreement) -> list[Check]
         message = f"{share:.2%} of the output range, at most {100 * allowed:g}%"
         checks.append(Check(name, share <= allowed, message))
     if agreement.same_answer is not None:
-        different = round((1 - agreement.same_answer) * agreement.samples)
+        different = round((1 - agreement.same_answer) * (agreement.answers or agreement.samples))
         kept = agreement.same_answer >= tolerance.same_answer or different <= SAMPLES_THAT_NEVER_COUNT
         message = f"{agreement.same_answer:.4f} of {agreement.samples} samples, at least {tolerance.same_answer:g}"
         checks.append(Check("same_answer", kept, message))

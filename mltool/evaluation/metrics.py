@@ -15,7 +15,7 @@ from mltool.runs.arrays import of_output
 from mltool.runs.input_schema import InputSchema, OutputInfo
 from mltool.runs.run import Run
 from mltool.spec.catalogue import KerasObject
-from mltool.spec.outputs import Measure
+from mltool.spec.outputs import ONLY, Measure
 from mltool.spec.own_things import OwnThing
 
 Array = np.ndarray[Any, Any]
@@ -184,9 +184,18 @@ def lower_is_better(metric: KerasObject) -> bool | None:
     return any(word in metric.name for word in _ERRORS)
 
 
-def counts_samples(metric: KerasObject) -> bool:
-    """Whether a metric is the share of samples that were answered right, so that one sample is worth 1/n."""
-    return metric.name.lower().endswith("accuracy")
+def counts_samples(measure: Measure, schema: InputSchema) -> bool:
+    """Whether a metric is the share of samples that were answered right, so that one sample is worth 1/n.
+
+    Of pixels and of labels there are many a sample, and of none of them a change is too small to count.
+    """
+    one_answer = output_of_measure(measure, schema).task not in ("multi_label", "segmentation")
+    return one_answer and measure.metric.name.lower().endswith("accuracy")
+
+
+def output_of_measure(measure: Measure, schema: InputSchema) -> OutputInfo:
+    """The output that a metric is of."""
+    return next(output for output in schema.outputs if measure.output in (ONLY, output.name))
 
 
 def require_same_metrics(run: Run) -> None:
@@ -215,10 +224,9 @@ def measure(measures: Sequence[Measure], outputs: Array, targets: Array, schema:
         MissingExtraError: for a metric that only Keras has, or the user's own, where Keras is not installed.
         SpecError: if code of the user's raises.
     """
-    found = {output.name: output for output in schema.outputs}
     results = {}
     for one in measures:
-        output = found[one.output or schema.outputs[0].name]
+        output = output_of_measure(one, schema)
         values, truth = of_output(outputs, output.name), of_output(targets, output.name)
         results[one.name] = _measured(one, values, truth, output)
     return results
@@ -231,11 +239,11 @@ def _measured(one: Measure, values: Array, targets: Array, output: OutputInfo) -
 
 
 def _by_keras(one: Measure, values: Array, targets: Array, output: OutputInfo) -> float:
-    from mltool.models.metrics import build_metric, targets_for, update_metric, wants_logits
+    from mltool.models.metrics import build_metric, result_of, targets_for, update_metric, wants_logits
 
     tf, metric = extras.tensorflow(), one.metric
     built = build_metric(metric, output.task, num_classes=values.shape[-1], at=one.at)
     seen = values if wants_logits(metric) else probabilities(values, output)
     ready = targets_for(metric, tf.constant(targets), values.shape[-1], output.task)
     update_metric(built, metric, ready, tf.constant(seen.astype(np.float32)), at=one.at)
-    return float(built.result())
+    return result_of(built)

@@ -129,7 +129,7 @@ def measure_file(
     found = Measurements(
         metric=asked.name if asked else None,
         lower_is_better=lower_is_better(asked.metric) if asked else False,
-        counts_samples=asked is not None and counts_samples(asked.metric),
+        counts_samples=asked is not None and counts_samples(asked, schema),
         value=_value(asked, outputs, reference) if asked else None,
         reference=reference.metrics.get(asked.name) if asked else None,
         samples=len(samples),

@@ -160,3 +160,22 @@ def test_a_tolerance_is_told_in_percent_as_the_error_is():
     checks = {check.limit: check.message for check in judge(LimitsSpec(), TOLERANCE, FOUND)}
     assert checks["max_error"] == "0.10% of the output range, at most 10%"
     assert checks["mean_error"] == "0.01% of the output range, at most 2%"
+
+
+def test_of_pixels_two_are_free_and_not_the_share_of_two_samples():
+    """2 % of the answers: of 100 samples two, of their 6,400 pixels 128."""
+    strict = replace(TOLERANCE, same_answer=0.99)
+    differs = replace(AGREES, samples=100, same_answer=0.98)
+    assert broken({}, replace(FOUND, agreements={"out": differs}), strict) == []
+    pixels = replace(differs, answers=100 * 64)
+    assert broken({}, replace(FOUND, agreements={"out": pixels}), strict) == ["same_answer"]
+
+
+def test_agreement_counts_every_answer():
+    masks = np.zeros((3, 4, 5, 2), np.float32)
+    masks[..., 0] = 1
+    other = masks.copy()
+    other[0, 0, :3] = [0, 1]
+    found = compare(masks, other, OutputInfo("out", (4, 5, 2), "segmentation", "logits", ("a", "b")))
+    assert (found.samples, found.answers, found.same_answer) == (3, 60, 57 / 60)
+    assert compare(masks, other, OutputInfo("out", (4, 5, 2), "regression", "values")).answers is None
