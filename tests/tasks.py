@@ -35,6 +35,7 @@ def write_arrays(path: Path) -> Path:
         size=np.stack([noisy[:, :2].sum(axis=1), 50 * noisy[:, 2] - 7], axis=1).astype(np.float32),
         odd=np.where(noisy[:, 4] > 1.2, "odd", "good"),
         mask=masks,
+        weight=numbers.random(SAMPLES) + 0.5,
     )
     return path
 

@@ -163,7 +163,7 @@ class LiteFolder:
         self.record_file(name).unlink(missing_ok=True)
 
     def write_schema(self, schema: InputSchema) -> None:
-        """Writes `input.json` and `labels.txt`, a label a line; of several outputs that have some, `labels-NAME.txt`."""
+        """Writes `input.json` and `labels.txt`, a label a line; of several outputs `labels-NAME.txt`."""
         write_json(self.input_file, schema.to_json())
         for output in schema.outputs:
             if len(schema.outputs) > 1 and not output.labels:
