@@ -73,6 +73,7 @@ def rows(page: str) -> list[list[str]]:
     return [re.findall(r"<td[^>]*>(?:<[^>]*>)*([^<]*)", row) for row in found]
 
 
+@pytest.mark.slow
 def test_several_labels_a_sample_go_all_the_way(arrays, tmp_path, predicted):
     spec = tasks.spec_of("multi_label", arrays)
     spec["data"]["source"]["classes"] = ["wet", "sunny", "old"]
@@ -151,6 +152,7 @@ SHAPES: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_masks_go_all_the_way(tmp_path, predicted):
     run, outputs, vectors, page = chained(SHAPES, tmp_path)
     labels = ["background", "circle", "square", "triangle"]
@@ -274,5 +276,6 @@ def test_two_devices_learn_as_one(task, arrays, tmp_path):
     assert len(two.manifest["environment"]["devices"]) == 2
     for mine, theirs in zip(keras_of(one).get_weights(), keras_of(two).get_weights(), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-4)
+    assert [line["learning_rate"] for line in metrics_of(two)] == pytest.approx([0.02, 0.02])
     for line, other in zip(metrics_of(one), metrics_of(two), strict=True):
         assert line == pytest.approx(other, rel=1e-3)
