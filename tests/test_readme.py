@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import mltool
 from mltool.errors import EXIT_CODES
 from mltool.spec.load import load_spec
 
@@ -59,6 +60,37 @@ def test_the_spec_of_the_readme_is_one(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text(spec[1], encoding="utf-8")
     assert load_spec(file).name == "digits"
+
+
+TASKS = re.findall(r"```yaml\n(.*?)```", README.partition("\n## Tasks\n")[2].partition("\n## ")[0], re.DOTALL)
+TABLES = {
+    "trees.csv": ("species,height,girth", lambda n: f"{('ash', 'elm', 'oak')[n % 3]},{n / 7},{n % 11}"),
+    "meadows.csv": ("wet,sunny,old", lambda n: f"{n % 2},{int(n % 3 == 0)},{int(n % 5 > 2)}"),
+    "pumps.csv": ("state", lambda n: "worn" if n % 9 == 0 else "good"),
+}
+"""Targets of the tables that the section on tasks names, each with what a row of it holds."""
+
+
+@pytest.mark.parametrize(("spec", "table"), zip(TASKS, TABLES, strict=True), ids=list(TABLES))
+def test_the_tasks_of_the_readme_are_trained_and_answer_with_their_metrics(spec, table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    targets, values = TABLES[table]
+    rows = [f"{n % 13}.5,{n % 8}.25,{n % 17},{values(n)}" for n in range(90)]
+    (tmp_path / table).write_text("\n".join([f"current,pressure,temperature,{targets}", *rows]), encoding="utf-8")
+    (tmp_path / "task.yaml").write_text(f"name: task\n{spec}", encoding="utf-8")
+    run = mltool.Run.create(load_spec(tmp_path / "task.yaml", ["train.epochs=1"]), tmp_path / "run")
+    mltool.train(run)
+    assert list(mltool.evaluate(run).metrics) == METRICS_OF_TASKS[table]
+
+
+METRICS_OF_TASKS = {
+    "trees.csv": [
+        *("species_accuracy", "size_mean_absolute_error", "species_f1_score", "size_root_mean_squared_error"),
+        "size_r2_score",
+    ],
+    "meadows.csv": ["accuracy", "auc", "f1_score"],
+    "pumps.csv": ["auc", "accuracy", "f1_score"],
+}
 
 
 @pytest.mark.parametrize("code", EXIT_CODES, ids=[f"exit code {code}" for code in EXIT_CODES])

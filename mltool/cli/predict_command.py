@@ -86,14 +86,17 @@ def _table(predictions: list[dict[str, Any]]) -> str:
     heads = {"id": "sample", "probabilities": "probability"}
     return console.table(
         [heads.get(column, column) for column in columns],
-        [[_cell(prediction[column], column) for column in columns] for prediction in predictions],
+        [[_cell(prediction[column], column, prediction["answer"]) for column in columns] for prediction in predictions],
     )
 
 
-def _cell(value: Any, column: str) -> str:
+def _cell(value: Any, column: str, answer: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_cell(item, column)}" for name, item in value.items())
+        answers = answer if isinstance(answer, dict) else {}
+        return ", ".join(f"{name} {_cell(item, column, answers.get(name))}" for name, item in value.items())
     if column == "probabilities":
+        if isinstance(answer, list):
+            return " ".join(f"{number:.4f}" for number in value)  # of every label: none of them is the answer's
         # A binary model gives the probability of its second label alone.
         return f"{max(value) if len(value) > 1 else max(value[0], 1 - value[0]):.4f}"
     if isinstance(value, float):

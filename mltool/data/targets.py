@@ -65,7 +65,8 @@ def encode(
         elif not name and are_masks(targets):
             meanings[name], parts[name] = Meaning("segmentation", source.classes), targets
         elif task == "binary" and targets.ndim == 2 and targets.shape[1] > 1:
-            meanings[name], parts[name] = _several_labels(source, targets, name, what)
+            names = classes if len(tasks) == 1 else None
+            meanings[name], parts[name] = _several_labels(source, targets, name, what, names)
         elif known is not None:
             meanings[name] = Meaning(task, tuple(known[name]))
             parts[name] = _numbers_among(source, targets, known[name], what)
@@ -88,13 +89,29 @@ def _values(source: Source, targets: Array, what: str) -> Array:
     return values.reshape(len(values), -1)
 
 
-def _several_labels(source: Source, targets: Array, name: str, what: str) -> tuple[Meaning, Array]:
+def _several_labels(
+    source: Source, targets: Array, name: str, what: str, classes: Sequence[str] | None
+) -> tuple[Meaning, Array]:
     """float32 [samples, labels] of 0 and 1."""
-    if targets.dtype.kind not in "uifb" or not all(np.isin(part, (0, 1)).all() for part in batches_of(targets)):
-        message = f"{source.origin}: {what} have {targets.shape[1]} values a sample that are not all 0 or 1"
-        raise DataError(message, "a binary loss takes one value a sample, or a 0 or 1 for each of several labels")
-    count = targets.shape[1]
-    labels = source.value_names.get(name) or tuple(str(number) for number in range(count))
+    count, hint = targets.shape[1], "a binary loss takes one value a sample, or a 0 or 1 for each of several labels"
+    if targets.dtype.kind not in "uifb":
+        raise DataError(f"{source.origin}: {what} are {targets.dtype}, and {count} a sample", hint)
+    names = source.value_names.get(name, ())
+    if classes and (names or len(classes) != count):
+        found = f"the columns name the labels: {', '.join(names)}" if names else f"{what} have {count} labels a sample"
+        message = f"data.source.classes names {len(classes)} labels, and {found}"
+        raise DataError(message, "leave it out" if names else "name them all")
+    labels = tuple(classes or names or (str(number) for number in range(count)))
+    start = 0
+    for part in batches_of(targets):
+        wrong = np.argwhere(~np.isin(part, (0, 1)))
+        if len(wrong):
+            row, place = wrong[0].tolist()
+            message = (
+                f"{source.origin}: label {labels[place]!r} of {source.name_of(start + row)} is {part[row, place]:g}"
+            )
+            raise DataError(f"{message}, 0 or 1 is expected", hint)
+        start += len(part)
     return Meaning("multi_label", labels), targets.astype(np.float32)
 
 
@@ -223,6 +240,7 @@ def _from_one_hot(source: Source, targets: Array, what: str) -> Array:
     )
     if not is_one_hot:
         wanted = "a class a sample, or one-hot rows of 0 and a single 1"
-        raise DataError(f"{source.origin}: {what} have shape {targets.shape}; {wanted} is expected", "see the loss")
+        hint = "take BinaryCrossentropy for several labels a sample, MeanSquaredError for values"
+        raise DataError(f"{source.origin}: {what} have shape {targets.shape}; {wanted} is expected", hint)
     numbers: Array = targets.argmax(axis=1)
     return np.asarray(source.classes)[numbers] if len(source.classes) == targets.shape[1] else numbers

@@ -233,11 +233,11 @@ def _measured(one: Measure, values: Array, targets: Array, output: OutputInfo) -
 
 
 def _by_keras(one: Measure, values: Array, targets: Array, output: OutputInfo) -> float:
-    from mltool.models.metrics import build_metric, targets_for, update_metric, wants_logits
+    from mltool.models.metrics import build_metric, result_of, targets_for, update_metric, wants_logits
 
     tf, metric = extras.tensorflow(), one.metric
     built = build_metric(metric, output.task, num_classes=values.shape[-1], at=one.at)
     seen = values if wants_logits(metric) else probabilities(values, output)
     ready = targets_for(metric, tf.constant(targets), values.shape[-1], output.task)
     update_metric(built, metric, ready, tf.constant(seen.astype(np.float32)), at=one.at)
-    return float(built.result())
+    return result_of(built)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from mltool import extras
 from mltool.errors import Message, SpecError
 from mltool.models.keras_objects import build_keras
@@ -91,6 +93,11 @@ def update_metric(built: Any, metric: KerasObject, targets: Any, outputs: Any, *
 def _update_own(built: Any, metric: OwnThing, targets: Any, outputs: Any, at: str) -> None:
     with calling(metric.reference, metric.reference, key=at):
         built.update_state(targets, outputs)
+
+
+def result_of(built: Any) -> float:
+    """What a metric says; F1 of a single output is a list of one."""
+    return float(np.reshape(built.result(), ()))
 
 
 def greater_is_better(built: Any, metric: KerasObject) -> bool | None:

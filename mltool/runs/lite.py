@@ -163,9 +163,11 @@ class LiteFolder:
         self.record_file(name).unlink(missing_ok=True)
 
     def write_schema(self, schema: InputSchema) -> None:
-        """Writes `input.json` and `labels.txt`, a label a line; of several outputs `labels-NAME.txt` of each."""
+        """Writes `input.json` and `labels.txt`, a label a line; of several outputs `labels-NAME.txt`."""
         write_json(self.input_file, schema.to_json())
         for output in schema.outputs:
+            if len(schema.outputs) > 1 and not output.labels:
+                continue
             file = self.labels_file if len(schema.outputs) == 1 else self.folder / f"labels-{output.name}.txt"
             write_text(file, "".join(f"{label}\n" for label in output.labels))
 

@@ -132,7 +132,7 @@ def _check_columns(value: Any, place: tuple[str, ...]) -> Columns:
         raise_problem(message, "write target: COLUMN", path=place)
     if len(set(names)) < len(names):
         raise_problem(f"names a column twice (got {shown(value)})", "name each once", path=place)
-    return value if isinstance(value, str) else tuple(value)
+    return names[0] if len(names) == 1 else tuple(names)
 
 
 _TARGET_NAME: dict[str, Any] = {

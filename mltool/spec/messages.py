@@ -32,7 +32,7 @@ _WORDS: dict[str, str] = {
     "dict_type": "must be a map (got {got})",
     "model_type": "must be a map of keys (got {got})",
     "model_attributes_type": "must be a map of keys (got {got})",
-    "too_short": "must have at least {min_length} entries (got {actual_length})",
+    "too_short": "must not be empty",
 }
 """Error type of pydantic to our sentence; `got` is the value as YAML has it."""
 

@@ -83,7 +83,20 @@ def _place(error: ErrorDetails) -> KeyPath:
 def _is_consequence(place: KeyPath, reported: list[KeyPath]) -> bool:
     """Whether something above, at or below this place is known to be wrong, or what it refers to is."""
     refers_to_inputs = place[:1] == ("model",) and ("data", "inputs") in reported
-    return refers_to_inputs or any(_related(place, other) for other in reported)
+    refers_to_outputs = place[:1] == ("model",) or place[:3] == _TARGET or place == ("train", "loss")
+    return (
+        refers_to_inputs
+        or (refers_to_outputs and any(_says_outputs(other) for other in reported))
+        or any(_related(place, other) for other in reported)
+    )
+
+
+_TARGET = ("data", "source", "target")
+
+
+def _says_outputs(place: KeyPath) -> bool:
+    """Whether the outputs are not known where this is wrong."""
+    return place in (("train",), _TARGET) or (place[:2] == ("train", "outputs") and len(place) <= 3)
 
 
 def _related(one: KeyPath, other: KeyPath) -> bool:
@@ -144,6 +157,8 @@ def _stand_in(data: dict[str, Any], path: KeyPath) -> Any:
     text = dotted(path)
     if _LAYER.fullmatch(text):
         return _layer_stand_in(_lookup(data, path), text)
+    if text in ("train.loss", "train.metrics") and (_lookup(data, ("train",)) or {}).get("outputs") is not None:
+        return None  # nothing may stand beside outputs
     if re.fullmatch(r"convert\.\d+", text):
         return {"name": f"unreadable-{path[-1]}"}
     found = (value for pattern, value in _STAND_INS if re.fullmatch(pattern, text))

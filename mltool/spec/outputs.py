@@ -152,6 +152,7 @@ def output_problems(output: OutputSpec, place: tuple[str, ...]) -> Iterable[Prob
         message = f"must be {_MEAN!r} (got {shown(loss.arguments['reduction'])})"
         hint = "leave it out: the loss is a mean over the global batch"
         yield Problem((*place, "loss", *loss.path_of("reduction")), False, message, hint)
+    wrong = {} if loss == UNREADABLE or loss.name in LATER_LOSSES else WRONG_METRICS.get(task_of(loss), {})
     seen: set[str] = set()
     for index, metric in enumerate(output.metrics or ()):
         name = metric_name(metric)
@@ -159,8 +160,10 @@ def output_problems(output: OutputSpec, place: tuple[str, ...]) -> Iterable[Prob
         if metric != UNREADABLE and message:
             path: tuple[str | int, ...] = (*place, "metrics", index, *metric.path_of("name"))
             yield Problem(path, True, message, "give it a name: of its own")
-        meant = WRONG_METRICS.get(task_of(loss), {}).get(metric.name)
+        meant = wrong.get(metric.name)
         if meant:
             message = f"{metric.name} compares class numbers, and the model gives probabilities"
+            if task_of(loss) == "regression":
+                message = f"{metric.name} counts the values that are right to the last bit"
             yield Problem((*place, "metrics", index), True, message, f"take {meant}")
         seen.add(name)

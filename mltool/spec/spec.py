@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, Strict, model_validator
 
 from mltool.spec.architectures import ARCHITECTURES, has_head
-from mltool.spec.argument_check import shown
+from mltool.spec.argument_check import did_you_mean, shown
 from mltool.spec.backbones import answers_with
 from mltool.spec.blocks import MIXERS
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
@@ -142,26 +142,32 @@ class Spec(Section):
 
     def _output_problems(self) -> Iterable[Problem]:
         """Outputs that are no layers, or have no targets; and whether each loss takes what its layer gives."""
-        yield from self._target_problems()
         if not self.model.layers:
             if self.train.outputs is not None:
                 message = "a model of a function has one output in this version"
                 yield Problem(("train", "outputs"), True, message, "take train.loss and train.metrics")
+            else:
+                yield from self._target_problems()
             return  # what a function returns is not known before it is run
         layers = {layer.name: layer for layer in self.model.layers}
-        strange = [name for name in self.train.outputs or () if name not in layers]
-        are_known = _have_names(self.model.layers)
-        for name in strange if are_known else ():
-            if self.train.heads[name].loss != UNREADABLE:
+        unknown = [name for name in self.train.outputs or () if name not in layers]
+        if unknown and self._layers_are_known:
+            for name in unknown:
+                if self.train.heads[name].loss == UNREADABLE:
+                    continue  # a stand-in of what is told already
                 message = f"no layer is called {name!r}"
                 yield Problem(("train", "outputs", name), True, message, close_hint(name, self.model.own_names))
-        if not strange and (are_known or self.train.outputs is None):
+            return  # targets that are not of this name, and a layer that is no output: both follow from it
+        yield from self._target_problems()
+        if not unknown and (self.train.outputs is not None or not isinstance(self.data.source.target, dict)):
             for problem in unused_layers(self.model.layers, self.output_names.values()):
                 yield replace(problem, path=("model", *problem.path))
         for name, head in self.train.heads.items():
-            if (name or self.model.own_names[-1]) in layers:
+            layer = layers.get(name or self.model.own_names[-1])
+            if layer is not None:
                 place = ("train", "outputs", name) if name else ("train",)
-                yield from self._loss_problems(layers[name or self.model.own_names[-1]], head.loss, place)
+                which = "the last layer" if layer is self.model.layers[-1] else "the layer"
+                yield from self._loss_problems(layer, which, head.loss, place)
 
     def _mixing_problems(self) -> Iterable[Problem]:
         """Mixed samples have mixed targets: of classes, or of values, of one output."""
@@ -187,28 +193,26 @@ class Spec(Section):
             message = f"must say the targets of every output: {', '.join(self.train.outputs)} (got {shown(target)})"
             yield Problem(place, False, message, f"write target: {example}")
             return
+        unknown = [name for name in target if name not in self.train.outputs]
+        for name in unknown:
+            hint = close_hint(name, self.train.outputs)
+            yield Problem((*place, name), True, f"train.outputs has no {name!r}", hint)
         for name in self.train.outputs:
-            if name not in target:
+            if name not in target and not did_you_mean(name, unknown):
                 yield Problem(place, False, f"says no targets for the output {name!r}", f"write target: {example}")
-        for name in target:
-            if name not in self.train.outputs:
-                hint = close_hint(name, self.train.outputs)
-                yield Problem((*place, name), True, f"train.outputs has no {name!r}", hint)
 
     @staticmethod
-    def _loss_problems(last: LayerSpec, loss: KerasObject, section: tuple[str, ...]) -> Iterable[Problem]:
+    def _loss_problems(layer: LayerSpec, which: str, loss: KerasObject, section: tuple[str, ...]) -> Iterable[Problem]:
         """Whether the loss takes what the layer gives; told only where both are certain."""
-        activation = _activation_of(last)
+        activation = _activation_of(layer)
         if activation is None or not takes_logits(loss):
             return
         place = (*section, "loss", *loss.path_of("from_logits"))
         if loss.from_logits and activation in ("softmax", "sigmoid"):
-            message = f"the last layer {last.name!r} ends in {activation}, and from_logits: true applies it again"
+            message = f"{which} {layer.name!r} ends in {activation}, and from_logits: true applies it again"
             yield Problem(place, False, message, f"take {activation} out of the model, or write from_logits: false")
         if not loss.from_logits and activation == "linear":
-            message = (
-                f"the last layer {last.name!r} has no activation, so it gives logits; the loss expects probabilities"
-            )
+            message = f"{which} {layer.name!r} has no activation, so it gives logits; the loss expects probabilities"
             hint = "from_logits: true" if isinstance(loss, OwnThing) else f"{loss.name}: {{from_logits: true}}"
             yield Problem(place, False, message, f"write {hint}")
 
@@ -278,13 +282,15 @@ class Spec(Section):
         """False where a layer could not be read and so has no name, or layers are told by the data or by a function."""
         return (
             self.model.preprocess != AUTO
-            and self.model.python is None
-            and _have_names((*self.model.preprocess_layers, *self.model.layers))
+            and self._layers_are_known
+            and all(layer.layer != UNREADABLE or layer.named for layer in self.model.preprocess_layers)
         )
 
-
-def _have_names(layers: Iterable[LayerSpec]) -> bool:
-    return all(layer.layer != UNREADABLE or layer.named for layer in layers)
+    @property
+    def _layers_are_known(self) -> bool:
+        """Likewise of model.layers alone, which the data do not tell."""
+        named = (layer.layer != UNREADABLE or layer.named for layer in self.model.layers)
+        return self.model.python is None and all(named)
 
 
 def _matches_one(pattern: str, names: Iterable[str]) -> bool:

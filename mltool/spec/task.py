@@ -42,6 +42,7 @@ WRONG_METRICS: dict[Task, dict[str, str]] = {
     "classification": {"Accuracy": "accuracy", "IoU": "OneHotIoU", "MeanIoU": "OneHotMeanIoU"},
     "binary": {"Accuracy": "accuracy", "IoU": "BinaryIoU", "MeanIoU": "BinaryIoU"},
     "segmentation": {"Accuracy": "accuracy"},
+    "regression": dict.fromkeys(("Accuracy", "accuracy"), "MeanAbsoluteError"),
 }
 """Metrics that compare class numbers, and would see probabilities: Keras counts them wrong without a word."""
 

@@ -186,7 +186,11 @@ class TrainSpec(Section):
         yield from self._anomaly_problems()
         if self.outputs is None:
             if self.loss is None:
-                hint = "add loss: {SparseCategoricalCrossentropy: {from_logits: true}}"
+                hint = (
+                    "add loss: {SparseCategoricalCrossentropy: {from_logits: true}}, or outputs: {LAYER: {loss: ...}}"
+                )
+                if self.anomaly is not None:
+                    hint = "add loss: MeanSquaredError"
                 yield Problem(("loss",), True, "is missing", hint)
                 return
             yield from output_problems(self.heads[ONLY], ())
@@ -199,16 +203,20 @@ class TrainSpec(Section):
             if output.loss != UNREADABLE and f"{name}_".startswith(OF_VALIDATION):
                 message = f"results of an output {name!r} would be taken for those of validation"
                 yield Problem(("outputs", name), True, message, "give the layer another name")
-        names = [measure.name for measure in self.measures if measure.metric != UNREADABLE]
-        losses = {f"{name}_loss" for name in self.outputs}
-        for name in sorted({name for name in names if names.count(name) > 1 or name in losses}):
-            yield Problem(("outputs",), True, f"two results are called {name!r}", "give a metric a name: of its own")
+        owners = {f"{name}_loss": name for name in self.outputs}
+        for measure in self.measures:
+            # Within an output it is told already: `a: [b_c]` and `a_b: [c]` are what is left.
+            if measure.metric != UNREADABLE and owners.setdefault(measure.name, measure.output) != measure.output:
+                path = measure.path[1:] or ("outputs", measure.output)
+                message = f"two results are called {measure.name!r}"
+                yield Problem(path, True, message, "give the metric a name: of its own")
 
     def _anomaly_problems(self) -> Iterable[Problem]:
         if self.anomaly is None:
             return
         if self.outputs is not None:
-            yield Problem(("outputs",), True, "an autoencoder has one output", "take train.loss and train.metrics")
+            message = "an autoencoder has one output, and there are train.outputs"
+            yield Problem(("anomaly",), True, message, "take train.loss in their place, or leave anomaly out")
         if self.loss is not None and self.loss != UNREADABLE and task_of(self.loss) != "regression":
             message = f"{self.loss.name} is for classes, and an autoencoder gives values back"
             yield Problem(("loss",), False, message, "take MeanSquaredError")
@@ -219,12 +227,10 @@ class TrainSpec(Section):
             if metric != UNREADABLE and metric.name not in ANOMALY_METRICS:
                 message = f"{metric.name} has no meaning for anomalies"
                 yield Problem(("metrics", index), True, message, f"take one of {', '.join(ANOMALY_METRICS)}")
-                continue
-            for key in metric.arguments:
-                if key != "name":
-                    message = f"{metric.name} takes a name alone where anomalies are told"
-                    hint = "leave it out; train.anomaly.quantile sets the threshold"
-                    yield Problem(("metrics", index, *metric.path_of(key)), True, message, hint)
+            for argument in metric.arguments if metric.name in ANOMALY_METRICS else ():
+                if argument != "name":
+                    message = "has no meaning for anomalies: scores of any size, and the threshold of train.anomaly"
+                    yield Problem(("metrics", index, *metric.path_of(argument)), True, message, "leave it out")
 
     def _callback_problems(self) -> Iterable[Problem]:
         known = self.monitors

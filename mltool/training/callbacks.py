@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
+from mltool import extras
 from mltool.errors import Message, SpecError
 from mltool.spec.catalogue import KerasObject
 
@@ -23,6 +24,11 @@ def improves(mode: Mode, value: float, best: float | None, min_delta: float = 0.
     if best is None:
         return True
     return value - abs(min_delta) > best if mode == "max" else value + abs(min_delta) < best
+
+
+def learning_rate_of(optimizer: Any) -> float:
+    """What the next step goes by; of several devices, which hold it each, that of the first."""
+    return float(extras.keras().ops.convert_to_numpy(optimizer.learning_rate))
 
 
 @dataclass
@@ -91,7 +97,7 @@ class ReduceLROnPlateau:
         return None
 
     def _reduce(self, optimizer: Any) -> bool:
-        rate = float(optimizer.learning_rate)
+        rate = learning_rate_of(optimizer)
         # The optimizer keeps float32, so the floor has to be compared as one.
         if rate <= np.float32(self.min_lr):
             return False

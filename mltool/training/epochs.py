@@ -12,7 +12,7 @@ from mltool import console, extras
 from mltool.data.pipeline import Pipeline
 from mltool.errors import Interrupted, TrainingError
 from mltool.runs.run import Run
-from mltool.training.callbacks import improves, restore, state_of
+from mltool.training.callbacks import improves, learning_rate_of, restore, state_of
 from mltool.training.checkpoints import Checkpoints, State
 from mltool.training.chunks import Chunks
 from mltool.training.interrupts import Interrupts
@@ -160,7 +160,7 @@ class Epochs:
     def _end_epoch(self, results: dict[str, float], bar: console.Progress) -> None:
         """Writes the results down, asks the callbacks, and leaves a checkpoint."""
         state, optimizer = self.state, self._loop.optimizer
-        scalars = results | {"learning_rate": float(optimizer.learning_rate)}
+        scalars = results | {"learning_rate": learning_rate_of(optimizer)}
         seconds = round(state.seconds, 3)
         phase = {"phase": state.phase + 1} if self._setup.named_phases else {}
         line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, "seconds": seconds}

@@ -116,8 +116,8 @@ class Head:
             for metric, one in zip(self._metrics, self._measures, strict=True):
                 place = one.at
                 self._count(metric, one, targets, outputs, self._probabilities(outputs))
-                if np.ndim(metric.result()):
-                    message = f"gives {len(metric.result())} values, one is expected"
+                if np.size(metric.result()) > 1:
+                    message = f"gives {np.size(metric.result())} values, one is expected"
                     raise SpecError(Message(message, "write average: macro", key=place))
         except (*REFUSALS, tf.errors.OpError) as error:
             message = f"does not take outputs of shape {shape} and their targets"

@@ -9,6 +9,7 @@ from typing import Any
 
 from mltool import extras
 from mltool.models.build import call_model
+from mltool.models.metrics import result_of
 from mltool.training.head import Head
 
 
@@ -61,7 +62,7 @@ class Loop:
 
     def results(self) -> dict[str, float]:
         """The metrics since the last reset, `loss` first."""
-        return {metric.name: float(metric.result()) for metric in (self.mean_loss, *self.metrics)}
+        return {metric.name: result_of(metric) for metric in (self.mean_loss, *self.metrics)}
 
     def running_loss(self) -> float:
         """The mean loss since the last reset; cheaper than all `results`."""

@@ -175,3 +175,12 @@ def test_two_answers_never_count_and_of_masks_every_pixel_is_an_answer(wrong, ke
     assert (found.samples, found.answers_a_sample) == (20, 30)
     tolerance = Tolerance(max_error=2, mean_error=2, same_answer=0.999)
     assert ("same_answer" not in broken({}, replace(FOUND, agreements={"out": found}), tolerance)) == kept
+
+
+def test_of_pixels_two_are_free_and_not_the_share_of_two_samples():
+    """2 % of the answers: of 100 samples two, of their 6,400 pixels 128."""
+    strict = replace(TOLERANCE, same_answer=0.99)
+    differs = replace(AGREES, samples=100, same_answer=0.98)
+    assert broken({}, replace(FOUND, agreements={"out": differs}), strict) == []
+    pixels = replace(differs, answers_a_sample=64)
+    assert broken({}, replace(FOUND, agreements={"out": pixels}), strict) == ["same_answer"]

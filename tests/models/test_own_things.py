@@ -296,7 +296,7 @@ CHECKED = {
     ),
     "an unknown task": ({"loss": own("binary", task="ranking")}, r"loss\.task: must be classification, binary or reg"),
     "logits of a regression": (
-        {"loss": own("binary", task="regression", from_logits=True)},
+        {"loss": own("binary", task="regression", from_logits=True), "metrics": ["mae"]},
         r"loss\.from_logits: a regression gives no logits",
     ),
     "a word for a boolean": (

@@ -117,7 +117,8 @@ def test_the_resolved_spec_of_a_run_reads_back_when_the_file_is_gone(bench, tmp_
 
 
 def test_they_are_checked_without_tensorflow(bench):
-    path = bench.good({"model.layers": [{"NASNetMobile": {"weights": "none", "classes": 10}}], "train.loss": "mse"})
+    layers = [{"NASNetMobile": {"weights": "none", "classes": 10}}]
+    path = bench.good({"model.layers": layers, "train.loss": "mse", "train.metrics": ["mae"]})
     program = (
         "import sys\nfrom mltool.spec.load import load_spec\n"
         f"assert load_spec({str(path)!r}).model.layers[0].name == 'nas_net_mobile'\n"

@@ -167,7 +167,8 @@ def test_what_is_missing_is_said_with_what_to_write(bench):
         "name: is missing; add name: my-model",
         "data.source: is missing; add source: {dataset: digits}, or source: {path: FILE.npz}",
         "model.layers: is missing; add layers: [Flatten, {Dense: {units: 10}}], or python: module:function",
-        "train.loss: is missing; add loss: {SparseCategoricalCrossentropy: {from_logits: true}}",
+        "train.loss: is missing; add loss: {SparseCategoricalCrossentropy: {from_logits: true}}, "
+        "or outputs: {LAYER: {loss: ...}}",
     ]
 
 

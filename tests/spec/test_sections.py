@@ -208,11 +208,13 @@ def test_keys_are_known_in_every_section():
         pytest.param({"limits.max_drop": float("inf")}, "at least 0 (got inf)", id="an infinite drop"),
         pytest.param({"model.layers": []}, "must have at least one layer (got [])", id="no layers"),
         pytest.param({"model.layers": "Flatten"}, "must be a list of layers (got 'Flatten')", id="a layer for a list"),
-        pytest.param({"data.inputs": {}}, "must have at least 1 entries (got 0)", id="no inputs"),
+        pytest.param({"data.inputs": {}}, "must not be empty", id="no inputs"),
         pytest.param({"data.inputs": {"class": {}}}, "'class' cannot be the name of an input", id="a word of Python"),
         pytest.param({"data.inputs": {"a b": {}}}, "'a b' cannot be the name of an input", id="an input with a space"),
         pytest.param(
-            {"train.loss": {"mse": {"reduction": "sum"}}}, "must be 'sum_over_batch_size' (got 'sum')", id="reduction"
+            {"train.loss": {"mse": {"reduction": "sum"}}, "train.metrics": ["mae"]},
+            "must be 'sum_over_batch_size' (got 'sum')",
+            id="reduction",
         ),
     ],
 )

@@ -45,13 +45,15 @@ def build_source(spec: DataSpec, *, seed: int, values: Collection[str]) -> Sourc
     if has_masks:
         _require_no_labels_an_image(asked)
         source = with_masks(source, asked.classes)
+    # Of labels, `classes` are the names; see `encode`.
+    has_several = source.targets.ndim == 2 and source.targets.shape[1] > 1 and ONLY not in values
     source = select(
         source,
         labels=asked.labels,
-        classes=None if has_masks else asked.classes,
+        classes=None if has_masks or has_several else asked.classes,
         max_samples=asked.max_samples,
         max_per_class=asked.max_per_class,
-        has_classes=not isinstance(asked.target, dict) and ONLY not in values,
+        has_classes=not isinstance(asked.target, dict) and ONLY not in values and not has_several,
         seed=seed,
     )
     kept = keep_decoded(source, spec.cache, max_skipped=asked.max_skipped if asked.on_error == "skip" else 0)

@@ -218,10 +218,11 @@ def _targets_of(table: Table, columns: Columns, are_values: bool) -> Array:
     """[samples] of one column; float32 [samples, columns] of several."""
     if isinstance(columns, str):
         return _targets(table, columns, are_values)
-    return np.stack([_targets(table, column, True).reshape(-1) for column in columns], axis=1)
+    hint = "a target of several columns takes numbers: values, or a 0 or 1 for each of several labels"
+    return np.stack([_targets(table, column, True, hint).reshape(-1) for column in columns], axis=1)
 
 
-def _targets(table: Table, name: str, is_regression: bool) -> Array:
+def _targets(table: Table, name: str, is_regression: bool, hint: str = "mend it, or use a loss of classes") -> Array:
     table.require(name, "data.source.target")
     on_disk = table.columns.on_disk
     count, first, start, whole = 0, -1, 0, True
@@ -236,7 +237,6 @@ def _targets(table: Table, name: str, is_regression: bool) -> Array:
         rows = f"{count} rows have no {name!r} (first: row {table.rows.line(first)})"
         raise DataError(f"{table.path}: {rows}", "fill them in, or take the rows out")
     if is_regression:
-        hint = "mend it, or use a loss of classes"
         return keep_pieces(lambda: column_values(table, name, "number", hint), table.num_rows, on_disk=on_disk)
 
     def classes() -> Iterator[Array]:
