@@ -12,6 +12,7 @@ from mltool.data.sources.masks import are_masks
 from mltool.errors import DataError
 from mltool.runs.arrays import of_output, together
 from mltool.spec.argument_check import did_you_mean
+from mltool.spec.data import Columns
 from mltool.spec.task import Task
 
 logger = logging.getLogger("mltool")
@@ -34,8 +35,10 @@ def encode(
     source: Source,
     tasks: Mapping[str, Task],
     classes: Sequence[str] | None,
+    *,
     normal: Sequence[str] = (),
     known: Mapping[str, Sequence[str]] | None = None,
+    columns: Mapping[str, Columns | None] | None = None,
 ) -> tuple[dict[str, Meaning], Array]:
     """The meaning and the numbers of the targets.
 
@@ -45,6 +48,7 @@ def encode(
         classes: of the spec: labels to keep, in their order; for one output only.
         normal: labels of samples that are no anomalies, where anomalies are the task.
         known: by output the classes of a model that is there already, in the order of its values; fewer may be found.
+        columns: by output what the spec calls its targets: several columns of labels are their names.
 
     Returns:
         By output what its targets mean, and the targets: int64 class numbers [samples], class numbers of pixels
@@ -65,8 +69,10 @@ def encode(
         elif not name and are_masks(targets):
             meanings[name], parts[name] = Meaning("segmentation", source.classes), targets
         elif task == "binary" and targets.ndim == 2 and targets.shape[1] > 1:
-            names = classes if len(tasks) == 1 else None
-            meanings[name], parts[name] = _several_labels(source, targets, what, names)
+            found = (columns or {}).get(name)
+            names = () if found is None or isinstance(found, str) else found
+            asked = classes if len(tasks) == 1 else None
+            meanings[name], parts[name] = _several_labels(source, targets, what, asked, names)
         elif known is not None:
             meanings[name] = Meaning(task, tuple(known[name]))
             parts[name] = _numbers_among(source, targets, task, known[name], what)
@@ -89,12 +95,13 @@ def _values(source: Source, targets: Array, what: str) -> Array:
     return values.reshape(len(values), -1)
 
 
-def _several_labels(source: Source, targets: Array, what: str, classes: Sequence[str] | None) -> tuple[Meaning, Array]:
+def _several_labels(
+    source: Source, targets: Array, what: str, classes: Sequence[str] | None, names: Sequence[str]
+) -> tuple[Meaning, Array]:
     """float32 [samples, labels] of 0 and 1."""
     count, hint = targets.shape[1], "a binary loss takes one value a sample, or a 0 or 1 for each of several labels"
     if targets.dtype.kind not in "uifb":
         raise DataError(f"{source.origin}: {what} are {targets.dtype}, and {count} a sample", hint)
-    names = source.classes if len(source.classes) == count else ()
     if classes and (names or len(classes) != count):
         found = f"the columns name the labels: {', '.join(names)}" if names else f"{what} have {count} labels a sample"
         message = f"data.source.classes names {len(classes)} labels, and {found}"
@@ -140,7 +147,8 @@ def _classes(
         targets = _from_one_hot(source, targets, task, what)
     targets = targets.reshape(-1)
     if len(targets) != source.num_samples:
-        raise DataError(f"{source.origin}: {what} have shape {shape}; one class a sample is expected")
+        hint = "masks are for a model of one output in this version" if len(shape) > 2 else ""
+        raise DataError(f"{source.origin}: {what} have shape {shape}; one class a sample is expected", hint)
     if targets.dtype.kind == "f" and any((part != np.round(part)).any() for part in batches_of(targets, size=AT_ONCE)):
         raise DataError(f"{source.origin}: {what} are not classes (first: {targets[0]})", "use a loss of regression")
     index = as_index(source.given.get("train", range(len(targets))))
@@ -170,7 +178,8 @@ def _numbers_among(source: Source, targets: Array, task: Task, labels: Sequence[
         targets = _from_one_hot(source, targets, task, what)
     targets = targets.reshape(-1)
     if len(targets) != source.num_samples:
-        raise DataError(f"{source.origin}: {what} have shape {shape}; one class a sample is expected")
+        hint = "masks are for a model of one output in this version" if len(shape) > 2 else ""
+        raise DataError(f"{source.origin}: {what} have shape {shape}; one class a sample is expected", hint)
     names = np.unique(targets[:])
     place = {label: number for number, label in enumerate(labels)}
     unknown = [name for name in names if label_of(name) not in place]

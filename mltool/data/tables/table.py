@@ -194,7 +194,6 @@ def _source(
         weights=_weights(table, weights) if weights else None,
         names=RowNames(table.path.name, table.rows, table.num_rows),
         target_name=" and ".join(column for columns in plan.targets.values() for column in _each(columns)),
-        classes=_names_of_labels(plan.targets),
     )
 
 
@@ -204,12 +203,6 @@ _WORDS_AS_NUMBERS = "data.source.missing takes markers; data.source.columns take
 
 def _each(columns: Columns) -> tuple[str, ...]:
     return (columns,) if isinstance(columns, str) else columns
-
-
-def _names_of_labels(targets: Mapping[str, Columns]) -> tuple[str, ...]:
-    """The columns of several labels a sample: each names one."""
-    columns = next(iter(targets.values()))
-    return columns if len(targets) == 1 and not isinstance(columns, str) else ()
 
 
 def _targets_of(table: Table, columns: Columns, are_values: bool) -> Array:
