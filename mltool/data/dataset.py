@@ -93,7 +93,8 @@ class Dataset:
         values = {name for name, task in tasks.items() if task == "regression"}
         self.source: Source = build_source(spec.data, seed=spec.seed, values=values)
         normal = spec.train.anomaly.normal if spec.train.anomaly else ()
-        self.meanings, self.targets = encode(self.source, tasks, spec.data.source.classes, normal, labels)
+        asked = spec.data.source
+        self.meanings, self.targets = encode(self.source, tasks, asked.classes, normal=normal, known=labels)
         if self.task == "segmentation":
             _require_fits_masks(spec)
         _require_classes(spec.train.class_weights, () if self.classes is None else self.labels)

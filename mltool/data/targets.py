@@ -34,6 +34,7 @@ def encode(
     source: Source,
     tasks: Mapping[str, Task],
     classes: Sequence[str] | None,
+    *,
     normal: Sequence[str] = (),
     known: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[dict[str, Meaning], Array]:
@@ -225,7 +226,8 @@ def _one_a_sample(source: Source, targets: Array, what: str) -> Array:
         targets = _from_one_hot(source, targets, what)
     targets = targets.reshape(-1)
     if len(targets) != source.num_samples:
-        raise DataError(f"{source.origin}: {what} have shape {shape}; one class a sample is expected")
+        hint = "masks are for a model of one output in this version" if len(shape) > 2 else ""
+        raise DataError(f"{source.origin}: {what} have shape {shape}; one class a sample is expected", hint)
     return targets
 
 

@@ -55,13 +55,16 @@ def check_spec(data: dict[str, Any]) -> Spec | list[ErrorDetails]:
         return found
     mistakes = list(found)
     data = copy.deepcopy(data)
+    gone: list[KeyPath] = []
     for _ in range(_MOST_ROUNDS):
-        if not _take_out(data, [_place(error) for error in found]):
+        taken = _take_out(data, [_place(error) for error in found])
+        if not taken:
             break  # what is left follows from what was taken out
+        gone += taken
         again = _validate(data)
         if isinstance(again, Spec):
             break
-        reported = [_place(error) for error in mistakes]
+        reported = [*(_place(error) for error in mistakes), *gone]
         mistakes += [error for error in again if not _is_consequence(_place(error), reported)]
         found = again
     return mistakes
@@ -86,6 +89,7 @@ def _is_consequence(place: KeyPath, reported: list[KeyPath]) -> bool:
     refers_to_outputs = place[:1] == ("model",) or place[:3] == _TARGET or place == ("train", "loss")
     return (
         refers_to_inputs
+        or (place == ("data", "source", "window") and _TARGET in reported)
         or (refers_to_outputs and any(_says_outputs(other) for other in reported))
         or any(_related(place, other) for other in reported)
     )
@@ -104,14 +108,14 @@ def _related(one: KeyPath, other: KeyPath) -> bool:
     return one[:shared] == other[:shared]
 
 
-def _take_out(data: dict[str, Any], places: list[KeyPath]) -> bool:
-    """Takes the values at these places out of `data`, the outer ones first; False if nothing was left to take out."""
+def _take_out(data: dict[str, Any], places: list[KeyPath]) -> list[KeyPath]:
+    """Takes the values at these places out of `data`, the outer ones first; where that was, which may be above them."""
     done: list[KeyPath] = []
     for place in sorted(set(places), key=lambda path: (len(path), str(path))):
         inside_another = any(place[: len(outer)] == outer for outer in done)
         if not inside_another and (taken := _take_out_one(data, place)):
             done.append(taken)
-    return bool(done)
+    return done
 
 
 def _take_out_one(data: dict[str, Any], place: KeyPath) -> KeyPath:

@@ -90,9 +90,12 @@ class Spec(Section):
         if self.data.source.window is None:
             return
         loss = self.train.loss
-        if self.train.anomaly is not None:
-            message = "tells anomalies by classes, and windows forecast values"
-            yield Problem(("train", "anomaly"), True, message, "leave it out, or data.source.window")
+        if self.train.outputs is not None:
+            hint = "take train.loss and train.metrics, and target: COLUMN"
+            yield Problem(("train", "outputs"), True, "windows forecast one column, for one output", hint)
+        elif self.train.anomaly is not None:
+            message = "tells samples by their label, and windows have values"
+            yield Problem(("train", "anomaly"), True, message, "cut the windows yourself: an .npz of series and labels")
         elif loss is not None and self.train.tasks != {ONLY: "regression"}:
             message = f"{loss.name} is for classes, and windows forecast values"
             yield Problem(("train", "loss"), False, message, "write MeanSquaredError, MeanAbsoluteError or Huber")
@@ -158,7 +161,8 @@ class Spec(Section):
                 message = f"no layer is called {name!r}"
                 yield Problem(("train", "outputs", name), True, message, close_hint(name, self.model.own_names))
             return  # targets that are not of this name, and a layer that is no output: both follow from it
-        yield from self._target_problems()
+        if self.data.source.window is None:
+            yield from self._target_problems()
         if not unknown and (self.train.outputs is not None or not isinstance(self.data.source.target, dict)):
             for problem in unused_layers(self.model.layers, self.output_names.values()):
                 yield replace(problem, path=("model", *problem.path))

@@ -642,3 +642,24 @@ def test_the_schema_of_an_image_is_that_of_its_files(dataset, tmp_path):
 )
 def test_values_are_shown_in_words(found, words):
     assert shown_values(found) == words
+
+
+@pytest.mark.parametrize(
+    ("shift", "told"), [pytest.param(0.0, False, id="normal alike"), pytest.param(2.0, True, id="normal moved")]
+)
+def test_anomalies_are_no_drift_of_the_test_set(shift, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    odd = np.full(60, 9.0, np.float32)[:, np.newaxis] + numbers(60, 3)
+    states = {"train": ["good"] * 200, "validation": ["good"] * 40, "test": ["good"] * 100 + ["odd"] * 60}
+    values = (numbers(200, 0), numbers(40, 1), np.concatenate([numbers(100, 2, shift), odd]))
+    np.savez("a.npz", **parts(*values), **parts(*states.values(), name="y"))
+    spec = {
+        "name": "s",
+        "data": {"source": {"path": "a.npz"}},
+        "model": {"layers": [{"Dense": {"units": 1}}]},
+        "train": {"loss": "mse", "anomaly": {"normal": "good"}},
+    }
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    document = scan(Dataset(load_spec("s.yaml")))
+    assert any("distributed otherwise" in finding["message"] for finding in document["findings"]) is told
+    assert (document["drift"]["x"] > 0.5) is told

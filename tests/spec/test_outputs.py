@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -264,6 +265,27 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"model": {"preprocess": "auto", "python": "nets:build"}},
         "train.outputs: a model of a function has one output in this version; take train.loss and train.metrics",
     ),
+    "several outputs of windows": (
+        TWO,
+        {"data.source.window": {"length": 4}, "data.split": {"by": "order"}},
+        "data.source.target: must be one column where there are windows; name one",
+    ),
+    "outputs of a forecast": (
+        TWO,
+        {
+            "data.source.target": "height",
+            "data.source.window": {"length": 4},
+            "data.split": {"by": "order"},
+        },
+        "train.outputs: windows forecast one column, for one output; "
+        "take train.loss and train.metrics, and target: COLUMN",
+    ),
+    "anomalies of windows": (
+        ODD,
+        {"data.source.window": {"length": 4}, "data.split": {"by": "order"}},
+        "train.anomaly: tells samples by their label, and windows have values; "
+        "cut the windows yourself: an .npz of series and labels",
+    ),
     "anomalies of several outputs": (
         TWO,
         {"train.anomaly": {"normal": "ash"}},
@@ -480,6 +502,33 @@ def test_a_list_of_one_column_is_the_column(write):
     found = load_spec(write(LABELS, {**changes, "model.layers.0.Dense.units": 1}))
     assert found.data.source.target == "wet"
     assert open_dataset(found).task == "binary"
+
+
+def test_labels_are_called_after_their_columns_also_among_several_outputs(write):
+    outputs = {"tags": {"loss": SIDED}, "size": {"loss": "mse"}}
+    changes = {
+        "data.source.target": {"tags": ["wet", "sunny"], "size": "height"},
+        "data.source.columns": {"kind": "ignore", "girth": "ignore", "sick": "ignore"},
+        "model.layers.1.Dense": {"units": 2, "name": "tags", "inputs": ["trunk"]},
+        "train.outputs": outputs,
+    }
+    data = open_dataset(load_spec(write(TWO, changes)))
+    assert {name: (meaning.task, meaning.labels) for name, meaning in data.meanings.items()} == {
+        "tags": ("multi_label", ("wet", "sunny")),
+        "size": ("regression", ()),
+    }
+    assert data.targets["tags"].tolist() == [[n % 2, int(n % 4 == 0)] for n in range(48)]
+
+
+def test_classes_name_the_labels_of_an_array(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", x=np.random.default_rng(0).random((30, 3)), y=np.arange(90).reshape(30, 3) % 2)
+    spec = changed(LABELS, {"data.source": {"path": "a.npz", "classes": ["wet", "sunny", "old"]}})
+    spec["model"] = {"layers": [{"Dense": {"units": 3}}]}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    assert open_dataset(load_spec("s.yaml")).labels == ("wet", "sunny", "old")
+    with pytest.raises(MltoolError, match="names 2 labels, and the targets have 3 labels a sample; name them all"):
+        open_dataset(load_spec("s.yaml", ["data.source.classes=[wet, sunny]"]))
 
 
 def test_what_is_told_of_a_task_is_not_told_twice():

@@ -438,8 +438,7 @@ def test_a_drop_is_in_units_of_the_metric_or_relative(written, drop, allowed, be
                     "train.metrics": [{name: arguments}],
                     "train.anomaly": {"normal": "0"},
                 },
-                f"train.metrics.0.{name}.{next(iter(arguments))}: {name} takes a name alone where anomalies are told; "
-                "leave it out; train.anomaly.quantile sets the threshold",
+                f"train.metrics.0.{name}.{next(iter(arguments))}: has no meaning for anomalies",
                 id=f"{name} of anomalies with an argument",
             )
             for name, arguments in (
