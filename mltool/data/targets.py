@@ -24,10 +24,12 @@ class Meaning:
     Attributes:
         task: that they belong to.
         labels: names of the classes, in the order of the model's values; empty for values.
+        columns: what the source calls the values, each; empty where it does not.
     """
 
     task: Task
     labels: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 def encode(
@@ -62,7 +64,8 @@ def encode(
         if task == "anomaly":
             meanings[name], parts[name] = _anomalies(source, targets, normal, is_trained=known is not None)
         elif task == "regression":
-            meanings[name], parts[name] = Meaning(task), _values(source, targets, what)
+            meanings[name] = Meaning(task, columns=source.value_names.get(name, ()))
+            parts[name] = _values(source, targets, what)
         elif not name and are_masks(targets):
             meanings[name], parts[name] = Meaning("segmentation", source.classes), targets
         elif task == "binary" and targets.ndim == 2 and targets.shape[1] > 1:
@@ -97,7 +100,8 @@ def _several_labels(
     count, hint = targets.shape[1], "a binary loss takes one value a sample, or a 0 or 1 for each of several labels"
     if targets.dtype.kind not in "uifb":
         raise DataError(f"{source.origin}: {what} are {targets.dtype}, and {count} a sample", hint)
-    names = source.value_names.get(name, ())
+    names = source.value_names.get(name, ()) if name else source.classes
+    names = names if len(names) == count else ()
     if classes and (names or len(classes) != count):
         found = f"the columns name the labels: {', '.join(names)}" if names else f"{what} have {count} labels a sample"
         message = f"data.source.classes names {len(classes)} labels, and {found}"
@@ -139,8 +143,6 @@ def _classes(
 ) -> tuple[tuple[str, ...], Array]:
     """Names of the classes, and int64 [samples]."""
     targets = _one_a_sample(source, targets, what)
-    if targets.dtype.kind == "f" and any((part != np.round(part)).any() for part in batches_of(targets, size=AT_ONCE)):
-        raise DataError(f"{source.origin}: {what} are not classes (first: {targets[0]})", "use a loss of regression")
     index = as_index(source.given.get("train", range(len(targets))))
     known = batches_of(targets[index] if isinstance(index, slice) else Subset.of(targets, index), size=AT_ONCE)
     names = np.unique(np.concatenate([np.unique(part) for part in known]))
@@ -228,6 +230,8 @@ def _one_a_sample(source: Source, targets: Array, what: str) -> Array:
     if len(targets) != source.num_samples:
         hint = "masks are for a model of one output in this version" if len(shape) > 2 else ""
         raise DataError(f"{source.origin}: {what} have shape {shape}; one class a sample is expected", hint)
+    if targets.dtype.kind == "f" and any((part != np.round(part)).any() for part in batches_of(targets, size=AT_ONCE)):
+        raise DataError(f"{source.origin}: {what} are not classes (first: {targets[0]})", "use a loss of regression")
     return targets
 
 

@@ -10,7 +10,7 @@ from mltool.data.dataset import Dataset, Samples
 from mltool.data.scratch import taken_from
 from mltool.errors import DataError
 from mltool.runs.arrays import of_output
-from mltool.runs.input_schema import InputInfo
+from mltool.runs.input_schema import InputInfo, OutputInfo
 from mltool.runs.run import Run
 from mltool.spec.load import load_data_spec
 
@@ -44,8 +44,20 @@ def other_data(run: Run, path: Path, split: EvaluatedSplit) -> tuple[Dataset, Sa
         if output.task == "regression" and values != int(np.prod(output.shape)):
             message = f"{data.source.origin} has {values} values a sample as target, the model gives {output.shape}"
             raise DataError(message, "name the target: data.source.target")
+        _require_columns(data, key, output)
     samples = data.take(np.arange(data.source.num_samples)) if split == "all" else data.split(split)
     return data, samples, _told_seen(run, data, samples)
+
+
+def _require_columns(data: Dataset, key: str, output: OutputInfo) -> None:
+    """Values in another order would be measured against others; one alone may bear another name, which is said."""
+    found, wanted = data.meanings[key].columns, output.columns
+    if not found or not wanted or found == wanted:
+        return
+    message = f"{data.source.origin}: the targets are {', '.join(found)}; the model gives {', '.join(wanted)}"
+    if len(wanted) > 1:
+        raise DataError(message, "name them as the model does, in its order: data.source.target")
+    logger.warning("%s", message)
 
 
 def _require_inputs(data: Dataset, wanted: tuple[InputInfo, ...]) -> None:

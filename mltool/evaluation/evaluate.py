@@ -13,6 +13,7 @@ from mltool.errors import ArtifactError, UsageError
 from mltool.evaluation.elsewhere import EvaluatedSplit, other_data
 from mltool.evaluation.metrics import measure, require_same_metrics
 from mltool.evaluation.slices import RESAMPLES, Slice, confidence_intervals, sliced
+from mltool.inference.answers import by_output
 from mltool.inference.fit import require_fit
 from mltool.inference.open import open_predictor
 from mltool.inference.predictor import Array, Batch, Predictor
@@ -163,6 +164,12 @@ def evaluate_predictor(run: Run, predictor: Predictor, samples: Samples, artifac
     schema = run.input_schema
     require_same_metrics(run)
     outputs = output_of(predictor, samples.inputs, schema, artifact)
+    for name, values in by_output(outputs, schema).items():
+        if not np.isfinite(values).all():
+            which = f" in {name!r}" if len(schema.outputs) > 1 else ""
+            # The greatest of them is no answer, and NumPy takes the first all the same.
+            message = f"{artifact} answers with NaN or infinity{which}"
+            raise ArtifactError(message, "train it again, or bring its inputs into range")
     metrics = measure(measures_of(spec, schema), outputs, samples.targets[:], schema)
     return Evaluation(
         run, artifact, "test", len(samples), metrics, predictor.runtime, outputs, samples.ids, samples.targets[:]

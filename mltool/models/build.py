@@ -60,6 +60,8 @@ def build_model(
     built: dict[str, tuple[LayerSpec, Any]] = {}
     for layer in spec.layers:
         sources = [_source(known, source, layer) for source in layer.inputs] or [previous]
+        if layer.name in takes:
+            raise _misfit(layer, f"{layer.name!r} is the name of an input too", "give the layer another name:")
         if sources[0] is None:
             raise _misfit(layer, f"the model has the inputs {', '.join(tensors)}", _joining(tensors))
         known[layer.name] = previous = _apply(layer, sources, built)

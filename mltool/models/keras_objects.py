@@ -1,5 +1,6 @@
 """From a checked Keras thing of the spec to the Keras object."""
 
+import re
 from typing import Any
 
 from mltool import extras
@@ -48,7 +49,8 @@ def build_keras(thing: KerasObject, module: str | None = None, *, at: str = "", 
 
 def reason_of(error: Exception) -> str:
     """What Keras says, on one line, at most 200 characters."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("Arguments received by")[0]
+    return " ".join(plain.split())[:200] or type(error).__name__
 
 
 def _find(name: str, modules: tuple[str, ...]) -> Any:

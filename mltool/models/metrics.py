@@ -46,6 +46,10 @@ def build_metric(metric: KerasObject, task: Task, *, num_classes: int, name: str
     if class_name is None:
         raise SpecError(Message(f"{metric.name} has no meaning for a {task}", "take another metric", key=at))
     arguments = {**metric.arguments, "name": name or metric_name(metric)}
+    asked = arguments.get("num_classes")
+    if class_name.startswith("OneHot") and asked not in (None, num_classes):
+        message = f"counts {asked} classes, and the model tells {num_classes} apart"
+        raise SpecError(Message(message, f"write num_classes: {num_classes}", key=f"{at}.num_classes"))
     if class_name == "OneHotMeanIoU":
         arguments = {"num_classes": num_classes, **arguments}
     return build_keras(KerasObject(class_name, arguments), "metrics", at=at)

@@ -62,6 +62,13 @@ class StartingSource:
     source: Source
     is_regression: bool
 
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether a sample may be of several classes: rows of 0 and 1 that are not one-hot."""
+        targets = self.source.targets
+        rows = not self.is_regression and targets.ndim == 2 and targets.shape[1] > 1
+        return rows and bool((targets.sum(axis=1) != 1).any())
+
 
 def look(path: Path, target: str | None, spec_folder: Path) -> StartingSource:
     """Finds out how the data are read, and reads them.
@@ -126,8 +133,10 @@ def _are_values(targets: Array) -> bool:
         if not are_numbers(targets):
             return False
         targets = targets.astype(np.float64)
-    if targets.dtype.kind not in "uif" or (targets.ndim == 2 and targets.shape[1] > 1):
+    if targets.dtype.kind not in "uif":
         return False
+    if targets.ndim == 2 and targets.shape[1] > 1:
+        return not bool(np.isin(targets, (0, 1)).all())  # else one-hot rows, or several labels
     has_fractions = targets.dtype.kind == "f" and bool((targets != np.round(targets)).any())
     return has_fractions or len(np.unique(targets)) > MOST_CLASSES
 

@@ -121,8 +121,9 @@ def _classes(found: StartingSource) -> tuple[str, ...]:
 
 def _lines(found: StartingSource, classes: tuple[str, ...], data: Path, file: Path, name: str) -> Iterator[str]:
     source = found.source
-    binary = len(classes) == 2
-    units = 1 if found.is_regression or binary else len(classes)
+    binary = len(classes) == 2 and not found.has_several_labels
+    values = int(np.prod(source.targets.shape[1:], dtype=int))
+    units = values if found.is_regression else 1 if binary else len(classes)
     model = starting_model(source, units)
     rest = source.num_samples - len(source.given.get("test", ()))
     train = round(rest * (0.9 if "test" in source.given else 0.72))  # as `_split_lines` shares them out
@@ -153,8 +154,9 @@ def _lines(found: StartingSource, classes: tuple[str, ...], data: Path, file: Pa
 def _answers(found: StartingSource, classes: tuple[str, ...]) -> str:
     if found.is_regression:
         return f"the values of {found.source.target_name!r}"
+    what = "labels, of which a sample may have several" if found.has_several_labels else "classes"
     shown = ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
-    return f"{len(classes)} classes ({' '.join(shown.split())[:80]})"
+    return f"{len(classes)} {what} ({' '.join(shown.split())[:80]})"
 
 
 def _source_lines(found: StartingSource) -> Iterator[str]:
@@ -229,9 +231,9 @@ def _train_lines(
     if found.is_regression:
         yield "  loss: MeanSquaredError               # of scaled targets; answers are in the targets' units"
         yield "  metrics: [RootMeanSquaredError, MeanAbsoluteError]"
-    elif binary:
+    elif binary or found.has_several_labels:
         yield "  loss: {BinaryCrossentropy: {from_logits: true}}"
-        yield "  metrics: [accuracy, AUC]"
+        yield f"  metrics: [accuracy, {'AUC' if binary else '{AUC: {multi_label: true}}'}]"
     else:
         yield "  loss: {SparseCategoricalCrossentropy: {from_logits: true}}"
         yield "  metrics: [accuracy]"

@@ -80,6 +80,7 @@ class OutputInfo:
         labels: names of the classes, in the order of the values; empty for regression.
         scaled: whether a layer at its end brings the answer to the units of the targets.
         threshold: of an anomaly: the score from which on a sample is one.
+        columns: of a regression, what the data call its values, each; empty where they have no names.
     """
 
     name: str
@@ -89,6 +90,7 @@ class OutputInfo:
     labels: tuple[str, ...] = ()
     scaled: bool = False
     threshold: float | None = None
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class InputSchema:
                 for i in document["inputs"]
             )
             outputs = tuple(
-                OutputInfo(**{**o, "shape": tuple(o["shape"]), "labels": tuple(o["labels"])})
+                OutputInfo(**o | {key: tuple(o[key]) for key in ("shape", "labels", "columns")})
                 for o in document["outputs"]
             )
             return cls(

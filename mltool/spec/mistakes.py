@@ -83,13 +83,17 @@ def _place(error: ErrorDetails) -> KeyPath:
     return place[: place.index(UNREADABLE.name)] if UNREADABLE.name in place else place
 
 
+_OF_WINDOWS = (("data", "source", "window"), ("data", "source", "time"), ("data", "source", "target"))
+"""Keys that need one another."""
+
+
 def _is_consequence(place: KeyPath, reported: list[KeyPath]) -> bool:
     """Whether something above, at or below this place is known to be wrong, or what it refers to is."""
     refers_to_inputs = place[:1] == ("model",) and ("data", "inputs") in reported
     refers_to_outputs = place[:1] == ("model",) or place[:3] == _TARGET or place == ("train", "loss")
     return (
         refers_to_inputs
-        or (place == ("data", "source", "window") and _TARGET in reported)
+        or (place[:3] in _OF_WINDOWS and any(other[:3] in _OF_WINDOWS for other in reported))
         or (refers_to_outputs and any(_says_outputs(other) for other in reported))
         or any(_related(place, other) for other in reported)
     )

@@ -368,6 +368,7 @@ def _input_schema(spec: Spec, setup: Setup) -> InputSchema:
                 output_kind(spec.train.heads[key].loss),
                 meaning.labels,
                 scaled=units[key] in layers,
+                columns=meaning.columns,
             )
             for key, meaning in data.meanings.items()
         ),

@@ -109,6 +109,18 @@ def vectors_under_other_names(random):
     return "vectors.npz"
 
 
+def several_values(random):
+    x = random.normal(0, 1, (80, 5)).astype(np.float32)
+    np.savez("values.npz", x=x, y=x[:, :2] * 3 + 1)
+    return "values.npz"
+
+
+def several_labels(random):
+    x = random.normal(0, 1, (80, 5)).astype(np.float32)
+    np.savez("labels.npz", x=x, y=(x[:, :3] > 0).astype(int))
+    return "labels.npz"
+
+
 KINDS = {
     "a table with a value to predict": (houses, "root_mean_squared_error"),
     "a table of numbers, categories and texts": (people, "accuracy"),
@@ -121,6 +133,8 @@ KINDS = {
     "series in an npz": (series, "accuracy"),
     "arrays in a folder": (arrays_in_a_folder, "accuracy"),
     "vectors under other names": (vectors_under_other_names, "accuracy"),
+    "several values a sample": (several_values, "root_mean_squared_error"),
+    "several labels a sample": (several_labels, "accuracy"),
 }
 
 

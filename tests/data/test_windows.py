@@ -282,7 +282,7 @@ def test_an_empty_split_is_told(spec):
         pytest.param({"classes": ["a", "b"]}, "classes: is for classes", id="classes"),
         pytest.param(
             {"train": {"anomaly": {"normal": "a"}}},
-            r"train\.anomaly: tells anomalies by classes, and windows forecast values",
+            r"train\.anomaly: tells samples by their label, and windows have values",
             id="anomalies",
         ),
         pytest.param({"group": "load"}, "group: 'load' is target too", id="group"),

@@ -122,6 +122,54 @@ def test_a_class_that_the_run_does_not_know_is_named(folder, newer):
     assert found.value.exit_code == 4
 
 
+def test_numbers_that_are_no_classes_are_refused_and_not_cut_off(folder, newer):
+    x, y = points(60, 2)
+    with pytest.raises(DataError, match=r"the targets are not classes \(first: [0-9.]+\); use a loss of regression"):
+        evaluate(Run.open(folder / "run"), data_spec=newer(x, y + 0.25), split="all")
+
+
+def test_a_model_that_answers_with_nan_has_no_figures(folder, tmp_path):
+    import keras
+
+    run = Run.open(shutil.copytree(folder / "run", tmp_path / "run"))
+    model = keras.models.load_model(run.keras_file)
+    model.weights[1].assign([np.nan, 0, 0])
+    model.save(run.keras_file)
+    run.record_artifact(run.keras_file)
+    with pytest.raises(ArtifactError, match=r"model\.keras answers with NaN or infinity") as found:
+        evaluate(run)
+    assert found.value.exit_code == 5
+
+
+def test_values_of_other_columns_are_told_or_refused(tmp_path, caplog):
+    x = NUMBERS.normal(size=(80, 3))
+    rows = np.column_stack([x, 2 * x[:, 0], x[:, 1] - x[:, 2]])
+    np.savetxt(tmp_path / "t.csv", rows, "%g", ",", header="a,b,c,up,down", comments="")
+    spec = {
+        "name": "values",
+        "data": {"source": {"path": "t.csv", "target": ["up", "down"]}},
+        "model": {"preprocess": "auto", "layers": [{"Dense": {"units": 2}}]},
+        "train": {"epochs": 1, "loss": "mse"},
+    }
+
+    def written(target) -> Path:
+        spec["data"]["source"]["target"] = target
+        (tmp_path / "t.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+        return tmp_path / "t.yaml"
+
+    run = Run.create(load_spec(written(["up", "down"])), tmp_path / "run")
+    train(run)
+    with pytest.raises(DataError, match="the targets are down, up; the model gives up, down; name them as the model"):
+        evaluate(run, data_spec=written(["down", "up"]))
+    spec["model"]["layers"] = [{"Dense": {"units": 1}}]
+    spec["data"]["source"]["columns"] = {"down": "ignore"}
+    one = Run.create(load_spec(written("up")), tmp_path / "one")
+    train(one)
+    np.savetxt(tmp_path / "t.csv", rows, "%g", ",", header="a,b,c,new,down", comments="")
+    assert evaluate(one, data_spec=written("new"), split="all").samples == 80
+    assert "the targets are new; the model gives up" in caplog.text
+
+
 def test_inputs_of_another_shape_or_name_are_refused(folder, newer, tmp_path):
     run = Run.open(folder / "run")
     x, y = points(60, 2)

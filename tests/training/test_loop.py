@@ -289,8 +289,13 @@ def test_the_length_of_chunks_changes_nothing():
             (KerasObject("crossentropy"),),
             "crossentropy has no meaning for a regression",
         ),
+        (
+            CROSSENTROPY,
+            (KerasObject("OneHotMeanIoU", {"num_classes": 2}),),
+            r"train\.metrics\.0\.OneHotMeanIoU\.num_classes: counts 2 classes, and the model tells 3 apart; write",
+        ),
     ],
-    ids=["a value for every class", "an argument out of range", "a metric of another task"],
+    ids=["a value for every class", "an argument out of range", "a metric of another task", "fewer classes"],
 )
 def test_a_metric_that_cannot_be_measured_is_refused_before_training(loss, metrics, message):
     with pytest.raises(SpecError, match=message):

@@ -196,7 +196,7 @@ def _source(
         weights=_weights(table, weights) if weights else None,
         names=RowNames(table.path.name, table.rows, table.num_rows),
         target_name=" and ".join(column for columns in plan.targets.values() for column in _each(columns)),
-        classes=value_names.get(ONLY, ()),
+        classes=_names_of_labels(plan.targets),
         value_names=value_names,
     )
 
@@ -209,9 +209,15 @@ def _each(columns: Columns) -> tuple[str, ...]:
     return (columns,) if isinstance(columns, str) else columns
 
 
+def _names_of_labels(targets: Mapping[str, Columns]) -> tuple[str, ...]:
+    """The columns of one-hot classes, or of several labels, of the only output: each names one."""
+    columns = targets.get(ONLY, "")
+    return () if isinstance(columns, str) else columns
+
+
 def _value_names(targets: Mapping[str, Columns]) -> dict[str, tuple[str, ...]]:
-    """By output the columns of several values a sample: each names one."""
-    return {name: columns for name, columns in targets.items() if not isinstance(columns, str)}
+    """By output the columns of its values: each names one."""
+    return {name: _each(columns) for name, columns in targets.items()}
 
 
 def _targets_of(table: Table, columns: Columns, are_values: bool) -> Array:

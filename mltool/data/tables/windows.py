@@ -117,6 +117,7 @@ def load_windows(
         groups=None if series.names is None else series.names[firsts],
         names=WindowNames(path.name, table.rows, series.order[firsts]),
         target_name=target,
+        value_names={"": (target,)},
         windows=Windows(
             columns=columns,
             time=time,
