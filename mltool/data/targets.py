@@ -1,6 +1,5 @@
 """What the targets of a source mean, output by output: class numbers, masks, labels or values."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,8 +12,6 @@ from mltool.errors import DataError
 from mltool.runs.arrays import of_output, together
 from mltool.spec.argument_check import did_you_mean
 from mltool.spec.task import Task
-
-logger = logging.getLogger("mltool")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mltool.inference.answers import answer_indices, by_output, probabilities
+from mltool.inference.answers import answer_indices, probabilities
+from mltool.runs.arrays import of_output
 from mltool.runs.input_schema import InputSchema, OutputInfo
 
 Array = np.ndarray[Any, Any]
@@ -64,23 +65,21 @@ def compare_answers(reference: Array, outputs: Array, schema: InputSchema) -> di
     Returns:
         By the name of the output.
     """
-    others = by_output(outputs, schema)
     return {
         output.name: compare(
-            probabilities(values, output),
-            probabilities(others[output.name], output),
+            probabilities(of_output(reference, output.name), output),
+            probabilities(of_output(outputs, output.name), output),
             replace(output, activation="probabilities" if output.activation == "logits" else output.activation),
         )
-        for output, values in zip(schema.outputs, by_output(reference, schema).values(), strict=True)
+        for output in schema.outputs
     }
 
 
 def compare_values(reference: Array, outputs: Array, schema: InputSchema) -> dict[str, Agreement]:
     """Compares two outputs as they are; see `compare_answers`."""
-    others = by_output(outputs, schema)
     return {
-        output.name: compare(values, others[output.name], output)
-        for output, values in zip(schema.outputs, by_output(reference, schema).values(), strict=True)
+        output.name: compare(of_output(reference, output.name), of_output(outputs, output.name), output)
+        for output in schema.outputs
     }
 
 

@@ -36,11 +36,15 @@ def _top_k(values: Array, targets: Array, output: OutputInfo, arguments: Mapping
     return float(((values > of_class).sum(axis=-1) < k).mean())
 
 
+def confusion_matrix(truth: Array, answers: Array, num_classes: int) -> Array:
+    """How often each class was answered for each, of samples or pixels: int64 [classes, classes], rows the truth."""
+    pairs = truth.reshape(-1).astype(np.int64) * num_classes + answers.reshape(-1).astype(np.int64)
+    counts: Array = np.bincount(pairs, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
 def _confusion(values: Array, targets: Array, output: OutputInfo) -> Array:
-    """float64 [classes, classes]: the samples, or pixels, of every class (rows) that were answered as every class."""
-    answers, count = answer_indices(values, output).reshape(-1), len(output.labels)
-    pairs = targets.reshape(-1).astype(np.int64) * count + answers
-    return np.bincount(pairs, minlength=count * count).reshape(count, count).astype(np.float64)
+    return confusion_matrix(targets, answer_indices(values, output), len(output.labels)).astype(np.float64)
 
 
 def _hits(values: Array, targets: Array, output: OutputInfo) -> tuple[Array, Array, Array]:

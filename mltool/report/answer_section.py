@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mltool import extras
+from mltool.evaluation.metrics import confusion_matrix
 from mltool.inference.answers import anomaly_scores, threshold_of
 from mltool.report import plots
 from mltool.report.examples import worst_examples
 from mltool.report.predictions import Predictions
-from mltool.report.tables import class_rows, confusion_matrix, label_rows, worst_mistakes
+from mltool.report.tables import class_rows, label_rows, worst_mistakes
 from mltool.runs.run import Run
 
 

@@ -1,4 +1,4 @@
-"""Numbers of a classification: the confusion matrix, and precision, recall and F1 of every class."""
+"""Numbers of a classification: precision, recall and F1 of every class, and what is taken for what."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,18 +27,11 @@ class ClassRow:
     f1: float | None
 
 
-def confusion_matrix(truth: Array, answers: Array, num_classes: int) -> Array:
-    """How often each class was answered for each: int64 [classes, classes], rows the truth."""
-    pairs = truth.reshape(-1).astype(np.int64) * num_classes + answers.reshape(-1).astype(np.int64)
-    counts: Array = np.bincount(pairs, minlength=num_classes**2)
-    return counts.reshape(num_classes, num_classes)
-
-
 def class_rows(counts: Array, labels: tuple[str, ...]) -> list[ClassRow]:
     """Precision, recall and F1 of every class (van Rijsbergen, "Information Retrieval", 1979).
 
     Args:
-        counts: of `confusion_matrix`.
+        counts: of `evaluation/metrics.py: confusion_matrix`.
         labels: of the classes.
     """
     return _rows(np.diag(counts), counts.sum(axis=0), counts.sum(axis=1), labels)
@@ -89,7 +82,7 @@ def worst_mistakes(counts: Array, labels: tuple[str, ...], most: int = 3) -> lis
     """The pairs of classes that are confused most often, the greatest share of the true class first.
 
     Args:
-        counts: of `confusion_matrix`.
+        counts: of `evaluation/metrics.py: confusion_matrix`.
         labels: of the classes.
         most: pairs at most.
     """

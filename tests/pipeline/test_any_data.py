@@ -194,8 +194,9 @@ def test_the_page_tells_what_the_run_recorded(people, page):
 
 def test_the_confusion_matrix_is_that_of_scikit_learn(people):
     metrics = pytest.importorskip("sklearn.metrics")
+    from mltool.evaluation.metrics import confusion_matrix
     from mltool.report.predictions import load_predictions
-    from mltool.report.tables import class_rows, confusion_matrix
+    from mltool.report.tables import class_rows
 
     (found,) = load_predictions(people).values()
     expected = metrics.confusion_matrix(found.targets, found.answers, labels=[0, 1, 2])

@@ -20,12 +20,13 @@ from sklearn.metrics import precision_recall_fscore_support
 from mltool.conversion.convert import convert
 from mltool.errors import ArtifactError, VerificationError
 from mltool.evaluation.evaluate import evaluate
+from mltool.evaluation.metrics import confusion_matrix
 from mltool.report import plots
 from mltool.report.data_section import data_section, scan_pictures
 from mltool.report.page import report
 from mltool.report.pictures import as_bytes, png_uri
 from mltool.report.predictions import load_predictions
-from mltool.report.tables import Mistake, class_rows, confusion_matrix, worst_mistakes
+from mltool.report.tables import Mistake, class_rows, worst_mistakes
 from mltool.runs.lite import LiteFolder
 from mltool.runs.run import Run
 from mltool.spec.load import load_spec
