@@ -232,7 +232,9 @@ def record_setup(run: Run, setup: Setup) -> None:
             "kept_copies": document["copies"]["kept"],
         },
         model={"code": _code_of(spec.code), "weights": _weights_of(spec)},
-        environment=describe_environment(setup.loop.strategy),
+        environment=describe_environment(
+            setup.loop.strategy, jit_compile=setup.loop.options.jit_compile, deterministic=spec.train.deterministic
+        ),
     )
 
 
