@@ -17,7 +17,7 @@ from mltool.data.dataset import Dataset, Samples, class_counts, open_dataset
 from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
 from mltool.data.mixing import Mixing, build_mixing
-from mltool.data.pipeline import Pipeline
+from mltool.data.pipeline import Pipeline, steps_per_epoch
 from mltool.data.random_layers import RANDOM_LAYERS
 from mltool.data.scan import scan
 from mltool.data.scratch import slices_of
@@ -104,7 +104,7 @@ def build_setup(run: Run) -> Setup:
         if spec.model.code and strategy.num_replicas_in_sync == 1:
             _try_out(model, spec)
         trainability, summary = Trainability(model), summarize(model)
-        phases = build_phases(spec.train, model)
+        phases = build_phases(spec.train, model, steps_per_epoch(len(train), spec.data.batch_size))
         trainability.freeze(phases[0].frozen)
     heads = functools.partial(_build_heads, spec, data, model, scales)
     loop = Loop(model, phases[0].optimizer, heads=heads, strategy=strategy)
