@@ -23,7 +23,8 @@ def schedule_problems(optimizer: KerasObject, epochs: int) -> Iterable[Problem]:
         _problems_in_epochs(schedule, epochs) if schedule.name in SCHEDULES else _problems_of_keras(schedule.arguments)
     )
     for key, message, hint in found:
-        yield Problem((optimizer.name, "learning_rate", schedule.name, key), False, message, hint)
+        place = (optimizer.name, "learning_rate", schedule.name)
+        yield Problem((*place, key) if key else place, False, message, hint)
 
 
 def with_defaults(schedule: KerasObject) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def with_defaults(schedule: KerasObject) -> dict[str, Any]:
 
 
 Found = Iterable[tuple[str, str, str]]
-"""Argument, message and hint of every problem."""
+"""Argument, or "" for all of the schedule, message and hint of every problem."""
 
 
 def _problems_in_epochs(schedule: KerasObject, epochs: int) -> Found:
@@ -59,8 +60,8 @@ def _problems_in_epochs(schedule: KerasObject, epochs: int) -> Found:
 def _problems_of_steps(given: Mapping[str, Any], epochs: int) -> Found:
     milestones, every = given["milestones"], given["step_epochs"]
     if (milestones is None) == (every is None):
-        message = "must stand alone, or milestones must" if every is not None else "or milestones is missing"
-        yield "step_epochs", message, "write step_epochs: 10, or milestones: [10, 15]"
+        message = f"must have step_epochs or milestones (got {'neither' if every is None else 'both'})"
+        yield "", message, "write step_epochs: 10, or milestones: [10, 15]"
     elif every is not None:
         if every >= epochs:
             message = f"must be less than the {epochs} epochs of its phase (got {shown(every)}): no step would come"

@@ -9,7 +9,7 @@ from mltool.errors import Message, SpecError
 from mltool.models.keras_objects import build_keras
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.train import PhaseSpec
-from mltool.training.patterns import matching_weights
+from mltool.training.patterns import matching_weights, path_of
 from mltool.training.schedules import Span, build_schedule
 
 
@@ -56,7 +56,7 @@ def _factors(asked: Mapping[str, float], model: Any, *, at: str) -> dict[int, tu
         for variable in matching_weights(pattern, model, f"{at}.{pattern}"):
             owner = owners.setdefault(id(variable), pattern)
             if owner != pattern:
-                message = f"{pattern!r} and {owner!r} both match {variable.path}"
+                message = f"{pattern!r} and {owner!r} both match {path_of(variable, model)}"
                 raise SpecError(Message(message, "write patterns of which one alone does", key=at))
             found[id(variable)] = (variable, factor)
     return found

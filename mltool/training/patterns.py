@@ -23,19 +23,27 @@ def _inner_layers(layer: Any) -> list[Any]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
+def _things_of(model: Any) -> Iterator[tuple[str, Any]]:
+    """Layers with weights, and variables, with their paths."""
+    for path, layer in layers_of(model):
+        if layer.weights:
+            yield path, layer
+        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+            yield f"{path}/{variable.name}", variable
+
+
+def path_of(variable: Any, model: Any) -> str:
+    """The path of a variable as patterns see it: without what Keras puts before it, such as `sequential_2`."""
+    return next(path for path, thing in _things_of(model) if thing is variable)
+
+
 def matches(pattern: str, model: Any, key: str) -> list[Any]:
     """Layers and variables with weights whose whole path matches.
 
     Raises:
         SpecError: if there are none.
     """
-    expression = re.compile(pattern)
-    known: dict[str, Any] = {}
-    for path, layer in layers_of(model):
-        if layer.weights:
-            known[path] = layer
-        own = (*layer._trainable_variables, *layer._non_trainable_variables)
-        known |= {f"{path}/{variable.name}": variable for variable in own}
+    expression, known = re.compile(pattern), dict(_things_of(model))
     found = [thing for path, thing in known.items() if expression.fullmatch(path)]
     if not found:
         hint = did_you_mean(pattern, list(known)) or _within(pattern, list(known))
@@ -56,7 +64,7 @@ def matching_weights(pattern: str, model: Any, key: str) -> list[Any]:
             held[id(variable)] = variable
     found = [variable for number, variable in held.items() if number in trained]
     if not found:
-        message = f"{pattern!r} matches only what is not trained, such as {next(iter(held.values())).path}"
+        message = f"{pattern!r} matches only what is not trained, such as {path_of(next(iter(held.values())), model)}"
         raise SpecError(Message(message, "leave it out, or freeze less", key=key))
     return found
 

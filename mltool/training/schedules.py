@@ -88,7 +88,8 @@ def _constant(given: Mapping[str, Any], span: Span) -> Rate:
 def _polynomial(given: Mapping[str, Any], span: Span) -> Rate:
     """`final + (rate - final) * (1 - progress) ** power`.
 
-    The "poly" policy of Chen et al., "DeepLab", 2016 (arXiv:1606.00915), with a floor.
+    The "poly" policy of Chen et al., "Encoder-Decoder with Atrous Separable Convolution", 2018 (arXiv:1802.02611), with
+    a floor.
     """
     rate, final, begin = given["learning_rate"], given["final_learning_rate"], _begin(given, span)
 
@@ -101,8 +102,7 @@ def _polynomial(given: Mapping[str, Any], span: Span) -> Rate:
 def _exponential(given: Mapping[str, Any], span: Span) -> Rate:
     """`rate * factor ** (epochs since the warm-up / decay_epochs)`.
 
-    As the 0.94 every two epochs of Szegedy et al., "Rethinking the Inception Architecture", 2015 (arXiv:1512.00567,
-    section 8).
+    As the 0.94 every two epochs of Szegedy et al., "Inception-v4", 2016 (arXiv:1602.07261).
     """
     begin, every = _begin(given, span), given["decay_epochs"] * span.steps
     return _warmed(given, span, lambda step: given["learning_rate"] * given["factor"] ** ((step - begin) / every))
