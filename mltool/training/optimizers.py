@@ -1,5 +1,6 @@
 """The optimizer of a phase: Keras', with a schedule, learning rates by layer, and weights that do not decay."""
 
+import logging
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,15 @@ from mltool.spec.catalogue import KerasObject
 from mltool.spec.train import PhaseSpec
 from mltool.training.patterns import matching_weights, path_of
 from mltool.training.schedules import Span, build_schedule
+
+
+logger = logging.getLogger("mltool")
+
+_DEPARTS = {
+    "ScheduleFreeAdamW": "Keras' ScheduleFreeAdamW departs from its paper under TensorFlow (Keras 3.15 reads its momentum"
+    " after changing it): AdamW with a Cosine schedule does what it says",
+}
+"""Optimizers that learn, but not as they say; a test holds that it is still so."""
 
 
 def build_optimizer(phase: PhaseSpec, model: Any, span: Span, *, at: str) -> Any:
@@ -25,6 +35,8 @@ def build_optimizer(phase: PhaseSpec, model: Any, span: Span, *, at: str) -> Any
     Raises:
         SpecError: if Keras refuses arguments, the schedule does not fit the phase, or patterns match nothing or twice.
     """
+    if phase.optimizer.name in _DEPARTS:
+        logger.warning("%s", _DEPARTS[phase.optimizer.name])
     thing, place = phase.optimizer, f"{at}.optimizer.{phase.optimizer.name}"
     schedule = thing.arguments.get("learning_rate")
     if isinstance(schedule, KerasObject):

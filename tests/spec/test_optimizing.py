@@ -189,3 +189,11 @@ def test_the_check_imports_nothing_heavy(bench):
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_loss_without_label_smoothing_names_one_that_has_it(bench):
+    loss = {"SparseCategoricalCrossentropy": {"from_logits": True, "label_smoothing": 0.1}}
+    assert bench.refused({"train.loss": loss}) == [
+        "train.loss.SparseCategoricalCrossentropy.label_smoothing: unknown argument; write CategoricalCrossentropy:"
+        " {label_smoothing: 0.1}, which takes the same labels here, or BinaryCrossentropy"
+    ]
