@@ -13,12 +13,11 @@ from mltool.spec.train import PhaseSpec
 from mltool.training.patterns import matching_weights, path_of
 from mltool.training.schedules import Span, build_schedule
 
-
 logger = logging.getLogger("mltool")
 
 _DEPARTS = {
-    "ScheduleFreeAdamW": "Keras' ScheduleFreeAdamW departs from its paper under TensorFlow (Keras 3.15 reads its momentum"
-    " after changing it): AdamW with a Cosine schedule does what it says",
+    "ScheduleFreeAdamW": "Keras' ScheduleFreeAdamW departs from its paper under TensorFlow (Keras 3.15 reads its"
+    " momentum after changing it): AdamW with a Cosine schedule does what it says",
 }
 """Optimizers that learn, but not as they say; a test holds that it is still so."""
 
