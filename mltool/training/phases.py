@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+from mltool import extras
 from mltool.errors import Message, SpecError
 from mltool.spec.train import TrainSpec
 from mltool.training.optimizers import build_optimizer
 from mltool.training.patterns import layers_of, matches
 from mltool.training.schedules import Span
+from mltool.training.step import scales_loss
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def build_phases(spec: TrainSpec, model: Any, steps: int) -> tuple[Phase, ...]:
             message = "freezes every weight of the model: nothing is left to train"
             raise SpecError(Message(message, "leave out a layer, such as the last one", key=f"{at}.freeze"))
         optimizer = build_optimizer(phase, model, Span(phase.epochs, steps), at=at)
+        if spec.precision == "mixed_float16" and not scales_loss(optimizer):
+            optimizer = extras.keras().optimizers.LossScaleOptimizer(optimizer)
         trainability.restore()
         phases.append(Phase(phase.epochs, optimizer, frozen))
     return tuple(phases)
