@@ -109,6 +109,16 @@ def test_a_loss_that_never_falls_is_an_error_and_the_curve_is_there(features, tm
     assert folder.curve_file.is_file()
 
 
+def test_a_step_that_is_not_finite_is_the_last_and_has_no_loss(features, tmp_path, folder):
+    quadratic(features, tmp_path)
+    features["model"]["preprocess"] = [{"Rescaling": {"scale": [1e18, 0.0]}}]
+    with pytest.raises(TrainingError, match="the loss fell at no learning rate"):
+        find_learning_rate(spec_of(features, tmp_path), folder)
+    losses = json.loads(folder.curve_file.read_text())["losses"]
+    # 9 at the weight of 0; a millionth of its gradient is 6e12, and 6e30 squared no float32.
+    assert losses == [pytest.approx(9.0, rel=1e-3), None]
+
+
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "taken").write_text("mine")
     for place in (tmp_path, tmp_path / "taken"):
