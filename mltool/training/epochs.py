@@ -16,8 +16,10 @@ from mltool.training.callbacks import improves, learning_rate_of, restore, state
 from mltool.training.checkpoints import Checkpoints, State
 from mltool.training.chunks import Chunks
 from mltool.training.interrupts import Interrupts
-from mltool.training.records import Events, append_line, keep_lines
+from mltool.training.profile import Profile
+from mltool.training.records import Events, append_line, keep_lines, read_lines
 from mltool.training.setup import Setup
+from mltool.training.watching import Waits, Watch, remark_of
 
 logger = logging.getLogger("mltool")
 
@@ -29,12 +31,13 @@ class Epochs:
         run: locked by the caller.
         setup: with the weights of the beginning.
         interrupts: the wish to stop.
+        profile: of some steps, where one is asked for.
 
     Attributes:
         state: where training stands.
     """
 
-    def __init__(self, run: Run, setup: Setup, interrupts: Interrupts) -> None:
+    def __init__(self, run: Run, setup: Setup, interrupts: Interrupts, profile: Profile | None = None) -> None:
         self.state = State()
         self._run, self._setup, self._interrupts = run, setup, interrupts
         self._loop = setup.loop
@@ -42,17 +45,22 @@ class Epochs:
         self._events = Events(run.events_folder)
         self._train_chunks, self._validation_chunks = Chunks(), Chunks()
         self._callbacks = setup.build_callbacks()
+        self._watch, self._profile = Watch(setup.pipeline), profile
+        self._seconds_told = 0.0
 
     def take_up(self) -> None:
         """Puts the newest checkpoint back, where there is one."""
         found = self._checkpoints.load(self._variables_of)
         if found is None:
             self._run.metrics_file.unlink(missing_ok=True)
+            self._events.begin([])
             return
         self.state = found
+        self._seconds_told = found.seconds
         for name, callback in self._callbacks.items():
             restore(callback, found.callbacks[name])
         keep_lines(self._run.metrics_file, found.epoch)
+        self._events.begin(read_lines(self._run.metrics_file))
         logger.info("resuming %s at epoch %d, step %d", self._run.id, found.epoch + 1, found.step)
 
     def run_all(self) -> State:
@@ -89,6 +97,7 @@ class Epochs:
         phase = self._setup.phases[number]
         self._setup.trainability.freeze(phase.frozen)
         self._loop.take(phase.optimizer)
+        self._watch.trace_anew()
 
     def _phase_is_over(self) -> bool:
         return self.state.stopped is not None or self.state.phase_epoch >= self._setup.phases[self.state.phase].epochs
@@ -115,13 +124,14 @@ class Epochs:
         state, pipeline = self.state, self._setup.pipeline
         if state.step == 0:
             self._loop.reset_metrics()
+        self._watch.begin_epoch()
         batches = pipeline.epoch(state.epoch, state.step)
         left = pipeline.steps - state.step
-        for count in self._in_chunks(self._loop.train_steps, pipeline, batches, self._train_chunks, left):
+        for count in self._in_chunks(self._train_chunk, pipeline, batches, self._train_chunks, left):
             state.step += count
             state.global_step += count
             loss = self._loop.running_loss()
-            bar.update(self._steps_done(), f"epoch {state.epoch + 1} loss {loss:.4f}")
+            self._show(bar)
             if not np.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} after step {state.step} of epoch {state.epoch + 1}",
@@ -129,7 +139,33 @@ class Epochs:
                 )
             if state.step < pipeline.steps:
                 self._stop_if_asked()
+        self._say_what_holds_up()
         return self._loop.results()
+
+    def _train_chunk(self, batches: Iterator[Any], count: Any) -> None:
+        step, steps = self.state.step, int(count)
+        if self._profile:
+            self._profile.begin_chunk()
+        started = time.perf_counter()
+        answer = self._loop.train_steps(batches, count)
+        self._loop.running_loss()  # waits for the device
+        waits, seconds = Waits.of(answer), time.perf_counter() - started
+        self._watch.took(step, steps, seconds, waits)
+        if self._profile:
+            self._profile.end_chunk(steps, seconds, waits, ends_epoch=step + steps == self._setup.pipeline.steps)
+
+    def _show(self, bar: console.Progress) -> None:
+        if bar.is_shown:
+            figures = self._watch.figures(self._loop.results(), learning_rate_of(self._loop.optimizer))
+            bar.update(self._steps_done(), f"epoch {self.state.epoch + 1}  {figures}", self._watch.rate())
+
+    def _say_what_holds_up(self) -> None:
+        """At the end of the first epoch: the others go as it does."""
+        bound = self._watch.bound()
+        if self.state.epoch == 0 and bound is not None:
+            self._run.update(bound=bound.to_json())
+            if self._watch.is_worth_saying:
+                logger.info("%s", remark_of(bound, self._run.spec.data))
 
     def _validate(self) -> dict[str, float]:
         self._loop.reset_metrics()
@@ -161,20 +197,26 @@ class Epochs:
         """Writes the results down, asks the callbacks, and leaves a checkpoint."""
         state, optimizer = self.state, self._loop.optimizer
         scalars = results | {"learning_rate": learning_rate_of(optimizer)}
-        seconds = round(state.seconds, 3)
+        seconds, rate = round(state.seconds, 3), self._watch.samples_per_second
         phase = {"phase": state.phase + 1} if self._setup.named_phases else {}
         line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, "seconds": seconds}
+        line["samples_per_second"] = None if rate is None else round(rate, 1)
         append_line(self._run.metrics_file, line)
-        self._events.write(state.epoch + 1, scalars)
+        self._events.write(line)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in results.items())
         of_all = sum(each.epochs for each in self._setup.phases)
-        bar.line(f"{f'phase {state.phase + 1}  ' if phase else ''}epoch {state.epoch + 1}/{of_all}  {shown}")
+        bar.line(f"{f'phase {state.phase + 1}  ' if phase else ''}epoch {state.epoch + 1}/{of_all}  {shown}{self._speed()}")
         self._note_best(results)
         for callback in self._callbacks.values():
             state.stopped = callback.on_epoch_end(state.phase_epoch, results, optimizer) or state.stopped
         state.epoch, state.phase_epoch = state.epoch + 1, state.phase_epoch + 1
         state.step, state.logs = 0, None
         self._save()
+
+    def _speed(self) -> str:
+        """Of the epoch, as far as this process ran it."""
+        seconds, self._seconds_told = self.state.seconds - self._seconds_told, self.state.seconds
+        return "  ".join(["", f"{seconds:.1f} s", *filter(None, [self._watch.rate()])])
 
     def _note_best(self, results: dict[str, float]) -> None:
         monitor, state = self._setup.monitor, self.state
