@@ -160,7 +160,7 @@ class Progress:
     """Whether somebody sees what `update` says."""
 
     def update(self, completed: int, note: str = "", rate: str = "") -> None:
-        """Says how many units are done, with a note such as the metrics, and the speed where units are not its measure."""
+        """Says how many units are done, with a note such as the metrics, and the rate where it is not one of units."""
 
     def line(self, text: str) -> None:
         """Says something that stays, such as the line of an epoch."""

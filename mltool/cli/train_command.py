@@ -37,7 +37,7 @@ Profile = Annotated[
     bool,
     typer.Option(
         "--profile",
-        help="Profile some steps: a trace for TensorBoard in events/, and a page of what took the time, in profile.json.",
+        help="Profile some steps: a trace for TensorBoard in events/, and a page of what took the time.",
     ),
 ]
 
@@ -48,6 +48,7 @@ def command(
     resume: Resume = False,
     overrides: Overrides = [],  # noqa: B006  typer copies it
     run_dir: RunDir = None,
+    *,
     trial: Trial = False,
     profile: Profile = False,
 ) -> None:

@@ -199,13 +199,14 @@ class Epochs:
         scalars = results | {"learning_rate": learning_rate_of(optimizer)}
         seconds, rate = round(state.seconds, 3), self._watch.samples_per_second
         phase = {"phase": state.phase + 1} if self._setup.named_phases else {}
-        line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, "seconds": seconds}
-        line["samples_per_second"] = None if rate is None else round(rate, 1)
+        times = {"seconds": seconds, "samples_per_second": None if rate is None else round(rate, 1)}
+        line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, **times}
         append_line(self._run.metrics_file, line)
         self._events.write(line)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in results.items())
         of_all = sum(each.epochs for each in self._setup.phases)
-        bar.line(f"{f'phase {state.phase + 1}  ' if phase else ''}epoch {state.epoch + 1}/{of_all}  {shown}{self._speed()}")
+        which = f"{f'phase {state.phase + 1}  ' if phase else ''}epoch {state.epoch + 1}/{of_all}"
+        bar.line(f"{which}  {shown}  {self._speed()}")
         self._note_best(results)
         for callback in self._callbacks.values():
             state.stopped = callback.on_epoch_end(state.phase_epoch, results, optimizer) or state.stopped
@@ -216,7 +217,7 @@ class Epochs:
     def _speed(self) -> str:
         """Of the epoch, as far as this process ran it."""
         seconds, self._seconds_told = self.state.seconds - self._seconds_told, self.state.seconds
-        return "  ".join(["", f"{seconds:.1f} s", *filter(None, [self._watch.rate()])])
+        return "  ".join(filter(None, [f"{seconds:.1f} s", self._watch.rate()]))
 
     def _note_best(self, results: dict[str, float]) -> None:
         monitor, state = self._setup.monitor, self.state

@@ -1,7 +1,7 @@
 """A profile of some steps: the trace that TensorBoard's profile plugin opens, and one page of what took the time."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -187,7 +187,7 @@ _OF_OTHERS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "While", "
 
 def _added(events: list[tuple[str, float]]) -> list[Operation]:
     calls: Counter[str] = Counter()
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for name, took in events:
         calls[name] += 1
         seconds[name] += took
@@ -207,4 +207,4 @@ def _added(events: list[tuple[str, float]]) -> list[Operation]:
 
 
 def _shortened(name: str, most: int = 46) -> str:
-    return name if len(name) <= most else f"...{name[3 - most:]}"
+    return name if len(name) <= most else f"...{name[3 - most :]}"

@@ -1,4 +1,4 @@
-"""A trial of a training: all is built, a few steps run, and what the whole will cost is told; nothing is left behind."""
+"""A trial of a training: all is built, a few steps run, the cost of the whole is told, and nothing is left behind."""
 
 import math
 import sys
@@ -14,6 +14,7 @@ from mltool.data.pipeline import Pipeline
 from mltool.runs.run import Run
 from mltool.spec.spec import Spec
 from mltool.training.chunks import Chunks
+from mltool.training.interrupts import Interrupts
 from mltool.training.loop import Loop
 from mltool.training.setup import Setup, build_setup, record_setup
 from mltool.training.strategy import device_names
@@ -49,8 +50,8 @@ class Trial:
         trainable_parameters: those that the first phase changes.
         weight_bytes: of the model, float32.
         optimizer_bytes: of the optimizer's variables.
-        activation_bytes: of the outputs of all layers for a batch, as the way back needs them: an estimate, without what
-            operations need on the way; None where it is not known before.
+        activation_bytes: of the outputs of all layers for a batch, as the way back needs them: an estimate, without
+            what operations need on the way; None where it is not known before.
         peak_bytes: the most that the process held in memory so far, data and libraries included.
         gpu_bytes: of every GPU, `current` and `peak`.
         devices: that training uses.
@@ -58,7 +59,7 @@ class Trial:
         epochs: of all phases.
         training: pace of its steps.
         validation: likewise.
-        expected_seconds: of the whole training, without the time to start and read the data, where no callback stops it.
+        expected_seconds: of the whole training, where no callback stops it; without starting and reading the data.
     """
 
     parameters: int
@@ -108,7 +109,8 @@ def try_training(spec: Spec) -> Trial:
     Raises:
         MltoolError: whatever would stop the training before its first step.
     """
-    with tempfile.TemporaryDirectory(prefix="mltool-trial-") as folder:
+    # SIGTERM as Ctrl-C, so that the folder goes then too.
+    with Interrupts(), tempfile.TemporaryDirectory(prefix="mltool-trial-") as folder:
         run = Run.create(spec, Path(folder) / "run")
         setup = build_setup(run)
         record_setup(run, setup)

@@ -11,8 +11,8 @@ from mltool.spec.data import DataSpec
 from mltool.training.strategy import device_names
 
 INPUT_BOUND_SHARE = 0.2
-"""From this share of the time on that steps wait for data, data are what holds a training up: the line that TensorFlow's
-profiler draws too ("highly input-bound", in its input pipeline analyzer)."""
+"""From this share of the time on that steps wait for data, data are what holds a training up: where TensorFlow's
+profiler says "highly input-bound" (`kHighlyInfeedBoundThresholdInPercent` in its input pipeline analysis)."""
 
 WORTH_SAYING_SECONDS = 0.5
 """Of a shorter epoch the verdict is recorded and not said: nobody waits for it."""

@@ -11,11 +11,14 @@ import pytest
 
 from mltool import console
 from mltool.runs.run import Run
-from mltool.spec.data import DataSpec
 from mltool.spec.catalogue import KerasObject
+from mltool.spec.data import DataSpec
+from mltool.spec.outputs import OutputSpec
+from mltool.spec.task import task_of
 from mltool.training import watching
-from tests.training.test_loop import loop_of
 from mltool.training.checkpoints import Checkpoints
+from mltool.training.head import Head
+from mltool.training.loop import Loop
 from mltool.training.records import Events, read_lines
 from mltool.training.train import train
 from mltool.training.watching import Bound, Waits, Watch, remark_of, shown_bytes
@@ -122,34 +125,48 @@ def test_waits_of_a_device_that_is_busy_meanwhile_do_not_count(monkeypatch):
     assert watch.bound() == Bound("input", pytest.approx(0.9), pytest.approx(32.0), pytest.approx(8 / 0.15))
 
 
-def test_the_loop_reads_the_clock_before_it_asks_for_a_batch_and_when_the_batch_is_there(monkeypatch):
-    """A clock that ticks at every reading, and batches that are made when they are asked for."""
+def a_loop_and_batches() -> tuple[Any, Any]:
     import keras
     import tensorflow as tf
 
-    happened: list[str] = []
-
-    def tick():
-        happened.append("clock")
-        return np.float64(happened.count("clock"))
-
-    def make():
-        happened.append("batch")
-        return np.ones((4, 3), np.float32)
-
-    class Batches:
-        def __next__(self):
-            x = tf.ensure_shape(tf.numpy_function(make, [], tf.float32), (4, 3))
-            return {"x": x}, tf.zeros((4, 1)), tf.ones(4)
-
-    monkeypatch.setattr(tf, "timestamp", lambda: tf.ensure_shape(tf.numpy_function(tick, [], tf.float64), ()))
     inputs = keras.Input((3,), name="x")
     model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
-    loop = loop_of(model, KerasObject("SGD", {"learning_rate": 0.1}), KerasObject("MeanSquaredError"))
-    waited, arrived = loop.train_steps(Batches(), tf.constant(5, tf.int64)).numpy()
-    assert happened == ["clock", "batch", "clock"] * 5
-    assert waited == 5.0
-    assert arrived == 10.0
+    loss = KerasObject("MeanSquaredError")
+    output = OutputSpec.model_construct(loss=loss, metrics=())
+    heads = [Head("", output, task=task_of(loss), shape=(1,))]
+    loop = Loop(model, keras.optimizers.SGD(0.1), heads=lambda: heads, strategy=tf.distribute.get_strategy())
+    batch = ({"x": np.ones((4, 3), np.float32)}, np.zeros((4, 1), np.float32), np.ones(4, np.float32))
+    return loop, iter(tf.data.Dataset.from_tensors(batch).repeat(5))
+
+
+def test_the_loop_adds_up_the_waits_of_its_steps(monkeypatch):
+    """By a clock that ticks at every reading."""
+    import tensorflow as tf
+
+    readings: list[int] = []
+
+    def tick():
+        readings.append(0)
+        return np.float64(len(readings))
+
+    monkeypatch.setattr(tf, "timestamp", lambda: tf.ensure_shape(tf.numpy_function(tick, [], tf.float64), ()))
+    loop, batches = a_loop_and_batches()
+    waited, arrived = loop.train_steps(batches, tf.constant(5, tf.int64)).numpy()
+    assert (waited, arrived) == (5.0, 10.0)
+
+
+def test_the_loop_reads_the_clock_before_it_asks_for_a_batch_and_when_the_batch_is_there():
+    """As the order of operations in the graph says it."""
+    import tensorflow as tf
+
+    loop, batches = a_loop_and_batches()
+    graph = loop.train_steps.get_concrete_function(batches, tf.constant(5, tf.int64)).graph.as_graph_def()
+    (body,) = [f.node_def for f in graph.library.function if any(n.op == "IteratorGetNext" for n in f.node_def)]
+    (asks,) = [node for node in body if node.op == "IteratorGetNext"]
+    clocks = {node.name: node for node in body if node.op == "Timestamp"}
+    (before,) = [name for name in clocks if f"^{name}" in asks.input]
+    (after,) = set(clocks) - {before}
+    assert f"^{asks.name}" in clocks[after].input
 
 
 def test_what_came_after_the_last_batch_is_told_by_the_clock(monkeypatch):
