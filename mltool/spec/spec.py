@@ -23,6 +23,7 @@ from mltool.spec.outputs import ONLY
 from mltool.spec.own_things import OwnThing
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.sound import sound_problems
+from mltool.spec.strategy import StrategySpec
 from mltool.spec.task import takes_logits
 from mltool.spec.train import TrainSpec, close_hint
 
@@ -323,6 +324,8 @@ def _activation_of(layer: LayerSpec) -> str | None:
 
 def to_plain(value: Any) -> Any:
     """A section as plain YAML data that reads back as an equal section; keys without a value are left out."""
+    if isinstance(value, KerasObject | LayerSpec | StrategySpec):
+        return value.to_spec()
     if isinstance(value, BaseModel):
         fields = (
             (name, field.default, to_plain(getattr(value, name))) for name, field in type(value).model_fields.items()
@@ -333,8 +336,6 @@ def to_plain(value: Any) -> Any:
         if isinstance(value, TrainSpec) and value.phases is not None:
             del written["epochs"], written["optimizer"]  # which may not stand beside phases
         return written
-    if isinstance(value, KerasObject | LayerSpec):
-        return value.to_spec()
     if isinstance(value, Drop):
         return str(value) if value.relative else value.value
     if isinstance(value, dict):

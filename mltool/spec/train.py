@@ -14,6 +14,7 @@ from mltool.spec.model import snake_case
 from mltool.spec.outputs import OF_VALIDATION, ONLY, Measure, OutputSpec, output_problems
 from mltool.spec.own_things import OwnThing
 from mltool.spec.section import Checked, Later, Section, raise_problem, raise_problems
+from mltool.spec.strategy import AutoStrategy, Strategy
 from mltool.spec.task import ANOMALY_METRICS, Task, task_of
 
 CALLBACKS = ("EarlyStopping", "ReduceLROnPlateau")
@@ -135,12 +136,27 @@ class TrainSpec(Section):
     scale_target: Literal["auto", "standard", "none"] = "auto"
     """How a regression learns its targets: `standard` brings them to mean 0 and deviation 1 for the loss, and the model
     gives original units all the same; `auto` does so for MeanSquaredError and MeanAbsoluteError."""
-    strategy: Annotated[Any, Later("auto")] = "auto"
-    """How training is distributed; `auto` takes all GPUs of the machine, else the CPU."""
-    precision: Annotated[Any, Later("float32")] = "float32"
-    """Type of the computation."""
-    jit_compile: Annotated[Any, Later("auto")] = "auto"
-    """Whether XLA compiles the step; `auto` is off on CPU, where it was measured 1.7 to 2.7 times slower."""
+    strategy: Strategy = AutoStrategy()
+    """How training is distributed: auto (all GPUs of the machine, else the CPU), one_device, mirrored, multi_worker,
+    parameter_server, central_storage or tpu, with arguments where they are needed: `mirrored: {devices: [GPU:0]}`."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Parts in which every device computes its share of a batch, one after the other, before the weights change: the
+    memory of a part, the step of the whole data.batch_size."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    """In what layers compute; weights, preprocessing, the last layers and every artifact stay float32. mixed_float16
+    scales the loss."""
+    tf32: bool = True
+    """Whether float32 products on GPUs may use TensorFloat-32, with 10 bits of mantissa."""
+    jit_compile: Literal["auto"] | bool = "auto"
+    """Whether XLA compiles forward and backward pass; auto is off on CPU, where it was measured 1.7 to 2.7 times
+    slower, and on where it can work on GPUs and TPUs."""
+    deterministic: bool = True
+    """Whether GPUs give the same bits twice, as CPUs do anyway; needed to resume exactly there."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of an operation; all cores when left out. The number can change the last digits: recorded."""
+    onednn: Literal["auto"] | bool = "auto"
+    """oneDNN's kernels, 1.15 to 1.3 times faster and other in the last digits: recorded. auto is on, unless
+    TF_ENABLE_ONEDNN_OPTS says otherwise."""
     backend: Annotated[Any, Later("tensorflow")] = "tensorflow"
     """Keras' backend."""
     phases: Annotated[tuple[PhaseSpec, ...] | None, Strict(False)] = None
@@ -178,9 +194,10 @@ class TrainSpec(Section):
 
     def _optimizer_problems(self) -> Iterable[Problem]:
         for place, phase in self.placed_phases:
-            if phase.optimizer.arguments.get("use_ema"):
-                path = (*place, "optimizer", phase.optimizer.name, "use_ema")
-                yield Problem(path, False, "not in this version (got true)", "leave it out")
+            if phase.optimizer.arguments.get("gradient_accumulation_steps"):
+                path = (*place, "optimizer", phase.optimizer.name, "gradient_accumulation_steps")
+                message = "Keras cannot accumulate under a strategy"
+                yield Problem(path, True, message, "leave it out, and write train.accumulate, in parts of a batch")
 
     def _output_problems(self) -> Iterable[Problem]:
         yield from self._anomaly_problems()

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from mltool import console, extras
 from mltool.data.pipeline import Pipeline
 from mltool.errors import Interrupted, TrainingError
@@ -38,10 +36,11 @@ class Epochs:
         self.state = State()
         self._run, self._setup, self._interrupts = run, setup, interrupts
         self._loop = setup.loop
-        self._checkpoints = Checkpoints(run.checkpoints_folder)
+        self._checkpoints = Checkpoints(run.checkpoints_folder, setup.workers)
         self._events = Events(run.events_folder)
         self._train_chunks, self._validation_chunks = Chunks(), Chunks()
         self._callbacks = setup.build_callbacks()
+        self._stops = False
 
     def take_up(self) -> None:
         """Puts the newest checkpoint back, where there is one."""
@@ -78,6 +77,8 @@ class Epochs:
         """Puts the weights that `keep` asks for into the model."""
         if self.state.best_epoch is not None:
             self._checkpoints.load_best(self.state.best_epoch, self._loop.model.variables)
+        else:
+            self._loop.take_averages()
 
     def _variables_of(self, state: State) -> list[Any]:
         """The variables of a checkpoint, with the model and the optimizer as its phase has them."""
@@ -117,14 +118,13 @@ class Epochs:
             self._loop.reset_metrics()
         batches = pipeline.epoch(state.epoch, state.step)
         left = pipeline.steps - state.step
-        for count in self._in_chunks(self._loop.train_steps, pipeline, batches, self._train_chunks, left):
+        for count, is_fine in self._in_chunks(self._loop.train_steps, pipeline, batches, self._train_chunks, left):
             state.step += count
             state.global_step += count
-            loss = self._loop.running_loss()
-            bar.update(self._steps_done(), f"epoch {state.epoch + 1} loss {loss:.4f}")
-            if not np.isfinite(loss):
+            bar.update(self._steps_done(), f"epoch {state.epoch + 1} loss {self._loop.running_loss():.4f}")
+            if not is_fine:
                 raise TrainingError(
-                    f"the loss is {loss} after step {state.step} of epoch {state.epoch + 1}",
+                    f"the loss, or a gradient, is not finite in step {state.step + 1} of epoch {state.epoch + 1}",
                     "lower the learning rate, or look at the data",
                 )
             if state.step < pipeline.steps:
@@ -136,26 +136,29 @@ class Epochs:
         validation = self._setup.validation
         batches = validation.epoch(0)
         chunks = self._validation_chunks
-        for _ in self._in_chunks(self._loop.evaluate_steps, validation, batches, chunks, validation.steps):
-            self._stop_if_asked()  # and validate this epoch again
+        with self._loop.averaged():
+            for _ in self._in_chunks(self._loop.evaluate_steps, validation, batches, chunks, validation.steps):
+                if self._is_asked_to_stop():
+                    break
+        self._stop_if_asked()  # and validate this epoch again
         return {f"val_{name}": value for name, value in self._loop.results().items()}
 
     def _in_chunks(
-        self, run_steps: Callable[..., None], pipeline: Pipeline, batches: Iterator[Any], chunks: Chunks, left: int
-    ) -> Iterator[int]:
-        """Runs `left` steps; yields after every chunk how many steps it had."""
+        self, run_steps: Callable[..., Any], pipeline: Pipeline, batches: Iterator[Any], chunks: Chunks, left: int
+    ) -> Iterator[tuple[int, bool]]:
+        """Runs `left` steps; yields after every chunk how many steps ran, and whether all that should."""
         tf = extras.tensorflow()
         while left:
-            count = chunks.next_length(left)
+            # By the clock of one process: all must run as many.
+            count = self._setup.workers.of_chief(chunks.next_length(left))
             started = time.perf_counter()
             with pipeline.reading():
-                run_steps(batches, tf.constant(count, tf.int64))
-                self._loop.running_loss()  # waits for the device
+                done = int(run_steps(batches, tf.constant(count, tf.int64)))  # waits for the device
             seconds = time.perf_counter() - started
             chunks.took(count, seconds)
             self.state.seconds += seconds
-            left -= count
-            yield count
+            left -= done
+            yield done, done == count
 
     def _end_epoch(self, results: dict[str, float], bar: console.Progress) -> None:
         """Writes the results down, asks the callbacks, and leaves a checkpoint."""
@@ -181,15 +184,22 @@ class Epochs:
         value = results[monitor.monitor]
         if self._setup.keep_best and improves(monitor.mode, value, state.best_value):
             state.best_epoch, state.best_value = state.epoch, value
-            self._checkpoints.save_best(state.epoch, self._loop.model.variables)
+            with self._loop.averaged():
+                self._checkpoints.save_best(state.epoch, self._loop.model.variables)
+
+    def _is_asked_to_stop(self) -> bool:
+        """Whether a signal came; to any of the processes, so that all stop at the same step."""
+        if not self._stops:
+            self._stops = self._setup.workers.any(self._interrupts.asked)
+        return self._stops
 
     def _stop_if_asked(self) -> None:
-        if not self._interrupts.asked:
+        if not self._is_asked_to_stop():
             return
         self._save()
+        state, by = self.state, self._interrupts.name or "another process"
         raise Interrupted(
-            f"{self._interrupts.name}: stopped at epoch {self.state.epoch + 1}, step {self.state.step}"
-            f" of {self._setup.pipeline.steps}",
+            f"{by}: stopped at epoch {state.epoch + 1}, step {state.step} of {self._setup.pipeline.steps}",
             f"go on with: mltool train --resume {shlex.quote(str(self._run.directory))}",
         )
 

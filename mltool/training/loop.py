@@ -5,12 +5,34 @@ models, and `fit` under tf.distribute fails on an uneven last batch. See the REA
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from mltool import extras
 from mltool.models.build import call_model
 from mltool.models.metrics import result_of
+from mltool.models.precision import in_float32
 from mltool.training.head import Head
+from mltool.training.step import TrainStep, scales_loss
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How steps are computed; nothing of it changes what they compute but for rounding.
+
+    Attributes:
+        accumulate: parts in which a replica computes its share of a batch, one after the other.
+        jit_compile: whether XLA compiles forward and backward pass.
+    """
+
+    accumulate: int = 1
+    jit_compile: bool = False
+
+
+_PLAIN = LoopOptions()
 
 
 class Loop:
@@ -23,11 +45,20 @@ class Loop:
             divided by the true global batch size, so that the number of replicas and a smaller last batch change
             nothing.
         strategy: of tf.distribute.
+        options: how steps are computed.
     """
 
-    def __init__(self, model: Any, optimizer: Any, *, heads: Callable[[], Sequence[Head]], strategy: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        *,
+        heads: Callable[[], Sequence[Head]],
+        strategy: Any,
+        options: LoopOptions = _PLAIN,
+    ) -> None:
         keras = extras.keras()
-        self.model, self.strategy = model, strategy
+        self.model, self.strategy, self._options = model, strategy, options
         with strategy.scope():
             self.mean_loss = keras.metrics.Mean(name="loss")
             self.heads = heads()
@@ -43,10 +74,18 @@ class Loop:
         What is trainable is part of the compiled steps (BatchNormalization that is frozen keeps its statistics), so
         they are compiled anew.
         """
-        tf = extras.tensorflow()
+        tf, options = extras.tensorflow(), self._options
         self.optimizer = optimizer
         with self.strategy.scope():
             optimizer.build(self.model.trainable_variables)
+        self._step = TrainStep(
+            self.model,
+            optimizer,
+            heads=self.heads,
+            strategy=self.strategy,
+            accumulate=options.accumulate,
+            jit_compile=options.jit_compile,
+        )
         self.train_steps = tf.function(self._train_steps, reduce_retracing=True)
         self.evaluate_steps = tf.function(self._evaluate_steps, reduce_retracing=True)
 
@@ -75,68 +114,78 @@ class Loop:
             found |= head.greater_is_better()
         return found
 
-    def _train_steps(self, iterator: Iterator[Any], steps: Any) -> None:
-        tf = extras.tensorflow()
-        for _ in tf.range(steps):
-            self.strategy.run(self._train_step, args=next(iterator))
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model has the averaged weights, if the optimizer keeps an average (`use_ema`).
 
-    def _evaluate_steps(self, iterator: Iterator[Any], steps: Any) -> None:
+        What is validated, kept and deployed are they: an exponential moving average over the steps, after Polyak and
+        Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30(4), 1992.
+        """
+        before = [np.asarray(variable) for variable in self.model.trainable_variables if self._averages]
+        self.take_averages()
+        try:
+            yield
+        finally:
+            _assign_all(self.model.trainable_variables, before)
+
+    def take_averages(self) -> None:
+        """Puts the averaged weights into the model, if there are any."""
+        _assign_all(self.model.trainable_variables, [np.asarray(average) for average in self._averages])
+
+    @property
+    def _averages(self) -> list[Any]:
+        """The variables that hold the averages of the trainable weights."""
+        own = self.optimizer.inner_optimizer if scales_loss(self.optimizer) else self.optimizer
+        return own._model_variables_moving_average if own.use_ema else []
+
+    def _train_steps(self, iterator: Iterator[Any], steps: Any) -> Any:
+        """Runs steps; fewer if loss or gradients of one are not finite, which then has changed nothing.
+
+        Returns:
+            int64, how many steps changed the weights.
+        """
+        tf = extras.tensorflow()
+        done, fine = tf.constant(0, tf.int64), tf.constant(True)
+        while tf.logical_and(fine, done < steps):
+            batch = next(iterator)
+            gradients, fine, seen = self.strategy.run(self._step.compute, args=batch)
+            fine = self.strategy.experimental_local_results(fine)[0]  # the same on all
+            # Not in the replicas: a collective inside of a condition is refused.
+            if fine:
+                self.strategy.run(self._step.apply, args=(gradients,))
+                self.strategy.run(self._count_trained, args=(batch, seen))
+                done += 1
+        return done
+
+    def _evaluate_steps(self, iterator: Iterator[Any], steps: Any) -> Any:
+        """Runs steps; gives how many."""
         tf = extras.tensorflow()
         for _ in tf.range(steps):
             self.strategy.run(self._evaluate_step, args=next(iterator))
+        return steps
 
-    def _train_step(self, inputs: Mapping[str, Any], targets: Any, weights: Any, mixed: Any = None) -> None:
-        """One step; `mixed` are the partners of a mixed batch of classes (`data/mixing.py`).
-
-        For a cross-entropy, which is linear in its targets, the shares of two losses are the loss of the mixed targets.
-        """
+    def _count_trained(self, batch: tuple[Any, ...], seen: Mapping[str, Any]) -> None:
         tf = extras.tensorflow()
-        variables = self.model.trainable_variables
-        with tf.GradientTape() as tape:
-            outputs = call_model(self.model, inputs, training=True)
-            losses = self._sample_losses(targets, outputs, weights)
-            if mixed is not None:
-                of_partners = self._sample_losses(mixed["targets"], outputs, mixed["weights"])
-                losses = [one + other for one, other in zip(losses, of_partners, strict=True)]
-            total = self._total(losses)
-            # Regularization is a property of the weights, not of the samples: a replica's share of it.
-            penalty = tf.add_n(self.model.losses) if self.model.losses else tf.constant(0.0)
-            count = self._global_count(tf.shape(total)[0])
-            loss = tf.reduce_sum(total) / count + penalty / self.strategy.num_replicas_in_sync
-            # Keras' optimizers scale the loss where a precision asks for it.
-            scaled = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, variables)
-        self.optimizer.apply(gradients, variables)
-        if mixed is not None:
-            targets = tf.where(mixed["leads"], mixed["targets"], targets)
-        self._update(targets, outputs, losses, total + penalty)
+        targets, more = batch[1], batch[3] if len(batch) > 3 else {}
+        if "targets" in more:
+            targets = tf.where(more["leads"], more["targets"], targets)
+        self._update(targets, seen["outputs"], seen["losses"], seen["total"], more.get("real"))
 
-    def _evaluate_step(self, inputs: Mapping[str, Any], targets: Any, weights: Any) -> None:
-        tf = extras.tensorflow()
-        outputs = call_model(self.model, inputs, training=False)
-        penalty = tf.add_n(self.model.losses) if self.model.losses else tf.constant(0.0)
-        losses = self._sample_losses(targets, outputs, weights)
-        self._update(targets, outputs, losses, self._total(losses) + penalty)
+    def _evaluate_step(
+        self, inputs: Mapping[str, Any], targets: Any, weights: Any, more: Mapping[str, Any] | None = None
+    ) -> None:
+        outputs = in_float32(call_model(self.model, inputs, training=False))
+        losses = self._step.sample_losses(targets, outputs, weights)
+        total = self._step.total(losses) + self._step.penalty()
+        self._update(targets, outputs, losses, total, (more or {}).get("real"))
 
-    def _sample_losses(self, targets: Any, outputs: Any, weights: Any) -> list[Any]:
-        """The loss of every sample in every output, float32 [samples] each."""
-        return [head.sample_losses(head.of(targets), head.of(outputs)) * weights for head in self.heads]
-
-    def _total(self, losses: list[Any]) -> Any:
-        """The weighted sum over the outputs, float32 [samples]."""
-        if len(losses) == 1:
-            return losses[0]
-        weighted = [loss * head.weight for loss, head in zip(losses, self.heads, strict=True)]
-        return extras.tensorflow().add_n(weighted)
-
-    def _global_count(self, count: Any) -> Any:
-        tf = extras.tensorflow()
-        count = tf.cast(count, tf.float32)
-        if self.strategy.num_replicas_in_sync > 1:
-            count = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count)
-        return tf.maximum(count, 1.0)
-
-    def _update(self, targets: Any, outputs: Any, losses: list[Any], total: Any) -> None:
-        self.mean_loss.update_state(total)
+    def _update(self, targets: Any, outputs: Any, losses: list[Any], total: Any, real: Any) -> None:
+        self.mean_loss.update_state(total, sample_weight=real)
         for head, of_head in zip(self.heads, losses, strict=True):
-            head.update(head.of(targets), head.of(outputs), of_head)
+            head.update(head.of(targets), head.of(outputs), of_head, real)
+
+
+def _assign_all(variables: Sequence[Any], values: Sequence[Any]) -> None:
+    """Assigns all values, or none where there are none."""
+    for variable, value in zip(variables if values else (), values, strict=True):
+        variable.assign(value)

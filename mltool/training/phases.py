@@ -10,6 +10,7 @@ from mltool.errors import Message, SpecError
 from mltool.models.keras_objects import build_keras
 from mltool.spec.argument_check import did_you_mean
 from mltool.spec.train import TrainSpec
+from mltool.training.step import scales_loss
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def build_phases(spec: TrainSpec, model: Any) -> tuple[Phase, ...]:
                 message = "freezes every weight of the model: nothing is left to train"
                 raise SpecError(Message(message, "leave out a layer, such as the last one", key=f"{at}.freeze"))
         optimizer = build_keras(phase.optimizer, "optimizers", at=f"{at}.optimizer.{phase.optimizer.name}")
+        if spec.precision == "mixed_float16" and not scales_loss(optimizer):
+            optimizer = extras.keras().optimizers.LossScaleOptimizer(optimizer)
         phases.append(Phase(phase.epochs, optimizer, frozen))
     return tuple(phases)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mltool.errors import ArtifactError, DataError, Interrupted, MachineError, MltoolError, SpecError
+from mltool.models.precision import make_float32
 from mltool.runs.atomic import writing
 from mltool.runs.run import Run
 from mltool.spec.outputs import NO_RESULTS
@@ -88,6 +89,8 @@ def _train(run: Run, interrupts: Interrupts) -> TrainResult:
         logger.info("stopped after epoch %d: %s", state.epoch, state.stopped)
     epochs.keep_the_best()
     record_threshold(run, setup)
+    make_float32(setup.loop.model)
+    setup.statistics.restore()
     setup.trainability.restore()  # phases are of the training: who loads the file finds the model of the spec
     _save_model(setup.loop.model, run.keras_file)
     _record_end(run, state)

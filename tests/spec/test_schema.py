@@ -89,7 +89,7 @@ def test_layers_complete_with_their_arguments_and_inputs(schema):
 
 def test_a_key_of_a_later_version_is_left_out_or_has_one_value(schema):
     train = schema["$defs"]["TrainSpec"]["properties"]
-    assert train["strategy"]["const"] == "auto"
+    assert train["backend"]["const"] == "tensorflow"
     assert "target" not in schema["$defs"]["ConvertSpec"]["properties"]
     assert schema["$defs"]["ConvertSpec"]["properties"]["quantize"]["enum"] == [
         "none",
