@@ -22,12 +22,10 @@ from mltool.runs.cluster import local_cluster
 from mltool.runs.run import Run
 from mltool.spec.load import load_spec
 from mltool.spec.spec import Spec
+from mltool.spec.strategy import AutoStrategy, MultiWorkerStrategy, StrategySpec, TpuStrategy
 from mltool.training.checkpoints import newest_step
 
 logger = logging.getLogger("mltool")
-
-STRATEGY = "multi_worker"
-"""Of the spec, for workers with a share of every batch each."""
 
 SETTLE_SECONDS = 5.0
 """How long the others may take to end by themselves once one has failed: of several causes the first counts, and a
@@ -52,31 +50,31 @@ class LaunchResult:
     restarts: int
 
 
-def load_for_workers(file: Path, overrides: Sequence[str] = ()) -> Spec:
-    """Loads a spec for several workers: its `strategy: auto` becomes `multi_worker`.
+def load_for_workers(file: Path, overrides: Sequence[str] = (), *, on_tpu: bool = False) -> Spec:
+    """Loads a spec for several workers: its `strategy: auto` becomes `multi_worker`, or `tpu` of one on a TPU.
 
     Raises:
         SpecError: if the spec has mistakes.
         UsageError: if its strategy is for one process.
     """
     spec = load_spec(file, overrides)
-    if spec.train.strategy == "auto":
-        spec = load_spec(file, [*overrides, f"train.strategy={STRATEGY}"])
-    require_workers(spec)
+    wanted = TpuStrategy if on_tpu else MultiWorkerStrategy
+    if isinstance(spec.train.strategy, AutoStrategy):
+        spec = load_spec(file, [*overrides, f"train.strategy={wanted.NAME}"])
+    require_workers(spec, wanted)
     return spec
 
 
-def require_workers(spec: Spec) -> None:
-    """Holds a spec against what several workers need.
+def require_workers(spec: Spec, wanted: type[StrategySpec] = MultiWorkerStrategy) -> None:
+    """Holds a spec against the strategy that a launch needs.
 
     Raises:
-        UsageError: if its strategy is for one process.
+        UsageError: if it has another.
     """
-    if spec.train.strategy != STRATEGY:
-        raise UsageError(
-            f"train.strategy is {spec.train.strategy!r}, which is for one process",
-            f"leave it out, or write strategy: {STRATEGY}",
-        )
+    found = spec.train.strategy
+    if not isinstance(found, wanted):
+        message = f"train.strategy is {found.NAME}, and this takes {wanted.NAME}"
+        raise UsageError(message, "leave it out of the spec, or change it")
 
 
 def launch(run: Run, *, num_workers: int, max_restarts: int, options: Sequence[str] = ()) -> LaunchResult:

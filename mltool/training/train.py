@@ -9,6 +9,7 @@ from typing import Any
 from mltool.errors import ArtifactError, DataError, Interrupted, MachineError, MltoolError, SpecError
 from mltool.models.precision import make_float32
 from mltool.runs.atomic import writing
+from mltool.runs.join import join
 from mltool.runs.run import Run
 from mltool.spec.outputs import NO_RESULTS
 from mltool.training.checkpoints import State
@@ -50,8 +51,9 @@ def train(run: Run) -> TrainResult:
         ArtifactError: if a file of weights is damaged; after these, a run that was just made is taken away.
         TrainingError: if the loss is no longer a number.
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
-        MachineError: if another process trains this run.
+        MachineError: if another process trains this run, or workers do not meet.
     """
+    join(run.spec)
     with run.locked():
         run.clear_partial_files()
         if run.status == "trained":

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -15,6 +14,7 @@ from mltool.errors import DataError, Interrupted, MltoolError, TrainingError, Us
 from mltool.pipeline import launch as launch_module
 from mltool.pipeline.launch import free_ports, keep_running, load_for_workers
 from mltool.pipeline.workers import Workers
+from mltool.spec.strategy import MultiWorkerStrategy
 
 DONE = "print('{\"metrics\": {}}')"
 HANG = "import time\ntime.sleep(600)"
@@ -170,9 +170,15 @@ def test_free_ports_differ_and_are_free():
     assert len(set(found)) == 20
 
 
-def test_a_strategy_of_one_process_is_refused(spec):
-    with pytest.raises(UsageError, match=r"train.strategy is 'mirrored', which is for one process; leave it out"):
-        load_for_workers(spec, ["train.strategy=mirrored"])
+def test_auto_becomes_multi_worker_and_its_arguments_stay(digits_spec):
+    assert load_for_workers(digits_spec).train.strategy == MultiWorkerStrategy()
+    given = load_for_workers(digits_spec, ["train.strategy={multi_worker: {start_timeout: 5}}"])
+    assert given.train.strategy == MultiWorkerStrategy(start_timeout=5.0)
+
+
+def test_a_strategy_of_one_process_is_refused(digits_spec):
+    with pytest.raises(UsageError, match=r"train.strategy is one_device, and this takes multi_worker; leave it out"):
+        load_for_workers(digits_spec, ["train.strategy=one_device"])
 
 
 def test_gpus_are_shared_evenly(monkeypatch):

@@ -85,7 +85,10 @@ MISTAKES = {
     "no map": ({"TF_CONFIG": "[]"}, r"TF_CONFIG must be a map \(got \[\]\)"),
     "no cluster": ({"TF_CONFIG": "{}"}, r"must have a cluster of addresses by task type \(got None\)"),
     "another job": (tf_config({"master": ["a:1"]}, None), r"knows the task types .*worker.* \(got 'master'\)"),
-    "no port": (tf_config({"worker": ["a"]}, None), r"must have a list of host:port under cluster.worker \(got \['a'\]"),
+    "no port": (
+        tf_config({"worker": ["a"]}, None),
+        r"must have a list of host:port under cluster.worker \(got \['a'\]",
+    ),
     "one address twice": (tf_config({"worker": ["a:1", "a:1"]}, None), "gives a:1 to two tasks"),
     "two chiefs": (tf_config({"chief": ["a:1", "b:1"]}, None), "has 2 chiefs, and one alone writes"),
     "no task": (tf_config(TWO, None), r"must have a task whose type is one of worker \(got None\)"),

@@ -123,7 +123,10 @@ def test_a_worker_with_other_addresses_is_refused(start, addresses):
     other = (addresses[0], addresses[2], addresses[1])
     code, output = end_of(start(other, 1))
     assert code == 10
-    assert output == f"the chief ({addresses[0]}) refuses worker 1: its addresses of the workers are others than the chief's"
+    assert (
+        output
+        == f"the chief ({addresses[0]}) refuses worker 1: its addresses of the workers are others than the chief's"
+    )
     assert "2 of 3 workers did not come within 3 s: worker 1, worker 2" in end_of(chief)[1]
 
 
