@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
-from mltool.models.build import call_model
 from mltool.models.metrics import result_of
-from mltool.models.precision import in_float32
 from mltool.training.head import Head
 from mltool.training.step import TrainStep, scales_loss
 
@@ -74,7 +72,7 @@ class Loop:
         What is trainable is part of the compiled steps (BatchNormalization that is frozen keeps its statistics), so
         they are compiled anew.
         """
-        tf, options = extras.tensorflow(), self._options
+        options = self._options
         self.optimizer = optimizer
         with self.strategy.scope():
             optimizer.build(self.model.trainable_variables)
@@ -86,8 +84,15 @@ class Loop:
             accumulate=options.accumulate,
             jit_compile=options.jit_compile,
         )
-        self.train_steps = tf.function(self._train_steps, reduce_retracing=True)
-        self.evaluate_steps = tf.function(self._evaluate_steps, reduce_retracing=True)
+        self.train_steps, self.evaluate_steps = self._compiled()
+
+    def _compiled(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Functions of (iterator, steps) that train and evaluate, and give how many steps ran."""
+        function = extras.tensorflow().function
+        return (
+            function(self._train_steps, reduce_retracing=True),
+            function(self._evaluate_steps, reduce_retracing=True),
+        )
 
     def variables(self) -> list[Any]:
         """Everything that a checkpoint must hold: weights, seeds, optimizer, metrics of the running epoch."""
@@ -147,42 +152,49 @@ class Loop:
         tf = extras.tensorflow()
         done, fine = tf.constant(0, tf.int64), tf.constant(True)
         while tf.logical_and(fine, done < steps):
-            batch = next(iterator)
-            gradients, fine, seen = self.strategy.run(self._step.compute, args=batch)
-            fine = self.strategy.experimental_local_results(fine)[0]  # the same on all
-            # Not in the replicas: a collective inside of a condition is refused.
-            if fine:
-                self.strategy.run(self._step.apply, args=(gradients,))
-                self.strategy.run(self._count_trained, args=(batch, seen))
-                done += 1
+            fine = self._train_batch(next(iterator))
+            done += tf.cast(fine, tf.int64)
         return done
 
     def _evaluate_steps(self, iterator: Iterator[Any], steps: Any) -> Any:
         """Runs steps; gives how many."""
         tf = extras.tensorflow()
         for _ in tf.range(steps):
-            self.strategy.run(self._evaluate_step, args=next(iterator))
+            self._evaluate_batch(next(iterator))
         return steps
 
-    def _count_trained(self, batch: tuple[Any, ...], seen: Mapping[str, Any]) -> None:
+    def _train_batch(self, batch: tuple[Any, ...]) -> Any:
+        """One step, on all replicas; gives whether it changed the weights."""
+        gradients, fine, seen = self.strategy.run(self._step.compute, args=batch)
+        fine = self.strategy.experimental_local_results(fine)[0]  # the same on all
+        # Not in the replicas: a collective inside of a condition is refused.
+        if fine:
+            self.strategy.run(self._step.apply, args=(gradients,))
+            self._count(batch, seen)
+        return fine
+
+    def _evaluate_batch(self, batch: tuple[Any, ...]) -> None:
+        self._count(batch, self.strategy.run(self._step.evaluate, args=batch))
+
+    def _count(self, batch: tuple[Any, ...], seen: Mapping[str, Any]) -> None:
+        """Counts a batch, of which the replicas have seen their shares, in the metrics."""
+        tf = extras.tensorflow()
+        if not isinstance(self.strategy, tf.distribute.experimental.CentralStorageStrategy):
+            self.strategy.run(self._update, args=(batch, seen))
+            return
+        # The metrics lie in one place: replicas that count at once would lose each other's counts.
+        parts = [self.strategy.experimental_local_results(value) for value in tf.nest.flatten((batch, seen))]
+        for own in zip(*parts, strict=True):
+            self._update(*tf.nest.pack_sequence_as((batch, seen), own))
+
+    def _update(self, batch: tuple[Any, ...], seen: Mapping[str, Any]) -> None:
         tf = extras.tensorflow()
         targets, more = batch[1], batch[3] if len(batch) > 3 else {}
         if "targets" in more:
             targets = tf.where(more["leads"], more["targets"], targets)
-        self._update(targets, seen["outputs"], seen["losses"], seen["total"], more.get("real"))
-
-    def _evaluate_step(
-        self, inputs: Mapping[str, Any], targets: Any, weights: Any, more: Mapping[str, Any] | None = None
-    ) -> None:
-        outputs = in_float32(call_model(self.model, inputs, training=False))
-        losses = self._step.sample_losses(targets, outputs, weights)
-        total = self._step.total(losses) + self._step.penalty()
-        self._update(targets, outputs, losses, total, (more or {}).get("real"))
-
-    def _update(self, targets: Any, outputs: Any, losses: list[Any], total: Any, real: Any) -> None:
-        self.mean_loss.update_state(total, sample_weight=real)
-        for head, of_head in zip(self.heads, losses, strict=True):
-            head.update(head.of(targets), head.of(outputs), of_head, real)
+        self.mean_loss.update_state(seen["total"], sample_weight=more.get("real"))
+        for head, losses in zip(self.heads, seen["losses"], strict=True):
+            head.update(head.of(targets), head.of(seen["outputs"]), losses, more.get("real"))
 
 
 def _assign_all(variables: Sequence[Any], values: Sequence[Any]) -> None:

@@ -38,12 +38,14 @@ from mltool.runs.run import Run
 from mltool.spec.backbones import weights_file
 from mltool.spec.blocks import MIXERS
 from mltool.spec.spec import Spec, to_plain
+from mltool.spec.strategy import CentralStorageStrategy, ParameterServerStrategy
 from mltool.spec.task import output_kind
 from mltool.training.batch_statistics import BatchStatistics
 from mltool.training.callbacks import Callback, EarlyStopping, build_callback
 from mltool.training.environment import describe_environment
 from mltool.training.head import Head
 from mltool.training.loop import Loop, LoopOptions
+from mltool.training.parameter_server import CoordinatedLoop
 from mltool.training.phases import Phase, Trainability, build_phases
 from mltool.training.runtime import compiles, make_deterministic, prepare_runtime
 from mltool.training.strategy import build_strategy, distribution_of, needs_static_shapes
@@ -116,13 +118,16 @@ def build_setup(run: Run) -> Setup:
             _try_out(model, spec)
         trainability, summary = Trainability(model), summarize(model)
         statistics = BatchStatistics(model, spec.model.layers)
-        if shares.total > 1:
+        if isinstance(spec.train.strategy, CentralStorageStrategy):
+            _require_no_states(model)
+        elif shares.total > 1:
             statistics.synchronize()
         phases = build_phases(spec.train, model)
         trainability.freeze(phases[0].frozen)
     heads = functools.partial(_build_heads, spec, data, model, scales)
     options = LoopOptions(spec.train.accumulate, compiles(spec.train, model, strategy))
-    loop = Loop(model, phases[0].optimizer, heads=heads, strategy=strategy, options=options)
+    kind = CoordinatedLoop if isinstance(spec.train.strategy, ParameterServerStrategy) else Loop
+    loop = kind(model, phases[0].optimizer, heads=heads, strategy=strategy, options=options)
     distribute = distribution_of(strategy)
     callbacks = _build_callbacks(spec, loop)
     return Setup(
@@ -150,6 +155,19 @@ def build_setup(run: Run) -> Setup:
         monitor=callbacks.get("EarlyStopping", EarlyStopping(mode="min")),
         restores_best=any(thing.arguments.get("restore_best_weights") for thing in spec.train.callbacks),
     )
+
+
+def _require_no_states(model: Any) -> None:
+    """Central storage has one copy of every variable, and replicas cannot change one at once.
+
+    Raises:
+        SpecError: if training changes a variable that is no weight.
+    """
+    normalization = extras.keras().layers.BatchNormalization
+    for layer in model._flatten_layers():
+        if isinstance(layer, normalization) or any(v.name == "seed_generator_state" for v in layer.variables):
+            message = f"cannot train {layer.name!r}: every replica would change its state"
+            raise SpecError(Message(message, "take mirrored", key="train.strategy.central_storage"))
 
 
 def _shares_of(workers: Workers, accumulate: int, *, fill: bool) -> Shares:

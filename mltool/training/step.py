@@ -53,7 +53,7 @@ class TrainStep:
             more: `real` of padded batches, and the partners of mixed ones (`data/mixing.py`).
 
         Returns:
-            The gradients, summed over all replicas; whether they and the loss are finite; what `count` takes.
+            The gradients, summed over all replicas; whether they and the loss are finite; what metrics need.
         """
         batch = (inputs, targets, weights, more or {})
         gradients, seen = self._differentiate(batch, self._global_count(batch))
@@ -66,6 +66,13 @@ class TrainStep:
         """Changes the weights."""
         self.optimizer.apply(gradients, self.model.trainable_variables)
 
+    def evaluate(self, inputs: Mapping[str, Any], targets: Any, weights: Any, more: Any = None) -> dict[str, Any]:
+        """Forward pass as in use; what `compute` has seen, too."""
+        del more  # what only fills a batch up has no weight
+        outputs = in_float32(call_model(self.model, inputs, training=False))
+        losses = self._sample_losses(targets, outputs, weights)
+        return {"outputs": outputs, "losses": losses, "total": self._total(losses) + self._penalty()}
+
     def _differentiate_batch(self, batch: Batch, count: Any) -> tuple[list[Any], dict[str, Any]]:
         """Gradients of a batch or a part of one; without those of other replicas."""
         inputs, targets, weights, more = batch
@@ -73,14 +80,14 @@ class TrainStep:
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             outputs = in_float32(call_model(self.model, inputs, training=True))
-            losses = self.sample_losses(targets, outputs, weights)
+            losses = self._sample_losses(targets, outputs, weights)
             if "targets" in more:
                 # For a cross-entropy, which is linear in its targets, the shares of two losses are the loss of the
                 # mixed targets.
-                of_partners = self.sample_losses(more["targets"], outputs, more["weights"])
+                of_partners = self._sample_losses(more["targets"], outputs, more["weights"])
                 losses = [one + other for one, other in zip(losses, of_partners, strict=True)]
-            total = self.total(losses)
-            penalty = self.penalty()
+            total = self._total(losses)
+            penalty = self._penalty()
             # Regularization is a property of the weights, not of the samples: a share of it for every computation.
             shares = self.strategy.num_replicas_in_sync * self._accumulate
             loss = tf.reduce_sum(total) / count + penalty / shares
@@ -107,16 +114,16 @@ class TrainStep:
         whole = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *seen)
         return gradients, {**whole, "share": share}
 
-    def penalty(self) -> Any:
+    def _penalty(self) -> Any:
         """The sum of all regularization."""
         tf = extras.tensorflow()
         return tf.add_n(self.model.losses) if self.model.losses else tf.constant(0.0)
 
-    def sample_losses(self, targets: Any, outputs: Any, weights: Any) -> list[Any]:
+    def _sample_losses(self, targets: Any, outputs: Any, weights: Any) -> list[Any]:
         """The loss of every sample in every output, float32 [samples] each."""
         return [head.sample_losses(head.of(targets), head.of(outputs)) * weights for head in self.heads]
 
-    def total(self, losses: list[Any]) -> Any:
+    def _total(self, losses: list[Any]) -> Any:
         """The weighted sum over the outputs, float32 [samples]."""
         if len(losses) == 1:
             return losses[0]

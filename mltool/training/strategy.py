@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
 from mltool import extras
-from mltool.errors import MachineError, Message, SpecError
+from mltool.errors import MachineError
 from mltool.spec.strategy import (
     AutoStrategy,
     CentralStorageStrategy,
@@ -16,8 +16,6 @@ from mltool.spec.strategy import (
     StrategySpec,
     TpuStrategy,
 )
-
-_KEY = "train.strategy"
 
 
 def build_strategy(spec: StrategySpec) -> Any:  # noqa: PLR0911  a case a strategy
@@ -43,7 +41,8 @@ def build_strategy(spec: StrategySpec) -> Any:  # noqa: PLR0911  a case a strate
         case MultiWorkerStrategy():
             return _multi_worker(spec)
         case ParameterServerStrategy():
-            raise SpecError(Message("not in this version", "take multi_worker", key=_KEY))
+            resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+            return tf.distribute.ParameterServerStrategy(resolver)
         case TpuStrategy():
             return _tpu(spec)
     return assert_never(spec)  # type: ignore[arg-type]
