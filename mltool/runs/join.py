@@ -1,6 +1,10 @@
 """A process becomes a worker: it finds out which, meets the others, and tells TensorFlow."""
 
+import contextlib
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from mltool.errors import MltoolError, UsageError
@@ -8,7 +12,10 @@ from mltool.runs.cluster import Cluster, from_environment
 from mltool.runs.rendezvous import wait_for_all
 from mltool.runs.run import Run
 from mltool.spec.spec import Spec
-from mltool.spec.strategy import MultiWorkerStrategy
+from mltool.spec.strategy import MultiWorkerStrategy, ParameterServerStrategy
+
+_OF_SEVERAL = MultiWorkerStrategy | ParameterServerStrategy
+"""Strategies of several processes."""
 
 _met: Cluster | None = None
 
@@ -24,7 +31,7 @@ def join(spec: Spec) -> Cluster | None:
     """
     global _met  # noqa: PLW0603  a process is one worker, as long as it lives
     strategy = spec.train.strategy
-    if not isinstance(strategy, MultiWorkerStrategy):
+    if not isinstance(strategy, _OF_SEVERAL):
         return None
     if _met is None:
         cluster = from_environment("auto", os.environ)
@@ -46,7 +53,7 @@ def make_run(spec: Spec, directory: Path | None) -> Run:
         MachineError: if it cannot be made, or the workers do not meet.
         ArtifactError: if a worker does not see what the chief made.
     """
-    if not isinstance(spec.train.strategy, MultiWorkerStrategy):
+    if not isinstance(spec.train.strategy, _OF_SEVERAL):
         return Run.create(spec, directory)
     cluster = from_environment("auto", os.environ)
     if directory is None:
@@ -61,3 +68,20 @@ def make_run(spec: Spec, directory: Path | None) -> Run:
         run.discard()
         raise
     return run
+
+
+@contextlib.contextmanager
+def place_to_write(run: Run, cluster: Cluster | None) -> Iterator[Run]:
+    """Where this process trains: the chief in the run itself, the others in a copy that is gone afterwards.
+
+    All of them compute the same and take the same steps, so all of them write, and what the chief wrote counts. Of
+    checkpoints the others need no copy: the chief sends them.
+    """
+    if cluster is None or cluster.is_chief:
+        yield run
+        return
+    with tempfile.TemporaryDirectory(prefix=f"mltool-{cluster.name.replace(' ', '-')}-") as folder:
+        for file in (run.spec_file, run.manifest_file, run.splits_file):
+            if file.is_file():
+                shutil.copy(file, folder)
+        yield Run.open(Path(folder))

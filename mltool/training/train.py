@@ -1,5 +1,6 @@
 """Trains the model of a run: from the beginning, or from its newest checkpoint."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 from mltool.errors import ArtifactError, DataError, Interrupted, MachineError, MltoolError, SpecError
 from mltool.models.precision import make_float32
 from mltool.runs.atomic import writing
-from mltool.runs.join import join
+from mltool.runs.join import join, place_to_write
 from mltool.runs.run import Run
 from mltool.spec.outputs import NO_RESULTS
 from mltool.training.checkpoints import State
@@ -53,7 +54,11 @@ def train(run: Run) -> TrainResult:
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
         MachineError: if another process trains this run, or workers do not meet.
     """
-    join(run.spec)
+    with place_to_write(run, join(run.spec)) as place:
+        return dataclasses.replace(_train_in(place), run=run)
+
+
+def _train_in(run: Run) -> TrainResult:
     with run.locked():
         run.clear_partial_files()
         if run.status == "trained":

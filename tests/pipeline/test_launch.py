@@ -104,7 +104,7 @@ def test_what_has_to_be_mended_is_not_tried_again(code):
 
 def test_a_training_that_diverges_in_all_workers_is_not_tried_again():
     started = Started([fail(6, "the loss is nan"), fail(6, "the loss is nan")])
-    with pytest.raises(TrainingError, match="^the loss is nan; mend it$"):
+    with pytest.raises(TrainingError, match=r"^the loss is nan; mend it$"):
         run(started)
     assert len(started.workers) == 1
 

@@ -130,7 +130,7 @@ def test_kubernetes_takes_the_file(spec, tmp_path):
 def test_what_kubernetes_would_refuse_is_not_written(spec, tmp_path, monkeypatch):
     pytest.importorskip("kubernetes_validate")
     monkeypatch.setattr(render_module, "job_name", lambda _: "[1]")  # a list where a name has to be
-    with pytest.raises(UsageError, match="Kubernetes would refuse the ConfigMap: .*is not of type 'string'"):
+    with pytest.raises(UsageError, match=r"Kubernetes would refuse the ConfigMap: .*is not of type 'string'"):
         kubernetes(spec, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
