@@ -1,7 +1,7 @@
 """`mltool train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,11 +9,15 @@ from mltool import console
 from mltool.cli.options import Overrides, RunDir, examples, verb
 from mltool.errors import UsageError
 
+if TYPE_CHECKING:
+    from mltool.spec.spec import Spec
+
 SETTINGS = examples(
     "mltool train configs/digits.yaml",
     "mltool train my.yaml --set train.epochs=3 --set train.optimizer.Adam.learning_rate=1e-2",
     "mltool train --resume            the newest run under ./runs that is not finished",
     "mltool train --resume 20261123",
+    "mltool train my.yaml --find-lr     what learning rate to begin with",
 )
 
 Target = Annotated[
@@ -22,11 +26,17 @@ Target = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run from its newest checkpoint, bit for bit.")]
 
+FindRate = Annotated[
+    bool,
+    typer.Option("--find-lr", help="Train nothing: raise the learning rate step by step, draw the loss, suggest one."),
+]
+
 
 @verb
 def command(
     target: Target = None,
     resume: Resume = False,
+    find_rate: FindRate = False,
     overrides: Overrides = [],  # noqa: B006  typer copies it
     run_dir: RunDir = None,
 ) -> None:
@@ -39,11 +49,16 @@ def command(
     from mltool.spec.load import load_spec
 
     if resume:
+        if find_rate:
+            raise UsageError("--find-lr trains nothing, so there is nothing to resume", "leave --resume out")
         if overrides or run_dir:
             raise UsageError("--resume goes on with the run's own spec; --set and --run-dir are for a new run")
         run = find_resumable(target)
     elif target is None:
         raise UsageError("name a SPEC to train, or --resume", "mltool train configs/digits.yaml")
+    elif find_rate:
+        _find_rate(load_spec(Path(target), overrides), run_dir)
+        return
     else:
         # Before TensorFlow: a typo must not cost ten seconds.
         run = make_run(load_spec(Path(target), overrides), run_dir)
@@ -61,5 +76,29 @@ def command(
         "best_epoch": result.best_epoch,
         "metrics": dict(result.metrics),
         "seconds": result.seconds,
+    }
+    console.result(document, text)
+
+
+def _find_rate(spec: "Spec", directory: Path | None) -> None:
+    from mltool.runs.rate_test import RateTestFolder
+
+    folder = RateTestFolder.choose(spec.name, directory)
+
+    from mltool.report.pictures import write_rates_picture
+    from mltool.training.rate_test import find_learning_rate
+
+    result = find_learning_rate(spec, folder)
+    write_rates_picture(result, folder.picture_file)
+    text = (
+        f"suggested learning rate: {result.suggestion:.2g}, a tenth of {result.lowest:.2g}, where the loss is lowest\n"
+        f"{folder.picture_file}"
+    )
+    document = {
+        "suggestion": result.suggestion,
+        "lowest": result.lowest,
+        "diverged": result.diverged,
+        "curve": str(folder.curve_file),
+        "picture": str(folder.picture_file),
     }
     console.result(document, text)

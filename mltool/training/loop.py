@@ -56,7 +56,7 @@ class Loop:
         options: LoopOptions = _PLAIN,
     ) -> None:
         keras = extras.keras()
-        self.model, self.strategy, self._options = model, strategy, options
+        self.model, self.strategy, self.options = model, strategy, options
         with strategy.scope():
             self.mean_loss = keras.metrics.Mean(name="loss")
             self.heads = heads()
@@ -72,7 +72,7 @@ class Loop:
         What is trainable is part of the compiled steps (BatchNormalization that is frozen keeps its statistics), so
         they are compiled anew.
         """
-        options = self._options
+        options = self.options
         self.optimizer = optimizer
         with self.strategy.scope():
             optimizer.build(self.model.trainable_variables)

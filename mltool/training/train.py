@@ -13,11 +13,13 @@ from mltool.runs.atomic import writing
 from mltool.runs.join import join, place_to_write
 from mltool.runs.run import Run
 from mltool.spec.outputs import NO_RESULTS
+from mltool.spec.strategy import MultiWorkerStrategy
 from mltool.training.checkpoints import State
 from mltool.training.epochs import Epochs
 from mltool.training.interrupts import Interrupts
 from mltool.training.records import read_lines
 from mltool.training.setup import build_setup, record_setup, record_threshold
+from mltool.training.workers import lost_worker
 
 logger = logging.getLogger("mltool")
 
@@ -77,7 +79,10 @@ def _train_in(run: Run) -> TrainResult:
                 run.discard()
             raise
         except Exception as error:
-            run.update(status="failed", error=f"{type(error).__name__}: {error}")
+            lost = lost_worker(error) if isinstance(run.spec.train.strategy, MultiWorkerStrategy) else None
+            run.update(status="failed", error=str(lost or f"{type(error).__name__}: {error}"))
+            if lost is not None:
+                raise lost from error
             raise
 
 
