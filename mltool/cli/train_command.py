@@ -18,6 +18,8 @@ SETTINGS = examples(
     "mltool train --resume            the newest run under ./runs that is not finished",
     "mltool train --resume 20261123",
     "mltool train my.yaml --find-lr     what learning rate to begin with",
+    "mltool train my.yaml --trial     does it build and fit, and how long will it take?",
+    "mltool train my.yaml --profile   what do its steps spend their time on?",
 )
 
 Target = Annotated[
@@ -25,6 +27,20 @@ Target = Annotated[
     typer.Argument(metavar="SPEC|RUN", help="The spec; with --resume the run.", show_default=False),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run from its newest checkpoint, bit for bit.")]
+Trial = Annotated[
+    bool,
+    typer.Option(
+        "--trial",
+        help="Build all, run a few steps, tell parameters, memory and the time to expect, and leave nothing behind.",
+    ),
+]
+Profile = Annotated[
+    bool,
+    typer.Option(
+        "--profile",
+        help="Profile some steps: a trace for TensorBoard in events/, and a page of what took the time.",
+    ),
+]
 
 FindRate = Annotated[
     bool,
@@ -39,6 +55,9 @@ def command(
     find_rate: FindRate = False,
     overrides: Overrides = [],  # noqa: B006  typer copies it
     run_dir: RunDir = None,
+    *,
+    trial: Trial = False,
+    profile: Profile = False,
 ) -> None:
     """Train the model that SPEC describes, or resume a run.
 
@@ -48,6 +67,11 @@ def command(
     from mltool.runs.join import make_run
     from mltool.spec.load import load_spec
 
+    if trial and (resume or run_dir or profile):
+        raise UsageError("--trial leaves nothing behind; --resume, --run-dir and --profile are for a run")
+    if trial and target is not None:
+        _tell_trial(load_spec(Path(target), overrides))
+        return
     if resume:
         if find_rate:
             raise UsageError("--find-lr trains nothing, so there is nothing to resume", "leave --resume out")
@@ -66,10 +90,12 @@ def command(
 
     from mltool.training.train import train
 
-    result = train(run)
+    result = train(run, profile=profile)
     shown = "  ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     kept = f", kept epoch {result.best_epoch}" if result.best_epoch else ""
     text = f"trained {result.epochs} epochs in {result.seconds:.1f} s{kept}: {shown}\n{run.keras_file}"
+    if result.profile is not None:
+        text = f"{result.profile.text()}\n\n{text}"
     document = {
         "run": str(run.directory),
         "epochs": result.epochs,
@@ -77,6 +103,8 @@ def command(
         "metrics": dict(result.metrics),
         "seconds": result.seconds,
     }
+    if profile:
+        document["profile"] = None if result.profile is None else result.profile.to_json()
     console.result(document, text)
 
 
@@ -102,3 +130,10 @@ def _find_rate(spec: "Spec", directory: Path | None) -> None:
         "picture": str(folder.picture_file),
     }
     console.result(document, text)
+
+
+def _tell_trial(spec: "Spec") -> None:
+    from mltool.training.trial import try_training
+
+    result = try_training(spec)
+    console.result(result.to_json(), result.text())

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,18 +94,25 @@ def launch(run: Run, *, num_workers: int, max_restarts: int, options: Sequence[s
     """
     devices = _shared_devices(num_workers)
 
-    def start() -> Workers:
+    def start(scratch: str) -> Workers:
         addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(num_workers))
         return Workers(
             [worker_command("train", "--resume", str(run.directory), "--json", *_options(options, i)) for i in devices],
-            [{**os.environ, **devices[i], "TF_CONFIG": local_cluster(addresses, i).to_tf_config()} for i in devices],
+            [
+                {**os.environ, **devices[i], "TMPDIR": scratch, "TF_CONFIG": local_cluster(addresses, i).to_tf_config()}
+                for i in devices
+            ],
             say=lambda index, line: console.beside_bar(f"[worker {index}] {line}"),
             stderr=console.stderr_descriptor(),
         )
 
     go_on = f"mltool launch --resume {shlex.quote(str(run.directory))} --workers {num_workers}"
     try:
-        ending, restarts = keep_running(start, max_restarts=max_restarts, place=lambda: _place(run), go_on=go_on)
+        # A worker that is killed cannot take its temporary files away.
+        with tempfile.TemporaryDirectory(prefix="mltool-launch-") as scratch:
+            ending, restarts = keep_running(
+                lambda: start(scratch), max_restarts=max_restarts, place=lambda: _place(run), go_on=go_on
+            )
     except (errors.SpecError, errors.DataError, errors.ArtifactError, errors.MachineError):
         if run.is_new and "training_sections" not in run.manifest:
             # Nothing was trained: the same command must work once the cause is mended.

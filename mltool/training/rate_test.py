@@ -113,7 +113,7 @@ def _raise_rates(setup: Setup) -> tuple[list[float], list[float]]:
             loop.reset_metrics()
             with setup.pipeline.reading():
                 # A step that is not finite changes nothing, and does not count.
-                done = loop.train_steps(batches, tf.constant(1, tf.int64))
+                done, _ = loop.train_steps(batches, tf.constant(1, tf.int64))
                 losses.append(loop.running_loss() if int(done) else math.nan)
             bar.update(number + 1, f"{rates[-1]:.1e} loss {losses[-1]:.4f}")
             if _has_diverged(list(_smoothed(losses))):

@@ -137,7 +137,7 @@ BAD = {
     "phases that are none": {"train.phases": []},
     "epochs beside phases": {"train.epochs": 1, "train.phases": [{"epochs": 1}]},
     "a phase without epochs": {"train.phases": [{}]},
-    "another strategy": {"train.strategy": "mirrored"},
+    "another strategy": {"train.strategy": "mirorred"},
     "an unknown loss": {"train.loss": "Crossentropy"},
     "a word for a boolean": {"train.loss": {"SparseCategoricalCrossentropy": {"from_logits": "yes"}}},
     "metrics that are no list": {"train.metrics": "accuracy"},
