@@ -9,6 +9,7 @@ from typing import Any
 from mltool.errors import ArtifactError, DataError, Interrupted, MachineError, MltoolError, SpecError
 from mltool.models.precision import make_float32
 from mltool.runs.atomic import write_json, writing
+from mltool.runs.join import join, place_to_write
 from mltool.runs.run import Run
 from mltool.spec.outputs import NO_RESULTS
 from mltool.spec.strategy import MultiWorkerStrategy
@@ -59,8 +60,13 @@ def train(run: Run, *, profile: bool = False) -> TrainResult:
         ArtifactError: if a file of weights is damaged; after these, a run that was just made is taken away.
         TrainingError: if the loss is no longer a number.
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
-        MachineError: if another process trains this run.
+        MachineError: if another process trains this run, or workers do not meet.
     """
+    with place_to_write(run, join(run.spec)) as place:
+        return replace(_train_in(place, profile), run=run)
+
+
+def _train_in(run: Run, profile: bool) -> TrainResult:
     with run.locked():
         run.clear_partial_files()
         if run.status == "trained":
