@@ -12,7 +12,7 @@ from mltool.runs.cluster import Cluster, from_environment
 from mltool.runs.rendezvous import wait_for_all
 from mltool.runs.run import Run
 from mltool.spec.spec import Spec
-from mltool.spec.strategy import MultiWorkerStrategy, ParameterServerStrategy
+from mltool.spec.strategy import AutoStrategy, MultiWorkerStrategy, ParameterServerStrategy
 
 _OF_SEVERAL = MultiWorkerStrategy | ParameterServerStrategy
 """Strategies of several processes."""
@@ -41,6 +41,19 @@ def join(spec: Spec) -> Cluster | None:
     return _met
 
 
+def of_workers(spec: Spec) -> Spec:
+    """The spec as this process trains it: `strategy: auto` takes all workers where TF_CONFIG names several.
+
+    Raises:
+        MachineError: if TF_CONFIG is damaged.
+    """
+    is_auto = isinstance(spec.train.strategy, AutoStrategy)
+    if not is_auto or not os.environ.get("TF_CONFIG") or len(from_environment("tf_config", os.environ).members) == 1:
+        return spec
+    train = spec.train.model_copy(update={"strategy": MultiWorkerStrategy()})
+    return spec.model_copy(update={"train": train})
+
+
 def make_run(spec: Spec, directory: Path | None) -> Run:
     """The run of a training that begins: of several workers the chief makes it, and the others find it.
 
@@ -53,6 +66,7 @@ def make_run(spec: Spec, directory: Path | None) -> Run:
         MachineError: if it cannot be made, or the workers do not meet.
         ArtifactError: if a worker does not see what the chief made.
     """
+    spec = of_workers(spec)
     if not isinstance(spec.train.strategy, _OF_SEVERAL):
         return Run.create(spec, directory)
     cluster = from_environment("auto", os.environ)
@@ -68,6 +82,17 @@ def make_run(spec: Spec, directory: Path | None) -> Run:
         run.discard()
         raise
     return run
+
+
+def require_one_process(spec: Spec, verb: str) -> None:
+    """Refuses a spec of several processes where only training is shared.
+
+    Raises:
+        UsageError: naming what to do instead.
+    """
+    if isinstance(of_workers(spec).train.strategy, _OF_SEVERAL):
+        hint = "train first: mltool launch SPEC; then mltool run --resume RUN"
+        raise UsageError(f"{verb} is for one process, and train.strategy is {spec.train.strategy.NAME}", hint)
 
 
 @contextlib.contextmanager
