@@ -1,0 +1,37 @@
+"""The mean of weights of several epochs, with batch statistics that fit it."""
+
+import numpy as np
+
+from mltool.training.weight_average import WeightAverage, renew_batch_statistics
+from tests.training.test_loop import convolutional
+
+NUMBERS = np.random.default_rng(4)
+
+
+def test_the_average_is_the_mean_of_what_it_was_given():
+    model = convolutional()
+    average, given = WeightAverage(model), []
+    for _ in range(3):
+        for weight in model.trainable_variables:
+            weight.assign(NUMBERS.normal(size=weight.shape))
+        given.append([np.asarray(weight) for weight in model.trainable_variables])
+        average.add()
+    assert average.epochs == 3
+    average.put()
+    for weight, *values in zip(model.trainable_variables, *given, strict=True):
+        np.testing.assert_allclose(np.asarray(weight), np.mean(values, axis=0), atol=1e-6)
+
+
+def test_batch_statistics_are_the_mean_over_the_batches():
+    model = convolutional()
+    norm, convolution = model.get_layer("norm"), model.get_layer("conv")
+    norm.moving_mean.assign([7.0, 7.0, 7.0])
+    batches = [NUMBERS.normal(size=(size, 6, 6, 1)).astype(np.float32) for size in (8, 8, 3)]
+    seen = [np.asarray(convolution(batch)) for batch in batches]
+    renew_batch_statistics(model, [({"x": batch}, None, None) for batch in batches])
+    axes = (0, 1, 2)
+    means = np.mean([one.mean(axis=axes) for one in seen], axis=0)
+    variances = np.mean([one.var(axis=axes) for one in seen], axis=0)
+    np.testing.assert_allclose(np.asarray(norm.moving_mean), means, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(norm.moving_variance), variances, atol=1e-5)
+    assert norm.momentum == 0.99
