@@ -12,6 +12,7 @@ from mltool.spec.catalogue_entries import known_names
 from mltool.spec.keras_object import Callbacks, Metrics, Optimizer, OptionalLoss
 from mltool.spec.model import snake_case
 from mltool.spec.outputs import OF_VALIDATION, ONLY, Measure, OutputSpec, output_problems
+from mltool.spec.own_step import StepSpec
 from mltool.spec.own_things import OwnThing
 from mltool.spec.section import Checked, Later, Section, raise_problem, raise_problems
 from mltool.spec.strategy import AutoStrategy, Strategy
@@ -162,8 +163,8 @@ class TrainSpec(Section):
     phases: Annotated[tuple[PhaseSpec, ...] | None, Strict(False)] = None
     """A list of phases, one after the other, instead of epochs and optimizer; callbacks begin anew in each, and
     EarlyStopping ends the phase."""
-    step: Annotated[Any, Later()] = None
-    """A training step of yours."""
+    step: StepSpec | None = None
+    """A training step of yours, `{python: "module:function"}`, in the place of mltool's."""
 
     @model_validator(mode="after")
     def _keys_fit(self) -> "TrainSpec":
@@ -173,6 +174,7 @@ class TrainSpec(Section):
             *self._output_problems(),
             *self._callback_problems(),
             *self._keep_problems(),
+            *self._step_problems(),
         )
         raise_problems(problems, None)
         return self
@@ -290,6 +292,24 @@ class TrainSpec(Section):
         if self.keep == "last" and restores:
             message = f"contradicts restore_best_weights: true of {restores[0].name} (got 'last')"
             yield Problem(("keep",), False, message, "write keep: best, or restore_best_weights: false")
+
+    def _step_problems(self) -> Iterable[Problem]:
+        """What mltool's own step does, and a step of the user's would have to."""
+        if self.step is None:
+            return
+        if self.accumulate > 1:
+            message = "is done by mltool's step, and train.step is yours"
+            yield Problem(("accumulate",), False, message, "leave it out, and sum gradients over parts in your step")
+        if self.precision == "mixed_float16":
+            message = "scales the loss in mltool's step, and train.step is yours"
+            yield Problem(("precision",), False, message, "take mixed_bfloat16, which needs no scale, or float32")
+        if self.jit_compile is True:
+            message = "compiles mltool's step, and train.step is yours"
+            yield Problem(("jit_compile",), False, message, "leave it out")
+        for place, phase in self.placed_phases:
+            if phase.optimizer.name == "LossScaleOptimizer":
+                message = "scales the loss in mltool's step, and train.step is yours"
+                yield Problem((*place, "optimizer", phase.optimizer.name), True, message, "take the optimizer in it")
 
     @property
     def heads(self) -> Mapping[str, OutputSpec]:

@@ -45,6 +45,7 @@ from mltool.training.callbacks import Callback, EarlyStopping, build_callback
 from mltool.training.environment import describe_environment
 from mltool.training.head import Head
 from mltool.training.loop import Loop, LoopOptions
+from mltool.training.own_step import load_step
 from mltool.training.parameter_server import CoordinatedLoop
 from mltool.training.phases import Phase, Trainability, build_phases
 from mltool.training.runtime import compiles, make_deterministic, prepare_runtime
@@ -125,12 +126,14 @@ def build_setup(run: Run) -> Setup:
         phases = build_phases(spec.train, model)
         trainability.freeze(phases[0].frozen)
     heads = functools.partial(_build_heads, spec, data, model, scales)
-    options = LoopOptions(spec.train.accumulate, compiles(spec.train, model, strategy))
+    own = None if spec.train.step is None else load_step(spec.train.step.python, spec.train.step.arguments or {})
+    jit_compile = own is None and compiles(spec.train, model, strategy)
+    options = LoopOptions(spec.train.accumulate, jit_compile, own)
     kind = CoordinatedLoop if isinstance(spec.train.strategy, ParameterServerStrategy) else Loop
     loop = kind(model, phases[0].optimizer, heads=heads, strategy=strategy, options=options)
     distribute = distribution_of(strategy)
     callbacks = _build_callbacks(spec, loop)
-    return Setup(
+    setup = Setup(
         phases=phases,
         named_phases=spec.train.phases is not None,
         trainability=trainability,
@@ -155,6 +158,10 @@ def build_setup(run: Run) -> Setup:
         monitor=callbacks.get("EarlyStopping", EarlyStopping(mode="min")),
         restores_best=any(thing.arguments.get("restore_best_weights") for thing in spec.train.callbacks),
     )
+    if own is not None:
+        # Now, when nothing is recorded yet: what its code raises is told like a mistake of the spec.
+        loop.trace(setup.pipeline.epoch(0))
+    return setup
 
 
 def _require_no_states(model: Any) -> None:

@@ -87,6 +87,8 @@ def _train(run: Run, interrupts: Interrupts) -> TrainResult:
     state = epochs.run_all()
     if state.stopped:
         logger.info("stopped after epoch %d: %s", state.epoch, state.stopped)
+    if run.spec.train.step is not None:
+        _record_traces(run, setup.loop.traces)
     epochs.keep_the_best()
     record_threshold(run, setup)
     make_float32(setup.loop.model)
@@ -95,6 +97,12 @@ def _train(run: Run, interrupts: Interrupts) -> TrainResult:
     _save_model(setup.loop.model, run.keras_file)
     _record_end(run, state)
     return _result_of(run)
+
+
+def _record_traces(run: Run, traces: int) -> None:
+    """Writes down how often a step of the user's became a graph: more than once a phase is a flaw, and slow."""
+    run.update(step={"python": run.spec.train.step.python, "traces": traces})
+    logger.info("the step was traced %d time%s", traces, "" if traces == 1 else "s")
 
 
 def _save_model(model: Any, file: Path) -> None:
