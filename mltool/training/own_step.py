@@ -87,9 +87,7 @@ class OwnStep(TrainStep):
         step: the function.
     """
 
-    def __init__(
-        self, model: Any, optimizer: Any, *, heads: Sequence[Head], strategy: Any, step: StepFunction
-    ) -> None:
+    def __init__(self, model: Any, optimizer: Any, *, heads: Sequence[Head], strategy: Any, step: StepFunction) -> None:
         super().__init__(model, optimizer, heads=heads, strategy=strategy)
         self._step = step
         self._applies = False
@@ -109,14 +107,16 @@ class OwnStep(TrainStep):
         loss = StepLoss(lambda *pair: self._share_of(batch, count, *pair), weights, count)
         control = tf.__internal__.autograph.control_status_ctx()
         share, outputs = self._run(batch, loss, control)
-        seen = {"total": self._as_samples(share * count, batch)}
+        mean = self._sum_over_replicas([share])[0] if self._sums_replicas else share
+        # The mean of the batch as the loss of every sample: means over an epoch weigh samples.
+        seen = {"total": tf.fill(tf.shape(weights), mean)}
         if outputs is not None:
             seen |= {"outputs": outputs, "losses": self._sample_losses(targets, outputs, weights)}
-        whole = self._sum_over_replicas([share])[0] if self._sums_replicas else share
-        return (), tf.math.is_finite(whole), seen
+        return (), tf.math.is_finite(mean), seen
 
     def apply(self, gradients: Sequence[Any]) -> None:
         """Nothing is left to be applied."""
+        del gradients
 
     def _run_checked(self, batch: Batch, loss: StepLoss, control: Any) -> tuple[Any, Any]:
         """Runs the function.
@@ -177,12 +177,6 @@ class OwnStep(TrainStep):
         total = self._total(self._mixed_losses(targets, outputs, weights, more))
         share = extras.tensorflow().reduce_sum(total) / count
         return share + self._penalty() / self.strategy.num_replicas_in_sync
-
-    def _as_samples(self, total: Any, batch: Batch) -> Any:
-        """A sum over the samples as an equal loss of each, float32 [samples]: means over batches weigh samples."""
-        tf = extras.tensorflow()
-        real = batch[3].get("real", tf.ones_like(batch[2]))
-        return tf.fill(tf.shape(batch[2]), tf.math.divide_no_nan(total, tf.reduce_sum(real)))
 
     def _sum_before_applying(self) -> None:
         """Lets the optimizer sum gradients over the replicas before it clips them, not after it."""

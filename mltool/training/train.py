@@ -87,8 +87,8 @@ def _train(run: Run, interrupts: Interrupts) -> TrainResult:
     state = epochs.run_all()
     if state.stopped:
         logger.info("stopped after epoch %d: %s", state.epoch, state.stopped)
-    if run.spec.train.step is not None:
-        _record_traces(run, setup.loop.traces)
+    if (step := run.spec.train.step) is not None:
+        _record_traces(run, step.python, setup.loop.traces)
     epochs.keep_the_best()
     record_threshold(run, setup)
     make_float32(setup.loop.model)
@@ -99,9 +99,9 @@ def _train(run: Run, interrupts: Interrupts) -> TrainResult:
     return _result_of(run)
 
 
-def _record_traces(run: Run, traces: int) -> None:
+def _record_traces(run: Run, step: str, traces: int) -> None:
     """Writes down how often a step of the user's became a graph: more than once a phase is a flaw, and slow."""
-    run.update(step={"python": run.spec.train.step.python, "traces": traces})
+    run.update(step={"python": step, "traces": traces})
     logger.info("the step was traced %d time%s", traces, "" if traces == 1 else "s")
 
 

@@ -157,6 +157,8 @@ BAD = {
     "an optimizer of one's own": {"train.optimizer": OWN},
     "a callback of one's own": {"train.callbacks": [OWN]},
     "an augmentation of one's own": {"data.augment": [OWN]},
+    "a step without a name": {"train.step": {"arguments": {}}},
+    "a key of no step": {"train.step": {**OWN, "name": "mine"}},
     "a key of serve": {"serve": {"port": 80}},
 }
 
@@ -194,6 +196,7 @@ GOOD = {
         "train.loss": {**OWN, "task": "classification", "from_logits": True},
         "train.metrics": [{**OWN, "better": "lower", "name": "mine", "from_logits": False}],
     },
+    "a step of one's own": {"train.step": OWN},
     "augmentation": {"data.augment": [{"RandomFlip": {"mode": "horizontal"}}, "RandAugment", "SpecAugment", "MixUp"]},
 }
 

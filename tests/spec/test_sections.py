@@ -13,7 +13,6 @@ LOGITS = {"SparseCategoricalCrossentropy": {"from_logits": True}}
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        pytest.param("train.step", {"python": "a:b"}, "leave this key out", id="step"),
         pytest.param("train.strategy", "mirrored", "the only value here is 'auto'", id="strategy"),
         pytest.param("train.precision", "mixed_float16", "the only value here is 'float32'", id="precision"),
         pytest.param("train.jit_compile", True, "the only value here is 'auto'", id="jit_compile"),
