@@ -14,8 +14,10 @@ from mltool.training.callbacks import improves, learning_rate_of, restore, state
 from mltool.training.checkpoints import Checkpoints, State
 from mltool.training.chunks import Chunks
 from mltool.training.interrupts import Interrupts
-from mltool.training.records import Events, append_line, keep_lines
+from mltool.training.profile import Profile
+from mltool.training.records import Events, append_line, keep_lines, read_lines
 from mltool.training.setup import Setup
+from mltool.training.watching import Waits, Watch, remark_of
 
 logger = logging.getLogger("mltool")
 
@@ -27,12 +29,13 @@ class Epochs:
         run: locked by the caller.
         setup: with the weights of the beginning.
         interrupts: the wish to stop.
+        profile: of some steps, where one is asked for.
 
     Attributes:
         state: where training stands.
     """
 
-    def __init__(self, run: Run, setup: Setup, interrupts: Interrupts) -> None:
+    def __init__(self, run: Run, setup: Setup, interrupts: Interrupts, profile: Profile | None = None) -> None:
         self.state = State()
         self._run, self._setup, self._interrupts = run, setup, interrupts
         self._loop = setup.loop
@@ -41,17 +44,22 @@ class Epochs:
         self._train_chunks, self._validation_chunks = Chunks(), Chunks()
         self._callbacks = setup.build_callbacks()
         self._stops = False
+        self._watch, self._profile = Watch(setup.pipeline), profile
+        self._seconds_told = 0.0
 
     def take_up(self) -> None:
         """Puts the newest checkpoint back, where there is one."""
         found = self._checkpoints.load(self._variables_of)
         if found is None:
             self._run.metrics_file.unlink(missing_ok=True)
+            self._events.begin([])
             return
         self.state = found
+        self._seconds_told = found.seconds
         for name, callback in self._callbacks.items():
             restore(callback, found.callbacks[name])
         keep_lines(self._run.metrics_file, found.epoch)
+        self._events.begin(read_lines(self._run.metrics_file))
         logger.info("resuming %s at epoch %d, step %d", self._run.id, found.epoch + 1, found.step)
 
     def run_all(self) -> State:
@@ -90,6 +98,7 @@ class Epochs:
         phase = self._setup.phases[number]
         self._setup.trainability.freeze(phase.frozen)
         self._loop.take(phase.optimizer)
+        self._watch.trace_anew()
 
     def _phase_is_over(self) -> bool:
         return self.state.stopped is not None or self.state.phase_epoch >= self._setup.phases[self.state.phase].epochs
@@ -116,12 +125,13 @@ class Epochs:
         state, pipeline = self.state, self._setup.pipeline
         if state.step == 0:
             self._loop.reset_metrics()
+        self._watch.begin_epoch()
         batches = pipeline.epoch(state.epoch, state.step)
         left = pipeline.steps - state.step
-        for count, is_fine in self._in_chunks(self._loop.train_steps, pipeline, batches, self._train_chunks, left):
+        for count, is_fine in self._in_chunks(self._train_chunk, pipeline, batches, self._train_chunks, left):
             state.step += count
             state.global_step += count
-            bar.update(self._steps_done(), f"epoch {state.epoch + 1} loss {self._loop.running_loss():.4f}")
+            self._show(bar)
             if not is_fine:
                 raise TrainingError(
                     f"the loss, or a gradient, is not finite in step {state.step + 1} of epoch {state.epoch + 1}",
@@ -129,7 +139,35 @@ class Epochs:
                 )
             if state.step < pipeline.steps:
                 self._stop_if_asked()
+        self._say_what_holds_up()
         return self._loop.results()
+
+    def _train_chunk(self, batches: Iterator[Any], count: Any) -> int:
+        step = self.state.step
+        if self._profile:
+            self._profile.begin_chunk()
+        started = time.perf_counter()
+        answer, times = self._loop.train_steps(batches, count)
+        done = int(answer)  # waits for the device
+        waits, seconds = Waits.of(times), time.perf_counter() - started
+        self._watch.took(step, done, seconds, waits)
+        if self._profile:
+            self._profile.end_chunk(done, seconds, waits, ends_epoch=step + done == self._setup.pipeline.steps)
+        return done
+
+    def _show(self, bar: console.Progress) -> None:
+        # Reading a metric is a step of all workers, whoever has the bar.
+        if bar.is_shown or self._setup.workers.count > 1:
+            figures = self._watch.figures(self._loop.results(), learning_rate_of(self._loop.optimizer))
+            bar.update(self._steps_done(), f"epoch {self.state.epoch + 1}  {figures}", self._watch.rate())
+
+    def _say_what_holds_up(self) -> None:
+        """At the end of the first epoch: the others go as it does."""
+        bound = self._watch.bound()
+        if self.state.epoch == 0 and bound is not None:
+            self._run.update(bound=bound.to_json())
+            if self._watch.is_worth_saying:
+                logger.info("%s", remark_of(bound, self._run.spec.data))
 
     def _validate(self) -> dict[str, float]:
         self._loop.reset_metrics()
@@ -164,20 +202,27 @@ class Epochs:
         """Writes the results down, asks the callbacks, and leaves a checkpoint."""
         state, optimizer = self.state, self._loop.optimizer
         scalars = results | {"learning_rate": learning_rate_of(optimizer)}
-        seconds = round(state.seconds, 3)
+        seconds, rate = round(state.seconds, 3), self._watch.samples_per_second
         phase = {"phase": state.phase + 1} if self._setup.named_phases else {}
-        line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, "seconds": seconds}
+        times = {"seconds": seconds, "samples_per_second": None if rate is None else round(rate, 1)}
+        line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, **times}
         append_line(self._run.metrics_file, line)
-        self._events.write(state.epoch + 1, scalars)
+        self._events.write(line)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in results.items())
         of_all = sum(each.epochs for each in self._setup.phases)
-        bar.line(f"{f'phase {state.phase + 1}  ' if phase else ''}epoch {state.epoch + 1}/{of_all}  {shown}")
+        which = f"{f'phase {state.phase + 1}  ' if phase else ''}epoch {state.epoch + 1}/{of_all}"
+        bar.line(f"{which}  {shown}  {self._speed()}")
         self._note_best(results)
         for callback in self._callbacks.values():
             state.stopped = callback.on_epoch_end(state.phase_epoch, results, optimizer) or state.stopped
         state.epoch, state.phase_epoch = state.epoch + 1, state.phase_epoch + 1
         state.step, state.logs = 0, None
         self._save()
+
+    def _speed(self) -> str:
+        """Of the epoch, as far as this process ran it."""
+        seconds, self._seconds_told = self.state.seconds - self._seconds_told, self.state.seconds
+        return "  ".join(filter(None, [f"{seconds:.1f} s", self._watch.rate()]))
 
     def _note_best(self, results: dict[str, float]) -> None:
         monitor, state = self._setup.monitor, self.state
