@@ -37,6 +37,7 @@ from mltool.runs.input_schema import InputSchema, OutputInfo
 from mltool.runs.run import Run
 from mltool.spec.backbones import weights_file
 from mltool.spec.blocks import MIXERS
+from mltool.spec.callbacks import OUR_CALLBACKS
 from mltool.spec.spec import Spec, to_plain
 from mltool.spec.strategy import CentralStorageStrategy, ParameterServerStrategy
 from mltool.spec.task import output_kind
@@ -50,6 +51,7 @@ from mltool.training.parameter_server import CoordinatedLoop
 from mltool.training.phases import Phase, Trainability, build_phases
 from mltool.training.runtime import compiles, make_deterministic, prepare_runtime
 from mltool.training.strategy import build_strategy, distribution_of, needs_static_shapes
+from mltool.training.user_callbacks import UserCallback, build_user_callbacks
 from mltool.training.workers import Workers
 
 logger = logging.getLogger("mltool")
@@ -74,6 +76,7 @@ class Setup:
         build_callbacks: by Keras' name; called anew for every phase.
         monitor: the callback whose monitor says which weights are the best.
         restores_best: whether a phase goes on from the best weights of those before.
+        user_callbacks: those of Keras and of the user's.
     """
 
     phases: tuple[Phase, ...]
@@ -90,6 +93,7 @@ class Setup:
     build_callbacks: Callable[[], dict[str, Callback]]
     monitor: Callback
     restores_best: bool
+    user_callbacks: tuple[UserCallback, ...]
 
 
 def build_setup(run: Run) -> Setup:
@@ -156,7 +160,8 @@ def build_setup(run: Run) -> Setup:
         validation=Pipeline(data.split("validation"), spec.data.batch_size, shares=shares, distribute=distribute),
         build_callbacks=functools.partial(_build_callbacks, spec, loop),
         monitor=callbacks.get("EarlyStopping", EarlyStopping(mode="min")),
-        restores_best=any(thing.arguments.get("restore_best_weights") for thing in spec.train.callbacks),
+        restores_best=spec.train.restores_best,
+        user_callbacks=build_user_callbacks(spec.train.callbacks, run.callbacks_folder, writes=workers.is_chief),
     )
     if own is not None:
         # Now, when nothing is recorded yet: what its code raises is told like a mistake of the spec.
@@ -396,6 +401,7 @@ def _build_callbacks(spec: Spec, loop: Loop) -> dict[str, Callback]:
     return {
         callback.name: build_callback(callback, directions, at=f"train.callbacks.{index}.{callback.name}")
         for index, callback in enumerate(spec.train.callbacks)
+        if callback.name in OUR_CALLBACKS
     }
 
 

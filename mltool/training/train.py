@@ -57,7 +57,7 @@ def train(run: Run, *, profile: bool = False) -> TrainResult:
         DataError: if the data are missing, damaged, or changed since the run began.
         SpecError: if the model does not fit the data, or weights do not fit the model.
         ArtifactError: if a file of weights is damaged; after these, a run that was just made is taken away.
-        TrainingError: if the loss is no longer a number.
+        TrainingError: if the loss is no longer a number, or a callback of the user's raises.
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
         MachineError: if another process trains this run.
     """
@@ -106,6 +106,7 @@ def _train(run: Run, interrupts: Interrupts, profile: Profile | None) -> TrainRe
     if (step := run.spec.train.step) is not None:
         _record_traces(run, step.python, setup.loop.traces)
     epochs.keep_the_best()
+    epochs.end_callbacks()
     record_threshold(run, setup)
     make_float32(setup.loop.model)
     setup.statistics.restore()
