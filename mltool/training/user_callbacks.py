@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from mltool import extras
 from mltool.data.sources.user_function import running
-from mltool.errors import MltoolError, TrainingError
+from mltool.errors import TrainingError
 from mltool.models.keras_objects import build_keras
 from mltool.models.user_call import call_user, described, in_short, refusal, where
 from mltool.spec.callbacks import OUR_CALLBACKS
@@ -260,8 +260,6 @@ class UserCallbacks:
                 stack.enter_context(running(one.reference))
             try:
                 yield
-            except MltoolError:
-                raise
             except (Exception, SystemExit) as error:
                 places = [(one.reference, where(error, one.reference)) for one in self._callbacks]
                 reference, hint = next((place for place in places if place[1]), ("a callback", ""))

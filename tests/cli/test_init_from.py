@@ -360,7 +360,9 @@ def test_the_code_of_a_template_comes_along_and_overwrites_nothing(mltool):
     Path("mnist_step.py").write_text("mine = 1\n", encoding="utf-8")
     ran = mltool("init", "third.yaml", "--template", "mnist_step")
     assert ran.code == 2
-    assert ran.err.endswith("mnist_step.py is there already; init overwrites nothing; write the spec into another folder\n")
+    assert ran.err.endswith(
+        "mnist_step.py is there already; init overwrites nothing; write the spec into another folder\n"
+    )
     assert not Path("third.yaml").exists()
     assert Path("mnist_step.py").read_text(encoding="utf-8") == "mine = 1\n"
 
