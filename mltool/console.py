@@ -103,6 +103,22 @@ def remark(text: str) -> None:
     logger.info("%s", text)
 
 
+def flags() -> tuple[str, ...]:
+    """The options that let another mltool speak as loudly as this one."""
+    return ("--verbose",) * _settings.verbose + ("--quiet",) * _settings.quiet
+
+
+def beside_bar(text: str) -> None:
+    """A line of another process, on stderr, where the bar of a third may stand."""
+    clear = "\r\x1b[2K" if _settings.err.isatty() else ""
+    print(f"{clear}{text}", file=_settings.err, flush=True)
+
+
+def stderr_descriptor() -> int:
+    """Where the remarks of another process go, so that it sees a terminal where there is one."""
+    return _settings.err.fileno()
+
+
 def error(problem: MltoolError) -> None:
     """A mistake: one line a message on stderr, or the document of an error on stdout with --json."""
     if _settings.json:

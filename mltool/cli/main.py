@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "schema": "Print the JSON Schema of the spec, for editors.",
     "run": "The whole chain: train, evaluate, export, convert, verify.",
     "train": "Train the model that a spec describes, or resume a run.",
+    "launch": "Train with several workers, of this machine or of a cluster.",
     "evaluate": "Measure a run, an artifact or an endpoint on the test split.",
     "export": "Export a trained run to a SavedModel.",
     "convert": "Convert a run to .tflite, quantized as asked, and verify it.",

@@ -37,6 +37,7 @@ def command(
     Leaves a run directory, prints one table, and exits 0 only if every artifact was verified and keeps every limit.
     """
     from mltool.runs.find import find_resumable
+    from mltool.runs.join import require_one_process
     from mltool.runs.run import Run
     from mltool.spec.load import load_spec
 
@@ -47,7 +48,9 @@ def command(
     elif target is None:
         raise UsageError("name a SPEC to run, or --resume", "mltool run configs/digits.yaml")
     else:
-        run = Run.create(load_spec(Path(target), overrides), run_dir)
+        spec = load_spec(Path(target), overrides)
+        require_one_process(spec, "mltool run")
+        run = Run.create(spec, run_dir)
     console.remark(f"run: {run.directory}")
     from mltool.cli.artifact_table import artifact_table
     from mltool.data.dataset import read_once

@@ -64,7 +64,7 @@ def command(
     Leaves a run directory: spec.yaml, run.json, splits.npz, metrics.jsonl, checkpoints/ and model.keras.
     """
     from mltool.runs.find import find_resumable
-    from mltool.runs.run import Run
+    from mltool.runs.join import make_run
     from mltool.spec.load import load_spec
 
     if trial and (resume or run_dir or profile):
@@ -85,7 +85,7 @@ def command(
         return
     else:
         # Before TensorFlow: a typo must not cost ten seconds.
-        run = Run.create(load_spec(Path(target), overrides), run_dir)
+        run = make_run(load_spec(Path(target), overrides), run_dir)
     console.remark(f"run: {run.directory}")
 
     from mltool.training.train import train

@@ -79,6 +79,7 @@ class Spec(Section):
             *self._sound_problems(),
             *self._output_problems(),
             *self._mixing_problems(),
+            *self._part_problems(),
             *self._pattern_problems(),
             *self._convert_problems(),
             *self._limit_problems(),
@@ -173,6 +174,16 @@ class Spec(Section):
                 place = ("train", "outputs", name) if name else ("train",)
                 which = "the last layer" if layer is self.model.layers[-1] else "the layer"
                 yield from self._loss_problems(layer, which, head.loss, place)
+
+    def _part_problems(self) -> Iterable[Problem]:
+        """Every part of a batch that is computed by itself needs a sample."""
+        devices = len(getattr(self.train.strategy, "devices", None) or ("",))
+        parts = self.train.accumulate * devices
+        if parts > self.data.batch_size:
+            on = f" on each of {devices} devices" if devices > 1 else ""
+            message = f"{self.train.accumulate} parts of a batch of {self.data.batch_size} samples{on}"
+            hint = f"data.batch_size is the global batch: take {parts} or more, or fewer parts"
+            yield Problem(("train", "accumulate"), True, message, hint)
 
     def _mixing_problems(self) -> Iterable[Problem]:
         """Mixed samples have mixed targets: of classes, or of values, of one output."""

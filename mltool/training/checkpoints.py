@@ -157,6 +157,12 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*.npz"), reverse=True)
 
 
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest checkpoint in `checkpoints/`, by its name; None when there is none."""
+    files = sorted(folder.glob("step-*.npz"))
+    return int(files[-1].stem.removeprefix("step-")) if files else None
+
+
 def _save(file: Path, arrays: dict[str, Array]) -> None:
     with writing(file) as temporary, temporary.open("wb") as opened:
         np.savez(opened, **arrays)  # type: ignore[arg-type]

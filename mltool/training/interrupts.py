@@ -25,6 +25,10 @@ class Interrupts:
     def note_only(self) -> None:
         """From now on somebody looks at `asked` again and again: reading data and tracing is over."""
         self._noting = True
+        if not self.asked:
+            # TensorFlow takes SIGTERM for itself when it joins other workers: a notice that nothing here reads.
+            for number in self._before:
+                signal.signal(number, self._note)
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():

@@ -6,13 +6,13 @@ twice, and a worker that is lost costs a batch, not the training.
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from mltool import extras
 from mltool.training.loop import Loop
 
 
-def serve() -> None:
+def serve() -> NoReturn:
     """Works for the chief, as TF_CONFIG says, until the process is ended."""
     tf = extras.tensorflow()
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
@@ -20,6 +20,7 @@ def serve() -> None:
         resolver.cluster_spec(), job_name=resolver.task_type, task_index=resolver.task_id, protocol="grpc"
     )
     server.join()
+    raise AssertionError("TensorFlow's servers are never done")
 
 
 class CoordinatedLoop(Loop):

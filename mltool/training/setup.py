@@ -176,10 +176,15 @@ def _require_no_states(model: Any) -> None:
         SpecError: if training changes a variable that is no weight.
     """
     normalization = extras.keras().layers.BatchNormalization
-    for layer in model._flatten_layers():
-        if isinstance(layer, normalization) or any(v.name == "seed_generator_state" for v in layer.variables):
-            message = f"cannot train {layer.name!r}: every replica would change its state"
-            raise SpecError(Message(message, "take mirrored", key="train.strategy.central_storage"))
+    found = [
+        layer
+        for layer in model._flatten_layers(include_self=False)
+        if isinstance(layer, normalization) or any(v.name == "seed_generator_state" for v in layer.variables)
+    ]
+    if found:
+        # The last is the innermost: outer layers have the variables of those in them.
+        message = f"cannot train {found[-1].name!r}: every replica would change its state"
+        raise SpecError(Message(message, "take mirrored", key="train.strategy.central_storage"))
 
 
 def _shares_of(workers: Workers, accumulate: int, *, fill: bool) -> Shares:

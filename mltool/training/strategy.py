@@ -1,6 +1,7 @@
 """From `train.strategy` to a strategy of tf.distribute: what the machine does not have is refused, with the reason."""
 
 import re
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
@@ -139,10 +140,12 @@ def _tpu(spec: TpuStrategy) -> Any:
     hint = "take strategy: auto, or name a TPU that this machine reaches"
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(spec.name, zone=spec.zone, project=spec.project)
+        machines = [] if spec.name == "local" else _addresses_of(resolver)
     except (ValueError, RuntimeError, OSError) as error:
         raise MachineError(f"the TPU {spec.name!r} cannot be found: {_first_line(error)}", hint) from error
     try:
         if spec.name != "local":
+            _require_answers(machines)
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
@@ -150,6 +153,25 @@ def _tpu(spec: TpuStrategy) -> Any:
     except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
         raise MachineError(f"the TPU {spec.name!r} does not answer: {_first_line(error)}", hint) from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+ANSWER_SECONDS = 10.0
+"""How long a TPU's machine may take to take a connection; TensorFlow itself would try for ever."""
+
+
+def _addresses_of(resolver: Any) -> list[str]:
+    return [address for addresses in resolver.cluster_spec().as_dict().values() for address in addresses]
+
+
+def _require_answers(addresses: Sequence[str]) -> None:
+    """Connects to every machine of a TPU once.
+
+    Raises:
+        OSError: if one does not answer.
+    """
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,12 +9,14 @@ from typing import Any
 from mltool.errors import ArtifactError, DataError, Interrupted, MachineError, MltoolError, SpecError
 from mltool.models.precision import make_float32
 from mltool.runs.atomic import write_json, writing
+from mltool.runs.join import join, place_to_write
 from mltool.runs.run import Run
 from mltool.spec.outputs import NO_RESULTS
-from mltool.spec.strategy import MultiWorkerStrategy
+from mltool.spec.strategy import MultiWorkerStrategy, ParameterServerStrategy
 from mltool.training.checkpoints import State
 from mltool.training.epochs import Epochs
 from mltool.training.interrupts import Interrupts
+from mltool.training.parameter_server import serve
 from mltool.training.profile import Profile, ProfileSummary
 from mltool.training.records import read_lines
 from mltool.training.setup import build_setup, record_setup, record_threshold
@@ -59,13 +61,21 @@ def train(run: Run, *, profile: bool = False) -> TrainResult:
         ArtifactError: if a file of weights is damaged; after these, a run that was just made is taken away.
         TrainingError: if the loss is no longer a number, or a callback of the user's raises.
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
-        MachineError: if another process trains this run.
+        MachineError: if another process trains this run, or workers do not meet.
     """
+    if run.status == "trained":
+        logger.info("%s is finished already", run.directory)
+        return _result_of(run)
+    cluster = join(run.spec)
+    if isinstance(run.spec.train.strategy, ParameterServerStrategy) and cluster and not cluster.is_chief:
+        serve()
+    with place_to_write(run, cluster) as place:
+        return replace(_train_in(place, profile), run=run)
+
+
+def _train_in(run: Run, profile: bool) -> TrainResult:
     with run.locked():
         run.clear_partial_files()
-        if run.status == "trained":
-            logger.info("%s is finished already", run.directory)
-            return _result_of(run)
         try:
             with Interrupts() as interrupts:
                 return _train(run, interrupts, Profile(run.events_folder) if profile else None)

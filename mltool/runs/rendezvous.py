@@ -1,0 +1,185 @@
+"""All workers meet before TensorFlow is imported: who does not come is named in time.
+
+gRPC would wait for a missing worker for an hour and then say nothing of who it was. The workers meet at the chief's own
+address, which is free again when TensorFlow opens it.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import selectors
+import socket
+import time
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from mltool.errors import MachineError
+from mltool.runs.cluster import Cluster
+
+_RETRY_SECONDS = 0.1
+_GREETING_SECONDS = 5.0
+"""How long somebody who connected may take to say who it is."""
+_BYTES = 65536
+
+
+def wait_for_all(cluster: Cluster, timeout_seconds: float) -> None:
+    """Returns when every task of the cluster has come.
+
+    Args:
+        cluster: as this process sees it; all must see the same addresses.
+        timeout_seconds: from now on.
+
+    Raises:
+        MachineError: in every process that has come, with the names of those that have not; or if this one's port is
+            in use.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    with _listening(cluster) as listener:
+        if cluster.is_chief:
+            _Meeting(cluster, timeout_seconds, deadline).hold(listener)
+            return
+    _go_to_meeting(cluster, timeout_seconds, deadline)
+
+
+@contextlib.contextmanager
+def _listening(cluster: Cluster) -> Iterator[socket.socket]:
+    """This task's port, held: whoever has it would stop TensorFlow from listening there."""
+    host, _, port = cluster.address.rpartition(":")
+    # The name of a node or of a service need not be that of an interface here; TensorFlow listens on all of them too.
+    near = host in ("localhost", "127.0.0.1")
+    every = socket.has_dualstack_ipv6() and not near
+    family = socket.AF_INET6 if every else socket.AF_INET
+    try:
+        listener = socket.create_server(
+            (host if near else "", int(port)), family=family, dualstack_ipv6=every, backlog=128
+        )
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise MachineError(f"{cluster.name} cannot listen at port {port}: {error.strerror}") from error
+        message = f"port {port} of {cluster.name} is in use"
+        raise MachineError(message, "end the process that has it, or give the workers other ports") from error
+    with listener:
+        yield listener
+
+
+class _Meeting:
+    """The chief's side: hears who has come, and tells all when they are there, or who is missing."""
+
+    def __init__(self, cluster: Cluster, timeout_seconds: float, deadline: float) -> None:
+        self._cluster, self._timeout_seconds, self._deadline = cluster, timeout_seconds, deadline
+        self._came: dict[str, socket.socket] = {}
+
+    def hold(self, listener: socket.socket) -> None:
+        """Waits for all, until the deadline."""
+        with contextlib.ExitStack() as open_sockets, selectors.DefaultSelector() as selector:
+            selector.register(listener, selectors.EVENT_READ)
+            while self._missing():
+                left = self._deadline - time.monotonic()
+                if left <= 0:
+                    message = _missing_text(self._missing(), len(self._cluster.members), self._timeout_seconds)
+                    self._tell({"missing": message})
+                    raise MachineError(message, _MISSING_HINT)
+                for key, _ in selector.select(left):
+                    if key.fileobj is listener:
+                        self._hear(open_sockets.enter_context(listener.accept()[0]), selector)
+                    elif self._came.get(key.data) is key.fileobj:
+                        self._note_gone(key.data, selector)
+            self._tell({"all": True})
+            for came in self._came.values():
+                # They close first: a port that this side closed first would be kept from TensorFlow for a minute.
+                came.settimeout(_GREETING_SECONDS)
+                with contextlib.suppress(OSError):
+                    came.recv(1)
+
+    def _missing(self) -> list[str]:
+        return [name for name in self._cluster.members if name != self._cluster.name and name not in self._came]
+
+    def _hear(self, visitor: socket.socket, selector: selectors.BaseSelector) -> None:
+        """Takes a greeting; whoever else opens a port on this machine is let go."""
+        visitor.settimeout(max(0.1, min(_GREETING_SECONDS, self._deadline - time.monotonic())))
+        greeting = _read(visitor)
+        name = greeting.get("name")
+        if greeting.get("cluster") != _mark(self._cluster) or name not in self._cluster.members:
+            _say(visitor, {"refused": "its addresses of the workers are others than the chief's"})
+        elif name == self._cluster.name or (name in self._came and not _is_closed(self._came[name])):
+            _say(visitor, {"refused": f"another process calls itself {name}"})
+        else:
+            if name in self._came:
+                self._note_gone(name, selector)
+            self._came[name] = visitor
+            selector.register(visitor, selectors.EVENT_READ, name)
+
+    def _note_gone(self, name: str, selector: selectors.BaseSelector) -> None:
+        """A worker that has come and has nothing to say any more has died, or was started again."""
+        selector.unregister(self._came.pop(name))
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        for came in self._came.values():
+            _say(came, message)
+
+
+def _go_to_meeting(cluster: Cluster, timeout_seconds: float, deadline: float) -> None:
+    """A worker's side: greets the chief as soon as it is there, and waits for its word."""
+    host, _, port = cluster.members[cluster.chief].rpartition(":")
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=left) as chief:
+                _say(chief, {"name": cluster.name, "cluster": _mark(cluster)})
+                # The chief came later or earlier than this one, so its deadline is another.
+                chief.settimeout(timeout_seconds + _GREETING_SECONDS)
+                word = _read(chief)
+        except OSError:
+            word = {}
+        if word.get("all"):
+            return
+        if "missing" in word:
+            raise MachineError(word["missing"], _MISSING_HINT)
+        if "refused" in word:
+            raise MachineError(f"the chief ({host}:{port}) refuses {cluster.name}: {word['refused']}")
+        time.sleep(_RETRY_SECONDS)  # it is not there yet, or was started again
+    missing = f"{cluster.chief} at {host}:{port}"
+    raise MachineError(_missing_text([missing], len(cluster.members), timeout_seconds), _MISSING_HINT)
+
+
+_MISSING_HINT = "look at what it says, or give the workers more time: train.start_timeout"
+
+
+def _missing_text(missing: Collection[str], count: int, timeout_seconds: float) -> str:
+    return f"{len(missing)} of {count} workers did not come within {timeout_seconds:g} s: {', '.join(missing)}"
+
+
+def _mark(cluster: Cluster) -> str:
+    """Equal in all processes of one cluster, and in no others."""
+    return hashlib.sha256(json.dumps(cluster.members).encode()).hexdigest()
+
+
+def _is_closed(visitor: socket.socket) -> bool:
+    """Whether the other side is gone: it has nothing to say any more, so there is only its end to read."""
+    visitor.setblocking(False)
+    try:
+        return not visitor.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _say(to: socket.socket, message: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # who is gone is noticed when it is waited for
+        to.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _read(source: socket.socket) -> dict[str, Any]:
+    """One line of JSON; an empty map of anything else."""
+    text = b""
+    try:
+        while not text.endswith(b"\n") and len(text) < _BYTES:
+            more = source.recv(4096)
+            if not more:
+                break
+            text += more
+        message = json.loads(text)
+    except (OSError, ValueError):
+        return {}
+    return message if isinstance(message, dict) else {}
