@@ -42,6 +42,8 @@ class MltoolError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+    ag_pass_through: ClassVar[bool] = True
+    """Asks AutoGraph to hand it on as it is, not to wrap it in an error of its own."""
 
     def __init__(self, messages: str | Message | Iterable[Message], hint: str = "") -> None:
         if isinstance(messages, str):

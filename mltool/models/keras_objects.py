@@ -18,6 +18,7 @@ _MODULES = (
     "constraints",
     "optimizers.schedules",
     "activations",
+    "callbacks",
 )
 """Where Keras keeps its things; names are unique over them, but for losses and metrics of one name and `Identity`."""
 

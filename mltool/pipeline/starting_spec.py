@@ -43,7 +43,7 @@ def write_template(file: Path, name: str, template: str) -> None:
         template: one of `templates()`.
 
     Raises:
-        UsageError: if there is no such template.
+        UsageError: if there is no such template, or a file of the name of its code is there.
     """
     known = templates()
     if template not in known:
@@ -51,8 +51,24 @@ def write_template(file: Path, name: str, template: str) -> None:
     text = known[template].read_text(encoding="utf-8")
     # In quotes where it must be: a file may be called 2024.yaml or null.yaml.
     named = re.sub(r"^name: \S+", lambda _: f"name: {flow_yaml(name)}", text, count=1, flags=re.MULTILINE)
+    _copy_code(known[template].with_suffix(".py"), file.parent)
     with writing(file) as temporary:
         temporary.write_text(named, encoding="utf-8")
+
+
+def _copy_code(code: Path, folder: Path) -> None:
+    """Puts the code that a template names beside the spec, under its own name.
+
+    Raises:
+        UsageError: if another file has that name.
+    """
+    copy = folder / code.name
+    if not code.is_file() or (copy.is_file() and copy.read_bytes() == code.read_bytes()):
+        return
+    if copy.exists():
+        raise UsageError(f"{copy} is there already; init overwrites nothing", "write the spec into another folder")
+    with writing(copy) as temporary:
+        temporary.write_bytes(code.read_bytes())
 
 
 @dataclass(frozen=True)

@@ -319,7 +319,7 @@ REFUSED: Final[dict[str, dict[str, str]]] = {
         "CallbackList": "is made of the callbacks that the spec lists",
         "History": "is always on: see `metrics.jsonl` of the run",
         "ProgbarLogger": "is always on: progress is shown while training",
-        "LambdaCallback": "takes Python functions",
+        "LambdaCallback": "takes Python functions; derive a callback of yours, and name it under python:",
         "LearningRateScheduler": "takes a Python function; give the optimizer's learning_rate a schedule instead",
     },
     "initializer": {"Initializer": "is a base class"},

@@ -98,7 +98,7 @@ def parse_keras_object(value: Any, kind: Kind, *, extra_arguments: Iterable[str]
         return _parse_named(value, {}, kind)
     if isinstance(value, dict) and OWN in value:
         message = f"{with_article(kind)} of yours cannot stand here in this version"
-        return [Problem((OWN,), True, message, "python: stands for items of layers, for the loss and for metrics")]
+        return [Problem((OWN,), True, message, "python: stands for layers, losses, metrics and callbacks")]
     if problem := _form_problem(value, kind):
         return [problem]
     name, arguments = next(iter(value.items()))

@@ -40,7 +40,7 @@ _STAND_INS: tuple[tuple[str, Any], ...] = (
 """What stands where a value was taken out, by the pattern of its path; other keys are left out."""
 
 _LAYER = re.compile(r"model\.(layers|preprocess(\.[^.]+)?)\.\d+")
-_OWN_ARGUMENTS = re.compile(rf"({_LAYER.pattern}|{_HEAD}\.(metrics\.\d+|loss))\.arguments\b")
+_OWN_ARGUMENTS = re.compile(rf"({_LAYER.pattern}|{_HEAD}\.(metrics\.\d+|loss)|train\.callbacks\.\d+)\.arguments\b")
 _KERAS_ITEM = re.compile(rf"{_LAYER.pattern}|({_HEAD}\.metrics|train\.callbacks|data\.augment)\.\d+")
 
 

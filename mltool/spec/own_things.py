@@ -1,4 +1,4 @@
-"""`{python: "my_layers:Scale", arguments: {...}}` where a Keras thing stands: layers, losses and metrics of the user's.
+"""`{python: "my_layers:Scale", arguments: {...}}` where a Keras thing stands: a layer, a loss, ... of the user's.
 
 Like a function that gives data or a model, the code is found and looked at without running it.
 """
@@ -69,18 +69,26 @@ _KEYS: Final[dict[str, dict[str, dict[str, Any]]]] = {
             "description": "Whether it sees the model's logits as they are, not probabilities.",
         },
     },
+    "callback": {
+        "python": {
+            "type": "string",
+            "description": "A keras.callbacks.Callback of yours, or a function that returns one: `module:name`. It is"
+            " run; with get_state and set_state it is resumed exactly.",
+        },
+        "arguments": {"type": ["object", "null"], "description": "Keywords for `python`."},
+    },
 }
 """The keys of an entry, by kind, with their JSON Schema."""
 
-_REQUIRED: Final = {"layer": ("python",), "loss": ("python", "task"), "metric": ("python",)}
+_REQUIRED: Final = {"layer": ("python",), "loss": ("python", "task"), "metric": ("python",), "callback": ("python",)}
 
-OWN_KINDS: Final[tuple[Kind, ...]] = ("layer", "loss", "metric")
+OWN_KINDS: Final[tuple[Kind, ...]] = ("layer", "loss", "metric", "callback")
 """Kinds that an own thing may be of."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnThing(KerasObject):
-    """A layer, a loss or a metric of the user's; its `name` is `python`, which no class of Keras is called.
+    """A layer, a loss, a metric or a callback of the user's; its `name` is `python`, which no class of Keras is called.
 
     Attributes:
         arguments: keywords for the class or function.
@@ -146,7 +154,7 @@ def parse_entry(
     if problem := reference_problem(value[OWN]):
         problems.append(Problem((OWN,), False, problem.message, problem.hint))
     elif arguments is None or _is_keywords(arguments):
-        given = 0 if kind == "layer" else 2  # y_true and y_pred
+        given = 2 if kind in ("loss", "metric") else 0  # y_true and y_pred
         problems += argument_problems(value[OWN], arguments or {}, given=given)
     entry = {key: value[key] for key in keys if key not in (OWN, "arguments") and value.get(key) is not None}
     return problems or OwnThing(OWN, dict(arguments or {}), value[OWN], entry)

@@ -10,12 +10,12 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from mltool.spec.callbacks import CALLBACKS
 from mltool.spec.catalogue import KINDS, json_schema
 from mltool.spec.keras_object import REFERENCE
 from mltool.spec.own_things import OWN_KINDS
 from mltool.spec.own_things import json_schema as own_json_schema
 from mltool.spec.spec import Spec, to_plain
-from mltool.spec.train import CALLBACKS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SCHEMA_ID = "urn:mltool:spec:1"

@@ -288,10 +288,11 @@ class Spec(Section):
 
     @property
     def code(self) -> tuple[str, ...]:
-        """Every class and function of the user's that model, loss and metrics name, in the order of the spec."""
+        """Every class and function of the user's that model and training name, in the order of the spec."""
         heads = self.train.heads.values()
-        things = [thing for head in heads for thing in (head.loss, *head.measured)]
+        things = [thing for head in heads for thing in (head.loss, *head.measured)] + list(self.train.callbacks)
         of_training = [thing.reference for thing in things if isinstance(thing, OwnThing)]
+        of_training += [self.train.step.python] if self.train.step else []
         return tuple(dict.fromkeys([*self.model.code, *of_training]))
 
     @property

@@ -8,19 +8,18 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, Strict, model_validator
 
 from mltool.spec.argument_check import did_you_mean, shown
+from mltool.spec.callbacks import OUR_CALLBACKS, REFUSED_CALLBACKS
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.catalogue_entries import known_names, load_entry
 from mltool.spec.keras_object import Callbacks, Metrics, Optimizer, OptionalLoss
 from mltool.spec.model import snake_case
 from mltool.spec.outputs import OF_VALIDATION, ONLY, Measure, OutputSpec, output_problems
+from mltool.spec.own_step import StepSpec
 from mltool.spec.own_things import OwnThing
 from mltool.spec.schedule_check import schedule_problems
 from mltool.spec.section import Checked, Later, Section, raise_problem, raise_problems
 from mltool.spec.strategy import AutoStrategy, Strategy
 from mltool.spec.task import ANOMALY_METRICS, Task, task_of
-
-CALLBACKS = ("EarlyStopping", "ReduceLROnPlateau")
-"""Callbacks of this version: ours, under Keras' names, with their state in the checkpoint."""
 
 
 def _check_normal(value: Any) -> Any:
@@ -154,7 +153,8 @@ class TrainSpec(Section):
     """In place of loss and metrics, those of each output, by the name of its layer: `{NAME: {loss, metrics, weight}}`.
     The targets of each are what data.source.target says under the same name."""
     callbacks: Callbacks = ()
-    """EarlyStopping, ReduceLROnPlateau."""
+    """EarlyStopping, ReduceLROnPlateau, CSVLogger, RemoteMonitor, or `python: "module:Name"` of yours: a
+    keras.callbacks.Callback."""
     class_weights: Annotated[
         Literal["balanced"] | dict[str, float] | None,
         Checked(
@@ -199,8 +199,8 @@ class TrainSpec(Section):
     phases: Annotated[tuple[PhaseSpec, ...] | None, Strict(False)] = None
     """A list of phases, one after the other, instead of epochs and optimizer; callbacks begin anew in each, and
     EarlyStopping ends the phase."""
-    step: Annotated[Any, Later()] = None
-    """A training step of yours."""
+    step: StepSpec | None = None
+    """A training step of yours, `{python: "module:function"}`, in the place of mltool's."""
 
     @model_validator(mode="after")
     def _keys_fit(self) -> "TrainSpec":
@@ -211,6 +211,7 @@ class TrainSpec(Section):
             *self._output_problems(),
             *self._callback_problems(),
             *self._keep_problems(),
+            *self._step_problems(),
         )
         raise_problems(problems, None)
         return self
@@ -300,10 +301,10 @@ class TrainSpec(Section):
             place = ("callbacks", index, callback.name)
             if callback == UNREADABLE:
                 continue
-            if callback.name not in CALLBACKS:
-                yield Problem(
-                    place, True, f"{callback.name!r} is not in this version", f"known: {', '.join(CALLBACKS)}"
-                )
+            if callback.name in REFUSED_CALLBACKS:
+                message, hint = REFUSED_CALLBACKS[callback.name]
+                yield Problem(place, True, message, hint)
+            if callback.name not in OUR_CALLBACKS:
                 continue
             if callback.name in seen:
                 yield Problem(place, True, f"{callback.name} stands twice", "keep one of them")
@@ -330,10 +331,33 @@ class TrainSpec(Section):
             yield Problem(place, True, message, "write mode: max, or mode: min; or better: greater under the metric")
 
     def _keep_problems(self) -> Iterable[Problem]:
-        restores = [callback for callback in self.callbacks if callback.arguments.get("restore_best_weights")]
-        if self.keep == "last" and restores:
-            message = f"contradicts restore_best_weights: true of {restores[0].name} (got 'last')"
+        if self.keep == "last" and self.restores_best:
+            message = "contradicts restore_best_weights: true of EarlyStopping (got 'last')"
             yield Problem(("keep",), False, message, "write keep: best, or restore_best_weights: false")
+
+    @property
+    def restores_best(self) -> bool:
+        """Whether EarlyStopping brings the best weights back."""
+        stopping = [callback for callback in self.callbacks if callback.name == "EarlyStopping"]
+        return any(callback.arguments.get("restore_best_weights") for callback in stopping)
+
+    def _step_problems(self) -> Iterable[Problem]:
+        """What mltool's own step does, and a step of the user's would have to."""
+        if self.step is None:
+            return
+        if self.accumulate > 1:
+            message = "is done by mltool's step, and train.step is yours"
+            yield Problem(("accumulate",), False, message, "leave it out, and sum gradients over parts in your step")
+        if self.precision == "mixed_float16":
+            message = "scales the loss in mltool's step, and train.step is yours"
+            yield Problem(("precision",), False, message, "take mixed_bfloat16, which needs no scale, or float32")
+        if self.jit_compile is True:
+            message = "compiles mltool's step, and train.step is yours"
+            yield Problem(("jit_compile",), False, message, "leave it out")
+        for place, phase in self.placed_phases:
+            if phase.optimizer.name == "LossScaleOptimizer":
+                message = "scales the loss in mltool's step, and train.step is yours"
+                yield Problem((*place, "optimizer", phase.optimizer.name), True, message, "take the optimizer in it")
 
     @property
     def heads(self) -> Mapping[str, OutputSpec]:

@@ -5,15 +5,21 @@ TARGET_SECONDS = 0.3
 
 
 class Chunks:
-    """The length of the next chunk; the first one is short, because it also traces."""
+    """The length of the next chunk; the first one is short, because it also traces.
 
-    def __init__(self) -> None:
+    Args:
+        longest: steps of a chunk at most; None where time alone decides.
+    """
+
+    def __init__(self, longest: int | None = None) -> None:
         self._length = 1
         self._calls = 0
+        self._longest = longest
 
     def next_length(self, left: int) -> int:
         """Steps of the next chunk, at most `left`."""
-        return max(1, min(self._length, left))
+        longest = left if self._longest is None else min(left, self._longest)
+        return max(1, min(self._length, longest))
 
     def took(self, steps: int, seconds: float) -> None:
         """Learns from a chunk; at most four times as long as before, lest one lucky chunk decides."""

@@ -17,6 +17,7 @@ from mltool.training.interrupts import Interrupts
 from mltool.training.profile import Profile
 from mltool.training.records import Events, append_line, keep_lines, read_lines
 from mltool.training.setup import Setup
+from mltool.training.user_callbacks import UserCallbacks
 from mltool.training.watching import Waits, Watch, remark_of
 
 logger = logging.getLogger("mltool")
@@ -41,8 +42,11 @@ class Epochs:
         self._loop = setup.loop
         self._checkpoints = Checkpoints(run.checkpoints_folder, setup.workers)
         self._events = Events(run.events_folder)
-        self._train_chunks, self._validation_chunks = Chunks(), Chunks()
         self._callbacks = setup.build_callbacks()
+        of_all, steps = sum(phase.epochs for phase in setup.phases), setup.pipeline.steps
+        self._user = UserCallbacks(setup.user_callbacks, self._loop.model, epochs=of_all, steps=steps)
+        self._train_chunks, self._validation_chunks = (Chunks(self._user.longest(kind)) for kind in ("train", "test"))
+        self._is_resumed = False
         self._stops = False
         self._watch, self._profile = Watch(setup.pipeline), profile
         self._seconds_told = 0.0
@@ -54,7 +58,7 @@ class Epochs:
             self._run.metrics_file.unlink(missing_ok=True)
             self._events.begin([])
             return
-        self.state = found
+        self.state, self._is_resumed = found, True
         self._seconds_told = found.seconds
         for name, callback in self._callbacks.items():
             restore(callback, found.callbacks[name])
@@ -66,10 +70,11 @@ class Epochs:
         """Runs until the last epoch of the last phase; a callback may stop any phase before.
 
         Raises:
-            TrainingError: if the loss is no longer a number.
+            TrainingError: if the loss is no longer a number, or a callback of the user's raises.
             Interrupted: after Ctrl-C or SIGTERM; a checkpoint of the very step is left.
         """
         state, phases = self.state, self._setup.phases
+        self._user.begin(self._loop.optimizer, state.callbacks if self._is_resumed else None)
         total = sum(phase.epochs for phase in phases) * self._setup.pipeline.steps
         with console.progress("training", total, completed=self._steps_done()) as bar:
             while not self._phase_is_over() or state.phase + 1 < len(phases):
@@ -87,6 +92,10 @@ class Epochs:
             self._checkpoints.load_best(self.state.best_epoch, self._loop.model.variables)
         else:
             self._loop.take_averages()
+
+    def end_callbacks(self) -> None:
+        """Ends the user's callbacks: what they change of the weights now is kept."""
+        self._user.end()
 
     def _variables_of(self, state: State) -> list[Any]:
         """The variables of a checkpoint, with the model and the optimizer as its phase has them."""
@@ -113,6 +122,7 @@ class Epochs:
         state.phase, state.phase_epoch, state.stopped = state.phase + 1, 0, None
         self._take_phase(state.phase)
         self._callbacks = self._setup.build_callbacks()
+        self._user.take(self._loop.optimizer)
 
     def _steps_done(self) -> int:
         """Of all steps of all phases; those of a phase that was stopped count as done."""
@@ -125,10 +135,12 @@ class Epochs:
         state, pipeline = self.state, self._setup.pipeline
         if state.step == 0:
             self._loop.reset_metrics()
+            self._user.call("on_epoch_begin", state.epoch)
         self._watch.begin_epoch()
         batches = pipeline.epoch(state.epoch, state.step)
         left = pipeline.steps - state.step
-        for count, is_fine in self._in_chunks(self._train_chunk, pipeline, batches, self._train_chunks, left):
+        run_steps = self._user.around("train", self._train_chunk, first=state.step, results=self._loop.results)
+        for count, is_fine in self._in_chunks(run_steps, pipeline, batches, self._train_chunks, left):
             state.step += count
             state.global_step += count
             self._show(bar)
@@ -137,6 +149,8 @@ class Epochs:
                     f"the loss, or a gradient, is not finite in step {state.step + 1} of epoch {state.epoch + 1}",
                     "lower the learning rate, or look at the data",
                 )
+            if self._user_stops():
+                break
             if state.step < pipeline.steps:
                 self._stop_if_asked()
         self._say_what_holds_up()
@@ -174,12 +188,20 @@ class Epochs:
         validation = self._setup.validation
         batches = validation.epoch(0)
         chunks = self._validation_chunks
+        self._user.call("on_test_begin")
+        run_steps = self._user.around("test", self._loop.evaluate_steps, first=0, results=self._loop.results)
         with self._loop.averaged():
-            for _ in self._in_chunks(self._loop.evaluate_steps, validation, batches, chunks, validation.steps):
+            for _ in self._in_chunks(run_steps, validation, batches, chunks, validation.steps):
                 if self._is_asked_to_stop():
                     break
         self._stop_if_asked()  # and validate this epoch again
-        return {f"val_{name}": value for name, value in self._loop.results().items()}
+        results = self._loop.results()
+        self._user.call("on_test_end", results)
+        return {f"val_{name}": value for name, value in results.items()}
+
+    def _user_stops(self) -> bool:
+        """Whether a callback of the user's asks to stop; in any of the processes, so that all do."""
+        return bool(self._user) and self._setup.workers.any(self._user.stop)
 
     def _in_chunks(
         self, run_steps: Callable[..., Any], pipeline: Pipeline, batches: Iterator[Any], chunks: Chunks, left: int
@@ -215,6 +237,10 @@ class Epochs:
         self._note_best(results)
         for callback in self._callbacks.values():
             state.stopped = callback.on_epoch_end(state.phase_epoch, results, optimizer) or state.stopped
+        self._user.call("on_epoch_end", state.epoch, results)
+        if self._user_stops():
+            state.stopped = state.stopped or "a callback set model.stop_training"
+            self._user.go_on()
         state.epoch, state.phase_epoch = state.epoch + 1, state.phase_epoch + 1
         state.step, state.logs = 0, None
         self._save()
@@ -249,5 +275,6 @@ class Epochs:
         )
 
     def _save(self) -> None:
-        self.state.callbacks = {name: state_of(callback) for name, callback in self._callbacks.items()}
+        ours = {name: state_of(callback) for name, callback in self._callbacks.items()}
+        self.state.callbacks = ours | self._user.states()
         self._checkpoints.save(self.state, self._loop.variables())

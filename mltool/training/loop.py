@@ -14,20 +14,23 @@ import numpy as np
 from mltool import extras
 from mltool.models.metrics import result_of
 from mltool.training.head import Head
+from mltool.training.own_step import OwnStep, StepFunction
 from mltool.training.step import TrainStep, scales_loss
 
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How steps are computed; nothing of it changes what they compute but for rounding.
+    """How steps are computed; nothing but a step of the user's changes what they compute but for rounding.
 
     Attributes:
         accumulate: parts in which a replica computes its share of a batch, one after the other.
         jit_compile: whether XLA compiles forward and backward pass.
+        own: a step of the user's, which the two above are not for; None for mltool's.
     """
 
     accumulate: int = 1
     jit_compile: bool = False
+    own: StepFunction | None = None
 
 
 _PLAIN = LoopOptions()
@@ -44,6 +47,9 @@ class Loop:
             nothing.
         strategy: of tf.distribute.
         options: how steps are computed.
+
+    Attributes:
+        traces: how often a training step was made a graph of.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class Loop:
     ) -> None:
         keras = extras.keras()
         self.model, self.strategy, self.options = model, strategy, options
+        self.traces = 0
         with strategy.scope():
             self.mean_loss = keras.metrics.Mean(name="loss")
             self.heads = heads()
@@ -76,23 +83,36 @@ class Loop:
         self.optimizer = optimizer
         with self.strategy.scope():
             optimizer.build(self.model.trainable_variables)
-        self._step = TrainStep(
-            self.model,
-            optimizer,
-            heads=self.heads,
-            strategy=self.strategy,
-            accumulate=options.accumulate,
-            jit_compile=options.jit_compile,
-        )
+        self._step: TrainStep
+        if options.own is not None:
+            self._step = OwnStep(self.model, optimizer, heads=self.heads, strategy=self.strategy, step=options.own)
+        else:
+            self._step = TrainStep(
+                self.model,
+                optimizer,
+                heads=self.heads,
+                strategy=self.strategy,
+                accumulate=options.accumulate,
+                jit_compile=options.jit_compile,
+            )
         self.train_steps, self.evaluate_steps = self._compiled()
 
-    def _compiled(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def _compiled(self) -> tuple[Any, Any]:
         """Functions of (iterator, steps) that train and evaluate, and give how many steps ran."""
         function = extras.tensorflow().function
         return (
             function(self._train_steps, reduce_retracing=True),
             function(self._evaluate_steps, reduce_retracing=True),
         )
+
+    def trace(self, batches: Iterator[Any]) -> None:
+        """Makes a graph of a training step, and runs nothing.
+
+        Raises:
+            SpecError: if a step of the user's fails.
+        """
+        tf = extras.tensorflow()
+        self.train_steps.get_concrete_function(batches, tf.constant(1, tf.int64))
 
     def variables(self) -> list[Any]:
         """Everything that a checkpoint must hold: weights, seeds, optimizer, metrics of the running epoch."""
@@ -173,6 +193,7 @@ class Loop:
 
     def _train_batch(self, batch: tuple[Any, ...]) -> Any:
         """One step, on all replicas; gives whether it changed the weights."""
+        self.traces += 1  # Python runs when a graph is made, and then no more
         gradients, fine, seen = self.strategy.run(self._step.compute, args=batch)
         fine = self.strategy.experimental_local_results(fine)[0]  # the same on all
         # Not in the replicas: a collective inside of a condition is refused.
@@ -201,7 +222,8 @@ class Loop:
         if "targets" in more:
             targets = tf.where(more["leads"], more["targets"], targets)
         self.mean_loss.update_state(seen["total"], sample_weight=more.get("real"))
-        for head, losses in zip(self.heads, seen["losses"], strict=True):
+        # A step of the user's gives no outputs where nothing is counted of them.
+        for head, losses in zip(self.heads, seen["losses"], strict=True) if "outputs" in seen else ():
             head.update(head.of(targets), head.of(seen["outputs"]), losses, more.get("real"))
 
 

@@ -26,7 +26,10 @@ def serve() -> NoReturn:
 class CoordinatedLoop(Loop):
     """The loop of the chief, which hands batches out and waits at the end of a chunk."""
 
-    def _compiled(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def trace(self, batches: Iterator[Any]) -> None:
+        """Does nothing: the coordinator makes a graph before it hands the first batch out."""
+
+    def _compiled(self) -> tuple[Any, Any]:
         tf = extras.tensorflow()
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self.strategy)
         train = tf.function(self._train_batch, reduce_retracing=True)

@@ -37,6 +37,7 @@ from mltool.runs.input_schema import InputSchema, OutputInfo
 from mltool.runs.run import Run
 from mltool.spec.backbones import weights_file
 from mltool.spec.blocks import MIXERS
+from mltool.spec.callbacks import OUR_CALLBACKS
 from mltool.spec.spec import Spec, to_plain
 from mltool.spec.strategy import CentralStorageStrategy, ParameterServerStrategy
 from mltool.spec.task import output_kind
@@ -45,10 +46,12 @@ from mltool.training.callbacks import Callback, EarlyStopping, build_callback
 from mltool.training.environment import describe_environment
 from mltool.training.head import Head
 from mltool.training.loop import Loop, LoopOptions
+from mltool.training.own_step import load_step
 from mltool.training.parameter_server import CoordinatedLoop
 from mltool.training.phases import Phase, Trainability, build_phases
 from mltool.training.runtime import compiles, make_deterministic, prepare_runtime
 from mltool.training.strategy import build_strategy, distribution_of, needs_static_shapes
+from mltool.training.user_callbacks import UserCallback, build_user_callbacks
 from mltool.training.workers import Workers
 
 logger = logging.getLogger("mltool")
@@ -73,6 +76,7 @@ class Setup:
         build_callbacks: by Keras' name; called anew for every phase.
         monitor: the callback whose monitor says which weights are the best.
         restores_best: whether a phase goes on from the best weights of those before.
+        user_callbacks: those of Keras and of the user's.
     """
 
     phases: tuple[Phase, ...]
@@ -89,6 +93,7 @@ class Setup:
     build_callbacks: Callable[[], dict[str, Callback]]
     monitor: Callback
     restores_best: bool
+    user_callbacks: tuple[UserCallback, ...]
 
 
 def build_setup(run: Run) -> Setup:
@@ -125,12 +130,14 @@ def build_setup(run: Run) -> Setup:
         phases = build_phases(spec.train, model, steps_per_epoch(len(train), spec.data.batch_size))
         trainability.freeze(phases[0].frozen)
     heads = functools.partial(_build_heads, spec, data, model, scales)
-    options = LoopOptions(spec.train.accumulate, compiles(spec.train, model, strategy))
+    own = None if spec.train.step is None else load_step(spec.train.step.python, spec.train.step.arguments or {})
+    jit_compile = own is None and compiles(spec.train, model, strategy)
+    options = LoopOptions(spec.train.accumulate, jit_compile, own)
     kind = CoordinatedLoop if isinstance(spec.train.strategy, ParameterServerStrategy) else Loop
     loop = kind(model, phases[0].optimizer, heads=heads, strategy=strategy, options=options)
     distribute = distribution_of(strategy)
     callbacks = _build_callbacks(spec, loop)
-    return Setup(
+    setup = Setup(
         phases=phases,
         named_phases=spec.train.phases is not None,
         trainability=trainability,
@@ -153,8 +160,13 @@ def build_setup(run: Run) -> Setup:
         validation=Pipeline(data.split("validation"), spec.data.batch_size, shares=shares, distribute=distribute),
         build_callbacks=functools.partial(_build_callbacks, spec, loop),
         monitor=callbacks.get("EarlyStopping", EarlyStopping(mode="min")),
-        restores_best=any(thing.arguments.get("restore_best_weights") for thing in spec.train.callbacks),
+        restores_best=spec.train.restores_best,
+        user_callbacks=build_user_callbacks(spec.train.callbacks, run.callbacks_folder, writes=workers.is_chief),
     )
+    if own is not None:
+        # Now, when nothing is recorded yet: what its code raises is told like a mistake of the spec.
+        loop.trace(setup.pipeline.epoch(0))
+    return setup
 
 
 def _require_no_states(model: Any) -> None:
@@ -394,6 +406,7 @@ def _build_callbacks(spec: Spec, loop: Loop) -> dict[str, Callback]:
     return {
         callback.name: build_callback(callback, directions, at=f"train.callbacks.{index}.{callback.name}")
         for index, callback in enumerate(spec.train.callbacks)
+        if callback.name in OUR_CALLBACKS
     }
 
 

@@ -80,12 +80,7 @@ class TrainStep:
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             outputs = in_float32(call_model(self.model, inputs, training=True))
-            losses = self._sample_losses(targets, outputs, weights)
-            if "targets" in more:
-                # For a cross-entropy, which is linear in its targets, the shares of two losses are the loss of the
-                # mixed targets.
-                of_partners = self._sample_losses(more["targets"], outputs, more["weights"])
-                losses = [one + other for one, other in zip(losses, of_partners, strict=True)]
+            losses = self._mixed_losses(targets, outputs, weights, more)
             total = self._total(losses)
             penalty = self._penalty()
             # Regularization is a property of the weights, not of the samples: a share of it for every computation.
@@ -122,6 +117,17 @@ class TrainStep:
     def _sample_losses(self, targets: Any, outputs: Any, weights: Any) -> list[Any]:
         """The loss of every sample in every output, float32 [samples] each."""
         return [head.sample_losses(head.of(targets), head.of(outputs)) * weights for head in self.heads]
+
+    def _mixed_losses(self, targets: Any, outputs: Any, weights: Any, more: Mapping[str, Any]) -> list[Any]:
+        """The same of samples that may be mixed with partners.
+
+        For a cross-entropy, which is linear in its targets, the shares of two losses are the loss of the mixed targets.
+        """
+        losses = self._sample_losses(targets, outputs, weights)
+        if "targets" not in more:
+            return losses
+        of_partners = self._sample_losses(more["targets"], outputs, more["weights"])
+        return [one + other for one, other in zip(losses, of_partners, strict=True)]
 
     def _total(self, losses: list[Any]) -> Any:
         """The weighted sum over the outputs, float32 [samples]."""

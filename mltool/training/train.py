@@ -59,7 +59,7 @@ def train(run: Run, *, profile: bool = False) -> TrainResult:
         DataError: if the data are missing, damaged, or changed since the run began.
         SpecError: if the model does not fit the data, or weights do not fit the model.
         ArtifactError: if a file of weights is damaged; after these, a run that was just made is taken away.
-        TrainingError: if the loss is no longer a number.
+        TrainingError: if the loss is no longer a number, or a callback of the user's raises.
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
         MachineError: if another process trains this run, or workers do not meet.
     """
@@ -113,7 +113,10 @@ def _train(run: Run, interrupts: Interrupts, profile: Profile | None) -> TrainRe
             profile.stop()
     if state.stopped:
         logger.info("stopped after epoch %d: %s", state.epoch, state.stopped)
+    if (step := run.spec.train.step) is not None:
+        _record_traces(run, step.python, setup.loop.traces)
     epochs.keep_the_best()
+    epochs.end_callbacks()
     record_threshold(run, setup)
     make_float32(setup.loop.model)
     setup.statistics.restore()
@@ -131,6 +134,12 @@ def _record_profile(run: Run, profile: Profile) -> ProfileSummary | None:
     else:
         write_json(run.profile_file, summary.to_json())
     return summary
+
+
+def _record_traces(run: Run, step: str, traces: int) -> None:
+    """Writes down how often a step of the user's became a graph: more than once a phase is a flaw, and slow."""
+    run.update(step={"python": step, "traces": traces})
+    logger.info("the step was traced %d time%s", traces, "" if traces == 1 else "s")
 
 
 def _save_model(model: Any, file: Path) -> None:

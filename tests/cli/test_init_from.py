@@ -348,8 +348,23 @@ def test_a_file_must_be_named_where_nothing_else_does(mltool):
 @pytest.mark.parametrize("template", sorted(templates()))
 def test_every_template_is_a_spec(template, mltool):
     assert mltool("init", "--template", template).code == 0
-    (file,) = Path().iterdir()
+    (file,) = Path().glob("*.yaml")
     assert load_spec(file, needs_files=False).name == file.stem
+
+
+def test_the_code_of_a_template_comes_along_and_overwrites_nothing(mltool):
+    assert mltool("init", "my.yaml", "--template", "mnist_step").code == 0
+    assert sorted(path.name for path in Path().iterdir()) == ["mnist_step.py", "my.yaml"]
+    assert load_spec("my.yaml").train.step.python == f"{Path('mnist_step.py').absolute()}:train_step"
+    assert mltool("init", "again.yaml", "--template", "mnist_step").code == 0  # it is the same code
+    Path("mnist_step.py").write_text("mine = 1\n", encoding="utf-8")
+    ran = mltool("init", "third.yaml", "--template", "mnist_step")
+    assert ran.code == 2
+    assert ran.err.endswith(
+        "mnist_step.py is there already; init overwrites nothing; write the spec into another folder\n"
+    )
+    assert not Path("third.yaml").exists()
+    assert Path("mnist_step.py").read_text(encoding="utf-8") == "mine = 1\n"
 
 
 def test_the_shipped_specs_are_templates():

@@ -159,8 +159,10 @@ BAD = {
     "a loss of one's own without a task": {"train.loss": OWN},
     "a direction that is none": {"train.metrics": [{**OWN, "better": "more"}]},
     "an optimizer of one's own": {"train.optimizer": OWN},
-    "a callback of one's own": {"train.callbacks": [OWN]},
+    "a task of a callback": {"train.callbacks": [{**OWN, "task": "binary"}]},
     "an augmentation of one's own": {"data.augment": [OWN]},
+    "a step without a name": {"train.step": {"arguments": {}}},
+    "a key of no step": {"train.step": {**OWN, "name": "mine"}},
     "a key of serve": {"serve": {"port": 80}},
 }
 
@@ -206,6 +208,8 @@ GOOD = {
         "train.loss": {**OWN, "task": "classification", "from_logits": True},
         "train.metrics": [{**OWN, "better": "lower", "name": "mine", "from_logits": False}],
     },
+    "a step of one's own": {"train.step": OWN},
+    "callbacks": {"train.callbacks": [OWN, {"CSVLogger": {"filename": "a.csv"}}, "EarlyStopping"]},
     "augmentation": {"data.augment": [{"RandomFlip": {"mode": "horizontal"}}, "RandAugment", "SpecAugment", "MixUp"]},
 }
 
