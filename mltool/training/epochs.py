@@ -8,11 +8,13 @@ from typing import Any
 
 from mltool import console, extras
 from mltool.data.pipeline import Pipeline
-from mltool.errors import Interrupted, TrainingError
+from mltool.errors import ArtifactError, Interrupted
 from mltool.runs.run import Run
 from mltool.training.callbacks import improves, learning_rate_of, restore, state_of
 from mltool.training.checkpoints import Checkpoints, State
 from mltool.training.chunks import Chunks
+from mltool.training.due import Due
+from mltool.training.faults import Faults, GoBack
 from mltool.training.interrupts import Interrupts
 from mltool.training.records import Events, append_line, keep_lines
 from mltool.training.setup import Setup
@@ -37,6 +39,8 @@ class Epochs:
         self._run, self._setup, self._interrupts = run, setup, interrupts
         self._loop = setup.loop
         self._checkpoints = Checkpoints(run.checkpoints_folder, setup.workers)
+        self._due = Due(run.spec.train.checkpoint.interval, setup.workers)
+        self._faults = Faults(run, setup)
         self._events = Events(run.events_folder)
         self._train_chunks, self._validation_chunks = Chunks(), Chunks()
         self._callbacks = setup.build_callbacks()
@@ -48,30 +52,55 @@ class Epochs:
         if found is None:
             self._run.metrics_file.unlink(missing_ok=True)
             return
-        self.state = found
+        self._go_on_from(found)
+        logger.info("resuming %s at epoch %d, step %d", self._run.id, found.epoch + 1, found.step)
+
+    def _go_on_from(self, found: State) -> None:
+        """Goes on from the state of a checkpoint whose variables are in their places."""
+        self.state, self._callbacks = found, self._setup.build_callbacks()
         for name, callback in self._callbacks.items():
             restore(callback, found.callbacks[name])
+        self._loop.scale_rate(found.rate_factor)
         keep_lines(self._run.metrics_file, found.epoch)
-        logger.info("resuming %s at epoch %d, step %d", self._run.id, found.epoch + 1, found.step)
 
     def run_all(self) -> State:
         """Runs until the last epoch of the last phase; a callback may stop any phase before.
 
         Raises:
-            TrainingError: if the loss is no longer a number.
+            TrainingError: if the loss, or a gradient, is not finite, or no weight has a gradient.
+            OutOfMemory: if a device has none left.
             Interrupted: after Ctrl-C or SIGTERM; a checkpoint of the very step is left.
         """
-        state, phases = self.state, self._setup.phases
+        phases = self._setup.phases
         total = sum(phase.epochs for phase in phases) * self._setup.pipeline.steps
+        if self._faults.may_go_back and self.state.global_step == 0:
+            self._save()
         with console.progress("training", total, completed=self._steps_done()) as bar:
-            while not self._phase_is_over() or state.phase + 1 < len(phases):
+            while not self._phase_is_over() or self.state.phase + 1 < len(phases):
                 if self._phase_is_over():
                     self._begin_next_phase()
                 self._stop_if_asked()
-                if state.logs is None:
-                    state.logs = self._train_epoch(bar)
-                self._end_epoch(state.logs | self._validate(), bar)
-        return state
+                try:
+                    self._run_epoch(bar)
+                except GoBack as reason:
+                    self._go_back(str(reason))
+        return self.state
+
+    def _run_epoch(self, bar: console.Progress) -> None:
+        if self.state.logs is None:
+            self.state.logs = self._train_epoch(bar)
+        self._end_epoch(self.state.logs | self._validate(), bar)
+
+    def _go_back(self, reason: str) -> None:
+        """Goes back to the newest checkpoint with half the learning rate, and leaves one that says so."""
+        before = self.state
+        found = self._checkpoints.load(self._variables_of)
+        if found is None:
+            raise ArtifactError(f"{reason}, and there is no checkpoint to go back to", "train again")
+        self._go_on_from(found)
+        found.seconds = before.seconds
+        self._faults.went_back(found, before.rollbacks, reason)
+        self._save()
 
     def keep_the_best(self) -> None:
         """Puts the weights that `keep` asks for into the model."""
@@ -102,6 +131,7 @@ class Epochs:
         if self._setup.restores_best:
             self.keep_the_best()
         state.phase, state.phase_epoch, state.stopped = state.phase + 1, 0, None
+        state.rate_factor = 1.0  # another optimizer
         self._take_phase(state.phase)
         self._callbacks = self._setup.build_callbacks()
 
@@ -118,17 +148,21 @@ class Epochs:
             self._loop.reset_metrics()
         batches = pipeline.epoch(state.epoch, state.step)
         left = pipeline.steps - state.step
-        for count, is_fine in self._in_chunks(self._loop.train_steps, pipeline, batches, self._train_chunks, left):
-            state.step += count
-            state.global_step += count
-            bar.update(self._steps_done(), f"epoch {state.epoch + 1} loss {self._loop.running_loss():.4f}")
-            if not is_fine:
-                raise TrainingError(
-                    f"the loss, or a gradient, is not finite in step {state.step + 1} of epoch {state.epoch + 1}",
-                    "lower the learning rate, or look at the data",
-                )
-            if state.step < pipeline.steps:
-                self._stop_if_asked()
+        chunks = self._in_chunks(self._loop.train_steps, pipeline, batches, self._train_chunks, left)
+        with self._faults.watching_memory():
+            for taken, done in chunks:
+                self._faults.look_at_gradients()
+                state.step += done
+                state.global_step += done
+                bar.update(self._steps_done(), f"epoch {state.epoch + 1} loss {self._loop.running_loss():.4f}")
+                if done < taken:
+                    self._faults.not_finite(state, taken - done)
+                    state.step += taken - done
+                    state.global_step += taken - done
+                if state.step < pipeline.steps:
+                    self._stop_if_asked()
+                if self._due.after_step(state.global_step):
+                    self._save()
         return self._loop.results()
 
     def _validate(self) -> dict[str, float]:
@@ -145,20 +179,22 @@ class Epochs:
 
     def _in_chunks(
         self, run_steps: Callable[..., Any], pipeline: Pipeline, batches: Iterator[Any], chunks: Chunks, left: int
-    ) -> Iterator[tuple[int, bool]]:
-        """Runs `left` steps; yields after every chunk how many steps ran, and whether all that should."""
+    ) -> Iterator[tuple[int, int]]:
+        """Runs `left` steps; yields after every chunk how many it took, and how many of them were done."""
         tf = extras.tensorflow()
         while left:
+            most = self._due.steps_before_next(self.state.global_step) if pipeline is self._setup.pipeline else None
             # By the clock of one process: all must run as many.
-            count = self._setup.workers.of_chief(chunks.next_length(left))
+            count = self._setup.workers.of_chief(chunks.next_length(left if most is None else min(left, most)))
             started = time.perf_counter()
             with pipeline.reading():
                 done = int(run_steps(batches, tf.constant(count, tf.int64)))  # waits for the device
             seconds = time.perf_counter() - started
             chunks.took(count, seconds)
             self.state.seconds += seconds
-            left -= done
-            yield done, done == count
+            taken = done if done == count else self._loop.taken(done, count)
+            left -= taken
+            yield taken, done
 
     def _end_epoch(self, results: dict[str, float], bar: console.Progress) -> None:
         """Writes the results down, asks the callbacks, and leaves a checkpoint."""
@@ -166,7 +202,8 @@ class Epochs:
         scalars = results | {"learning_rate": learning_rate_of(optimizer)}
         seconds = round(state.seconds, 3)
         phase = {"phase": state.phase + 1} if self._setup.named_phases else {}
-        line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, "seconds": seconds}
+        left_out = {"skipped": state.skipped_in_epoch} if self._faults.may_skip else {}
+        line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, **left_out, "seconds": seconds}
         append_line(self._run.metrics_file, line)
         self._events.write(state.epoch + 1, scalars)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in results.items())
@@ -176,8 +213,9 @@ class Epochs:
         for callback in self._callbacks.values():
             state.stopped = callback.on_epoch_end(state.phase_epoch, results, optimizer) or state.stopped
         state.epoch, state.phase_epoch = state.epoch + 1, state.phase_epoch + 1
-        state.step, state.logs = 0, None
-        self._save()
+        state.step, state.logs, state.skipped_in_epoch = 0, None, 0
+        if self._phase_is_over() or self._due.after_epoch(state.epoch) or self._due.after_step(state.global_step):
+            self._save()
 
     def _note_best(self, results: dict[str, float]) -> None:
         monitor, state = self._setup.monitor, self.state
@@ -206,3 +244,4 @@ class Epochs:
     def _save(self) -> None:
         self.state.callbacks = {name: state_of(callback) for name, callback in self._callbacks.items()}
         self._checkpoints.save(self.state, self._loop.variables())
+        self._due.saved()

@@ -1,18 +1,30 @@
 """What training writes down of its epochs: metrics.jsonl and events for TensorBoard."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mltool import extras
-from mltool.runs.atomic import finite, write_text
+from mltool.errors import MachineError
+from mltool.runs.atomic import cannot_write, finite, write_text
 
 
 def append_line(file: Path, line: Mapping[str, Any]) -> None:
-    """Adds an epoch to metrics.jsonl; NaN becomes null, as in every JSON of a run."""
-    with file.open("a", encoding="utf-8", newline="\n") as opened:
-        opened.write(json.dumps(finite(dict(line)), allow_nan=False) + "\n")
+    """Adds an epoch to metrics.jsonl, whole or not at all; NaN becomes null, as in every JSON of a run.
+
+    Raises:
+        MachineError: if it cannot be written.
+    """
+    size = file.stat().st_size if file.exists() else 0
+    try:
+        with file.open("a", encoding="utf-8", newline="\n") as opened:
+            opened.write(json.dumps(finite(dict(line)), allow_nan=False) + "\n")
+    except OSError as error:
+        if file.exists():
+            os.truncate(file, size)
+        raise cannot_write(file, error) from error
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
@@ -46,7 +58,20 @@ class Events:
         self._writer: Any = None
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes a value for every name."""
+        """Writes a value for every name.
+
+        Raises:
+            MachineError: if that cannot be done.
+        """
+        tf = extras.tensorflow()
+        try:
+            self._write(step, scalars)
+        except tf.errors.OpError as error:
+            raise MachineError(
+                f"cannot write {self._folder}: {error.message}", "free space, or choose another disk"
+            ) from error
+
+    def _write(self, step: int, scalars: Mapping[str, float]) -> None:
         tf = extras.tensorflow()
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(str(self._folder))

@@ -1,18 +1,23 @@
 """Trains the model of a run: from the beginning, or from its newest checkpoint."""
 
+import contextlib
+import gc
 import logging
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mltool import extras
 from mltool.errors import ArtifactError, DataError, Interrupted, MachineError, MltoolError, SpecError
 from mltool.models.precision import make_float32
 from mltool.runs.atomic import writing
 from mltool.runs.run import Run
 from mltool.spec.outputs import NO_RESULTS
-from mltool.training.checkpoints import State
+from mltool.training.checkpoints import State, newest_file
 from mltool.training.epochs import Epochs
+from mltool.training.faults import OutOfMemory, go_on_with_less_memory
 from mltool.training.interrupts import Interrupts
 from mltool.training.records import read_lines
 from mltool.training.setup import build_setup, record_setup, record_threshold
@@ -48,9 +53,9 @@ def train(run: Run) -> TrainResult:
         DataError: if the data are missing, damaged, or changed since the run began.
         SpecError: if the model does not fit the data, or weights do not fit the model.
         ArtifactError: if a file of weights is damaged; after these, a run that was just made is taken away.
-        TrainingError: if the loss is no longer a number.
+        TrainingError: if the loss, or a gradient, is not finite, or no weight has a gradient.
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
-        MachineError: if another process trains this run.
+        MachineError: if another process trains this run, the disk is full, or a device has no memory left.
     """
     with run.locked():
         run.clear_partial_files()
@@ -64,11 +69,15 @@ def train(run: Run) -> TrainResult:
             run.update(status="interrupted")
             raise
         except MltoolError as error:
-            run.update(status="failed", error=str(error))
+            failure = _with_what_is_left(run, error)
+            with contextlib.suppress(MachineError):  # a full disk takes no note either; `training` can be resumed too
+                run.update(status="failed", error=str(failure))
             if run.is_new and isinstance(error, _MENDED) and "training_sections" not in run.manifest:
                 # Nothing was trained: the same command must work once the data, the spec or the weights are mended.
                 run.discard()
-            raise
+            if failure is error:
+                raise
+            raise failure from error
         except Exception as error:
             run.update(status="failed", error=f"{type(error).__name__}: {error}")
             raise
@@ -78,7 +87,31 @@ _MENDED = DataError | SpecError | ArtifactError | MachineError
 """What stands in the way of a training before it begins."""
 
 
+def _with_what_is_left(run: Run, error: MltoolError) -> MltoolError:
+    """Of an error of the disk: the same with the last whole checkpoint and the command to go on with."""
+    newest = newest_file(run.checkpoints_folder)
+    if newest is None or not isinstance(error, MachineError) or not isinstance(error.__cause__, OSError | _op_error()):
+        return error
+    (told,) = error.messages
+    command = f"mltool train --resume {shlex.quote(str(run.directory))}"
+    return MachineError(told.message, f"{told.hint}; {newest.name} is whole: go on from it with: {command}")
+
+
+def _op_error() -> type[Exception]:
+    error: type[Exception] = extras.tensorflow().errors.OpError
+    return error
+
+
 def _train(run: Run, interrupts: Interrupts) -> TrainResult:
+    while True:
+        try:
+            return _train_as_planned(run, interrupts)
+        except OutOfMemory as error:
+            go_on_with_less_memory(run, error)
+        gc.collect()  # the model, its optimizer and compiled steps refer to each other
+
+
+def _train_as_planned(run: Run, interrupts: Interrupts) -> TrainResult:
     setup = build_setup(run)
     epochs = Epochs(run, setup, interrupts)
     epochs.take_up()
@@ -101,8 +134,11 @@ def _save_model(model: Any, file: Path) -> None:
     with writing(file) as temporary:
         # Keras tells the format by the ending.
         named = temporary.with_name(f"{temporary.name}.keras")
-        model.save(named)
-        named.replace(temporary)
+        try:
+            model.save(named)
+            named.replace(temporary)
+        finally:
+            named.unlink(missing_ok=True)
 
 
 def _record_end(run: Run, state: State) -> None:
@@ -110,7 +146,10 @@ def _record_end(run: Run, state: State) -> None:
     run.record_artifact(run.keras_file)
     run.record_stage("train", run.spec_file.read_text(encoding="utf-8"), state.seconds)
     best = None if state.best_epoch is None else state.best_epoch + 1
-    run.update(status="trained", epochs=state.epoch, best_epoch=best, stopped=state.stopped)
+    if state.skipped:
+        logger.warning("%d of %d steps were not finite, and left out", state.skipped, state.global_step)
+    faults = {"skipped_steps": state.skipped, "rollbacks": state.rollbacks}
+    run.update(status="trained", epochs=state.epoch, best_epoch=best, stopped=state.stopped, **faults)
 
 
 def _result_of(run: Run) -> TrainResult:
