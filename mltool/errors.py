@@ -104,6 +104,10 @@ class MachineError(MltoolError):
     exit_code = 10
 
 
+class DiskError(MachineError):
+    """A file cannot be written."""
+
+
 class Interrupted(MltoolError):  # noqa: N818  not an error: the user asked for it
     """Ctrl-C or SIGTERM; what was done so far is kept and can be resumed."""
 

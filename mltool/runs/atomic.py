@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mltool.errors import MachineError
+from mltool.errors import DiskError
 
 
-def cannot_write(target: Path, error: OSError) -> MachineError:
+def cannot_write(target: Path, error: OSError) -> DiskError:
     """What to raise where something cannot be written, from the system's error."""
     is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     hint = "free space, or choose another disk" if is_full else "choose another folder, or change who may write there"
-    return MachineError(
+    return DiskError(
         f"{'disk full: ' if is_full else ''}cannot write {target}: {error.strerror or error}",
         hint,
     )
@@ -30,7 +30,7 @@ def writing(target: Path) -> Iterator[Path]:
     """Gives a temporary file name; on success it becomes `target`, on any failure it is gone.
 
     Raises:
-        MachineError: if the disk is full, read-only, or the folder may not be written.
+        DiskError: if the disk is full, read-only, or the folder may not be written.
     """
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
@@ -50,7 +50,7 @@ def writing_folder(target: Path) -> Iterator[Path]:
     """As `writing`, for a folder; a folder that is there is replaced in one step.
 
     Raises:
-        MachineError: if the disk is full, read-only, or the folder may not be written.
+        DiskError: if the disk is full, read-only, or the folder may not be written.
     """
     mark = uuid.uuid4().hex[:8]
     temporary, old = target.with_name(f".{target.name}.{mark}.part"), target.with_name(f".{target.name}.{mark}.old")

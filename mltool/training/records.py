@@ -1,5 +1,6 @@
 """What training writes down of its epochs: metrics.jsonl and events for TensorBoard."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -7,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mltool import extras
-from mltool.errors import MachineError
 from mltool.runs.atomic import cannot_write, finite, write_text
 
 
@@ -15,7 +15,7 @@ def append_line(file: Path, line: Mapping[str, Any]) -> None:
     """Adds an epoch to metrics.jsonl, whole or not at all; NaN becomes null, as in every JSON of a run.
 
     Raises:
-        MachineError: if it cannot be written.
+        DiskError: if it cannot be written.
     """
     size = file.stat().st_size if file.exists() else 0
     try:
@@ -61,15 +61,13 @@ class Events:
         """Writes a value for every name.
 
         Raises:
-            MachineError: if that cannot be done.
+            DiskError: if that cannot be done.
         """
         tf = extras.tensorflow()
         try:
             self._write(step, scalars)
         except tf.errors.OpError as error:
-            raise MachineError(
-                f"cannot write {self._folder}: {error.message}", "free space, or choose another disk"
-            ) from error
+            raise cannot_write(self._folder, _system_error(error.message)) from error
 
     def _write(self, step: int, scalars: Mapping[str, float]) -> None:
         tf = extras.tensorflow()
@@ -82,3 +80,10 @@ class Events:
             for name, value in scalars.items():
                 tf.summary.write(name, tf.constant(value, tf.float32), metadata=metadata)
         self._writer.flush()
+
+
+def _system_error(message: str) -> OSError:
+    """The error of the system that TensorFlow tells in words of its own."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+    code = next((code for code in codes if os.strerror(code) in message), None)
+    return OSError(message.strip().partition("\n")[0]) if code is None else OSError(code, os.strerror(code))

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mltool import extras
-from mltool.errors import ArtifactError, DataError, Interrupted, MachineError, MltoolError, SpecError
+from mltool.errors import ArtifactError, DataError, DiskError, Interrupted, MachineError, MltoolError, SpecError
 from mltool.models.precision import make_float32
 from mltool.runs.atomic import writing
 from mltool.runs.run import Run
@@ -90,16 +89,11 @@ _MENDED = DataError | SpecError | ArtifactError | MachineError
 def _with_what_is_left(run: Run, error: MltoolError) -> MltoolError:
     """Of an error of the disk: the same with the last whole checkpoint and the command to go on with."""
     newest = newest_file(run.checkpoints_folder)
-    if newest is None or not isinstance(error, MachineError) or not isinstance(error.__cause__, OSError | _op_error()):
+    if newest is None or not isinstance(error, DiskError):
         return error
     (told,) = error.messages
     command = f"mltool train --resume {shlex.quote(str(run.directory))}"
-    return MachineError(told.message, f"{told.hint}; {newest.name} is whole: go on from it with: {command}")
-
-
-def _op_error() -> type[Exception]:
-    error: type[Exception] = extras.tensorflow().errors.OpError
-    return error
+    return DiskError(told.message, f"{told.hint}; {newest.name} is whole: go on from it with: {command}")
 
 
 def _train(run: Run, interrupts: Interrupts) -> TrainResult:
