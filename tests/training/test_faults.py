@@ -204,7 +204,7 @@ def test_skipped_steps_change_nothing_and_are_counted(values, make_run, caplog):
     run = make_run(values)
     train(run)
     for found, expected in zip(weights(run), linear_regression(run, epochs=3, rate=0.1), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert [line["skipped"] for line in lines(run)] == [1, 1, 1]
     assert [line["step"] for line in lines(run)] == [4, 8, 12]
     assert run.manifest["skipped_steps"] == 3
@@ -235,14 +235,14 @@ def test_a_training_that_skips_resumes_to_the_same_bits(values, make_run, monkey
 def test_steps_that_are_all_skipped_fail(values, make_run):
     values["train"] |= {"on_nan": "skip", "optimizer": {"SGD": {"learning_rate": 1e30}}, "epochs": 20}
     run = make_run(values)
-    message = r"not finite in step 4 of epoch 2, after 6 in a row that were left out: the layer 'out' gives infinity, its weight"
+    message = r"not finite in step 4 of epoch 2, after 5 in a row that were left out: the loss is infinity"
     with pytest.raises(TrainingError, match=message):
         train(run)
 
 
 RATES: dict[str, Any] = {
-    "a number": 1e18,
-    "a schedule": {"PiecewiseConstantDecay": {"boundaries": [100], "values": [1e18, 1.0]}},
+    "a number": 6e18,
+    "a schedule": {"PiecewiseConstantDecay": {"boundaries": [100], "values": [6e18, 1.0]}},
 }
 
 
@@ -262,10 +262,10 @@ def test_a_rollback_halves_the_learning_rate_and_goes_on(hot, make_run, caplog, 
     train(run)
     rollbacks = run.manifest["rollbacks"]
     assert 1 <= rollbacks <= 3
-    assert lines(run)[0]["learning_rate"] == pytest.approx(1e18 / 2**rollbacks)
-    assert "not finite in step 2 of epoch 1: back to epoch 1, step 0, with a learning rate of 5e+17" in caplog.text
+    assert lines(run)[0]["learning_rate"] == pytest.approx(6e18 / 2**rollbacks)
+    assert "not finite in step 2 of epoch 1: back to epoch 1, step 0, with a learning rate of 3e+18" in caplog.text
     assert all(np.isfinite(value).all() for value in weights(run))
-    calm = {**hot, "train": {**hot["train"], "optimizer": {"SGD": {"learning_rate": 1e18 / 2**rollbacks}}}}
+    calm = {**hot, "train": {**hot["train"], "optimizer": {"SGD": {"learning_rate": 6e18 / 2**rollbacks}}}}
     other = make_run(calm, "other")
     train(other)
     assert other.manifest["rollbacks"] == 0
