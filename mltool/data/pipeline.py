@@ -110,7 +110,7 @@ class Pipeline:
     @property
     def steps(self) -> int:
         """Batches of an epoch."""
-        return -(-self.num_samples // self.batch_size)
+        return steps_per_epoch(self.num_samples, self.batch_size)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -237,6 +237,11 @@ class Pipeline:
 def _key(output: str) -> str:
     """Of the targets of one of several outputs."""
     return f"targets of {output}"
+
+
+def steps_per_epoch(num_samples: int, batch_size: int) -> int:
+    """Batches of an epoch; the last one may be smaller."""
+    return -(-num_samples // batch_size)
 
 
 _RANK_OF_MASKS = 3

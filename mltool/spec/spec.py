@@ -25,7 +25,7 @@ from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.sound import sound_problems
 from mltool.spec.strategy import StrategySpec
 from mltool.spec.task import takes_logits
-from mltool.spec.train import TrainSpec, close_hint
+from mltool.spec.train import OF_PHASES, TrainSpec, close_hint, patterns_of
 
 __all__ = ["INFERRED_INPUTS", "Spec", "to_plain"]
 
@@ -79,7 +79,8 @@ class Spec(Section):
             *self._sound_problems(),
             *self._output_problems(),
             *self._mixing_problems(),
-            *self._freeze_problems(),
+            *self._part_problems(),
+            *self._pattern_problems(),
             *self._convert_problems(),
             *self._limit_problems(),
         )
@@ -174,6 +175,16 @@ class Spec(Section):
                 which = "the last layer" if layer is self.model.layers[-1] else "the layer"
                 yield from self._loss_problems(layer, which, head.loss, place)
 
+    def _part_problems(self) -> Iterable[Problem]:
+        """Every part of a batch that is computed by itself needs a sample."""
+        devices = len(getattr(self.train.strategy, "devices", None) or ("",))
+        parts = self.train.accumulate * devices
+        if parts > self.data.batch_size:
+            on = f" on each of {devices} devices" if devices > 1 else ""
+            message = f"{self.train.accumulate} parts of a batch of {self.data.batch_size} samples{on}"
+            hint = f"data.batch_size is the global batch: take {parts} or more, or fewer parts"
+            yield Problem(("train", "accumulate"), True, message, hint)
+
     def _mixing_problems(self) -> Iterable[Problem]:
         """Mixed samples have mixed targets: of classes, or of values, of one output."""
         if self.train.outputs is None and self.train.anomaly is None:
@@ -221,16 +232,17 @@ class Spec(Section):
             hint = "from_logits: true" if isinstance(loss, OwnThing) else f"{loss.name}: {{from_logits: true}}"
             yield Problem(place, False, message, f"write {hint}")
 
-    def _freeze_problems(self) -> Iterable[Problem]:
-        """What a phase freezes must begin with the name of a layer; what is inside of layers is told when they are."""
+    def _pattern_problems(self) -> Iterable[Problem]:
+        """What a phase names must begin with the name of a layer; what is inside of layers is told when they are."""
         names = self.model.layer_names
         for place, phase in self.train.placed_phases:
-            for index, pattern in enumerate(phase.freeze):
+            for key, part, pattern in patterns_of(phase):
                 begin = pattern.partition("/")[0]
                 if self._names_are_known and not _matches_one(begin, names):
                     what = "no layer" if begin == pattern else f"no layer is called {begin!r}, so none"
-                    message = f"{what} matches {pattern!r}"
-                    yield Problem(("train", *place, "freeze", index), False, message, close_hint(begin, names))
+                    message, at_key = f"{what} matches {pattern!r}", part == pattern
+                    hint = f"write '.*/{pattern}'" if pattern in _WEIGHTS else close_hint(begin, names)
+                    yield Problem(("train", *place, key, part), at_key, message, hint)
 
     def _convert_problems(self) -> Iterable[Problem]:
         seen: set[str] = set()
@@ -298,6 +310,10 @@ class Spec(Section):
         return self.model.python is None and all(named)
 
 
+_WEIGHTS = ("kernel", "bias", "gamma", "beta", "embeddings")
+"""Names of Keras' weights, which stand after that of their layer."""
+
+
 def _matches_one(pattern: str, names: Iterable[str]) -> bool:
     """Whether a name matches; so does what is no pattern by itself, the half of `(a/b|c)`: only the whole can tell."""
     try:
@@ -334,7 +350,8 @@ def to_plain(value: Any) -> Any:
         if isinstance(value, ModelSpec) and not value.layers:
             del written["layers"]  # which may not be empty where they are written
         if isinstance(value, TrainSpec) and value.phases is not None:
-            del written["epochs"], written["optimizer"]  # which may not stand beside phases
+            for name in OF_PHASES:
+                del written[name]  # which may not stand beside phases
         return written
     if isinstance(value, Drop):
         return str(value) if value.relative else value.value

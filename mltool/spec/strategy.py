@@ -59,9 +59,9 @@ class _OverDevices(StrategySpec):
     @model_validator(mode="after")
     def _each_once(self) -> "_OverDevices":
         devices = self.devices or ()
-        twice = next((device for index, device in enumerate(devices) if device in devices[:index]), None)
+        twice = next((index for index, device in enumerate(devices) if device in devices[:index]), None)
         if twice is not None:
-            raise_problem(f"{twice} stands twice", "name every device once", path=("devices", devices.index(twice)))
+            raise_problem(f"{devices[twice]} stands twice", "name every device once", path=("devices", twice))
         if len({device.partition(":")[0] for device in devices}) > 1:
             raise_problem("devices of one kind are needed", "name GPUs, or CPUs, alone", path=("devices",))
         return self

@@ -9,7 +9,7 @@ from typing import Any
 from mltool import extras
 from mltool.data.order import epoch_order
 from mltool.training.checkpoints import State
-from mltool.training.phases import layers_of
+from mltool.training.patterns import layers_of
 from mltool.training.setup import Setup
 from mltool.training.step import TrainStep, dense
 

@@ -7,13 +7,15 @@ import sys
 from typing import Any
 
 from mltool import extras
+from mltool.training.runtime import ONEDNN
 from mltool.training.strategy import device_names
 
 _DISTRIBUTIONS = ("tensorflow", "keras", "numpy", "ai-edge-litert", "litert-quantizer")
 
 
-def describe_environment(strategy: Any) -> dict[str, Any]:
+def describe_environment(strategy: Any, *, jit_compile: bool, deterministic: bool) -> dict[str, Any]:
     """Versions, devices, strategy, the commit of the working directory, and what changes the last digits."""
+    config = extras.tensorflow().config
     return {
         "versions": _versions(),
         "platform": platform.platform(),
@@ -21,7 +23,13 @@ def describe_environment(strategy: Any) -> dict[str, Any]:
         "devices": device_names(),
         "strategy": type(strategy).__name__,
         "replicas": int(strategy.num_replicas_in_sync),
-        "determinism": {"TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS")},
+        "determinism": {
+            ONEDNN: os.environ.get(ONEDNN),
+            "threads": config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
+            "tf32": config.experimental.tensor_float_32_execution_enabled(),
+            "jit_compile": jit_compile,
+            "deterministic": deterministic,
+        },
         "git_commit": _git_commit(),
         "command": sys.argv,
     }

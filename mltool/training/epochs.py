@@ -16,8 +16,10 @@ from mltool.training.chunks import Chunks
 from mltool.training.due import Due
 from mltool.training.faults import Faults, GoBack
 from mltool.training.interrupts import Interrupts
-from mltool.training.records import Events, append_line, keep_lines
+from mltool.training.profile import Profile
+from mltool.training.records import Events, append_line, keep_lines, read_lines
 from mltool.training.setup import Setup
+from mltool.training.watching import Waits, Watch, remark_of
 
 logger = logging.getLogger("mltool")
 
@@ -29,12 +31,13 @@ class Epochs:
         run: locked by the caller.
         setup: with the weights of the beginning.
         interrupts: the wish to stop.
+        profile: of some steps, where one is asked for.
 
     Attributes:
         state: where training stands.
     """
 
-    def __init__(self, run: Run, setup: Setup, interrupts: Interrupts) -> None:
+    def __init__(self, run: Run, setup: Setup, interrupts: Interrupts, profile: Profile | None = None) -> None:
         self.state = State()
         self._run, self._setup, self._interrupts = run, setup, interrupts
         self._loop = setup.loop
@@ -45,12 +48,15 @@ class Epochs:
         self._train_chunks, self._validation_chunks = Chunks(), Chunks()
         self._callbacks = setup.build_callbacks()
         self._stops = False
+        self._watch, self._profile = Watch(setup.pipeline), profile
+        self._seconds_told = 0.0
 
     def take_up(self) -> None:
         """Puts the newest checkpoint back, where there is one."""
         found = self._checkpoints.load(self._variables_of)
         if found is None:
             self._run.metrics_file.unlink(missing_ok=True)
+            self._events.begin([])
             return
         self._go_on_from(found)
         logger.info("resuming %s at epoch %d, step %d", self._run.id, found.epoch + 1, found.step)
@@ -58,10 +64,12 @@ class Epochs:
     def _go_on_from(self, found: State) -> None:
         """Goes on from the state of a checkpoint whose variables are in their places."""
         self.state, self._callbacks = found, self._setup.build_callbacks()
+        self._seconds_told = found.seconds
         for name, callback in self._callbacks.items():
             restore(callback, found.callbacks[name])
         self._loop.scale_rate(found.rate_factor)
         keep_lines(self._run.metrics_file, found.epoch)
+        self._events.begin(read_lines(self._run.metrics_file))
 
     def run_all(self) -> State:
         """Runs until the last epoch of the last phase; a callback may stop any phase before.
@@ -97,8 +105,9 @@ class Epochs:
         found = self._checkpoints.load(self._variables_of)
         if found is None:
             raise ArtifactError(f"{reason}, and there is no checkpoint to go back to", "train again")
-        self._go_on_from(found)
         found.seconds = before.seconds
+        self._go_on_from(found)
+        self._watch.trace_anew()
         self._faults.went_back(found, before.rollbacks, reason)
         self._save()
 
@@ -119,6 +128,7 @@ class Epochs:
         phase = self._setup.phases[number]
         self._setup.trainability.freeze(phase.frozen)
         self._loop.take(phase.optimizer)
+        self._watch.trace_anew()
 
     def _phase_is_over(self) -> bool:
         return self.state.stopped is not None or self.state.phase_epoch >= self._setup.phases[self.state.phase].epochs
@@ -146,15 +156,16 @@ class Epochs:
         state, pipeline = self.state, self._setup.pipeline
         if state.step == 0:
             self._loop.reset_metrics()
+        self._watch.begin_epoch()
         batches = pipeline.epoch(state.epoch, state.step)
         left = pipeline.steps - state.step
-        chunks = self._in_chunks(self._loop.train_steps, pipeline, batches, self._train_chunks, left)
+        chunks = self._in_chunks(self._train_chunk, pipeline, batches, self._train_chunks, left)
         with self._faults.watching_memory():
             for taken, done in chunks:
                 self._faults.look_at_gradients()
                 state.step += done
                 state.global_step += done
-                bar.update(self._steps_done(), f"epoch {state.epoch + 1} loss {self._loop.running_loss():.4f}")
+                self._show(bar)
                 if done < taken:
                     self._faults.not_finite(state, taken - done)
                     state.step += taken - done
@@ -163,7 +174,35 @@ class Epochs:
                     self._stop_if_asked()
                 if self._due.after_step(state.global_step):
                     self._save()
+        self._say_what_holds_up()
         return self._loop.results()
+
+    def _train_chunk(self, batches: Iterator[Any], count: Any) -> int:
+        step = self.state.step
+        if self._profile:
+            self._profile.begin_chunk()
+        started = time.perf_counter()
+        answer, times = self._loop.train_steps(batches, count)
+        done = int(answer)  # waits for the device
+        waits, seconds = Waits.of(times), time.perf_counter() - started
+        self._watch.took(step, done, seconds, waits)
+        if self._profile:
+            self._profile.end_chunk(done, seconds, waits, ends_epoch=step + done == self._setup.pipeline.steps)
+        return done
+
+    def _show(self, bar: console.Progress) -> None:
+        # Reading a metric is a step of all workers, whoever has the bar.
+        if bar.is_shown or self._setup.workers.count > 1:
+            figures = self._watch.figures(self._loop.results(), learning_rate_of(self._loop.optimizer))
+            bar.update(self._steps_done(), f"epoch {self.state.epoch + 1}  {figures}", self._watch.rate())
+
+    def _say_what_holds_up(self) -> None:
+        """At the end of the first epoch: the others go as it does."""
+        bound = self._watch.bound()
+        if self.state.epoch == 0 and bound is not None:
+            self._run.update(bound=bound.to_json())
+            if self._watch.is_worth_saying:
+                logger.info("%s", remark_of(bound, self._run.spec.data))
 
     def _validate(self) -> dict[str, float]:
         self._loop.reset_metrics()
@@ -200,15 +239,17 @@ class Epochs:
         """Writes the results down, asks the callbacks, and leaves a checkpoint."""
         state, optimizer = self.state, self._loop.optimizer
         scalars = results | {"learning_rate": learning_rate_of(optimizer)}
-        seconds = round(state.seconds, 3)
+        seconds, rate = round(state.seconds, 3), self._watch.samples_per_second
         phase = {"phase": state.phase + 1} if self._setup.named_phases else {}
         left_out = {"skipped": state.skipped_in_epoch} if self._faults.may_skip else {}
-        line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, **left_out, "seconds": seconds}
+        times = {"seconds": seconds, "samples_per_second": None if rate is None else round(rate, 1)}
+        line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, **left_out, **times}
         append_line(self._run.metrics_file, line)
-        self._events.write(state.epoch + 1, scalars)
+        self._events.write(line)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in results.items())
         of_all = sum(each.epochs for each in self._setup.phases)
-        bar.line(f"{f'phase {state.phase + 1}  ' if phase else ''}epoch {state.epoch + 1}/{of_all}  {shown}")
+        which = f"{f'phase {state.phase + 1}  ' if phase else ''}epoch {state.epoch + 1}/{of_all}"
+        bar.line(f"{which}  {shown}  {self._speed()}")
         self._note_best(results)
         for callback in self._callbacks.values():
             state.stopped = callback.on_epoch_end(state.phase_epoch, results, optimizer) or state.stopped
@@ -216,6 +257,11 @@ class Epochs:
         state.step, state.logs, state.skipped_in_epoch = 0, None, 0
         if self._phase_is_over() or self._due.after_epoch(state.epoch) or self._due.after_step(state.global_step):
             self._save()
+
+    def _speed(self) -> str:
+        """Of the epoch, as far as this process ran it."""
+        seconds, self._seconds_told = self.state.seconds - self._seconds_told, self.state.seconds
+        return "  ".join(filter(None, [f"{seconds:.1f} s", self._watch.rate()]))
 
     def _note_best(self, results: dict[str, float]) -> None:
         monitor, state = self._setup.monitor, self.state

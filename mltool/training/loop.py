@@ -14,7 +14,7 @@ import numpy as np
 from mltool import extras
 from mltool.models.metrics import result_of
 from mltool.training.head import Head
-from mltool.training.schedules import scaled_schedule
+from mltool.training.scaled_schedule import scaled_schedule
 from mltool.training.step import TrainStep, scales_loss
 
 
@@ -60,7 +60,7 @@ class Loop:
         options: LoopOptions = _PLAIN,
     ) -> None:
         keras = extras.keras()
-        self.model, self.strategy, self._options = model, strategy, options
+        self.model, self.strategy, self.options = model, strategy, options
         with strategy.scope():
             self.mean_loss = keras.metrics.Mean(name="loss")
             self.heads = heads()
@@ -76,7 +76,7 @@ class Loop:
         What is trainable is part of the compiled steps (BatchNormalization that is frozen keeps its statistics), so
         they are compiled anew.
         """
-        options = self._options
+        options = self.options
         self.optimizer = optimizer
         with self.strategy.scope():
             optimizer.build(self.model.trainable_variables)
@@ -177,14 +177,22 @@ class Loop:
         """Runs steps; fewer if loss or gradients of one are not finite, which then has changed nothing.
 
         Returns:
-            int64, how many steps changed the weights.
+            How many steps changed the weights, int64; and, float64 [2], how long all of them waited for their batches,
+            in seconds, and when the last batch came, in seconds since 1970.
         """
         tf = extras.tensorflow()
         done, fine = tf.constant(0, tf.int64), tf.constant(True)
+        waited, arrived = tf.constant(0.0, tf.float64), tf.constant(0.0, tf.float64)
         while tf.logical_and(fine, done < steps):
-            fine = self._train_batch(next(iterator))
+            asked = tf.timestamp()
+            with tf.control_dependencies([asked]):
+                batch = next(iterator)
+            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+                arrived = tf.timestamp()
+            waited += arrived - asked
+            fine = self._train_batch(batch)
             done += tf.cast(fine, tf.int64)
-        return done
+        return done, tf.stack([waited, arrived])
 
     def _evaluate_steps(self, iterator: Iterator[Any], steps: Any) -> Any:
         """Runs steps; gives how many."""

@@ -4,6 +4,7 @@ Asynchronous by design (Dean et al., "Large Scale Distributed Deep Networks", NI
 twice, and a worker that is lost costs a batch, not the training.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,15 +31,22 @@ class CoordinatedLoop(Loop):
         train = tf.function(self._train_batch, reduce_retracing=True)
         evaluate = tf.function(self._evaluate_batch, reduce_retracing=True)
         return (lambda batches, steps: self._hand_out(train, batches, steps)), (
-            lambda batches, steps: self._hand_out(evaluate, batches, steps)
+            lambda batches, steps: self._hand_out(evaluate, batches, steps)[0]
         )
 
     def taken(self, done: int, steps: int) -> int:
         """All: workers that are not done yet do not know of one that failed."""
         return steps
 
-    def _hand_out(self, function: Callable[..., Any], batches: Iterator[Any], steps: Any) -> int:
-        """Gives how many steps were fine."""
-        results = [self._coordinator.schedule(function, args=(next(batches),)) for _ in range(int(steps))]
+    def _hand_out(self, function: Callable[..., Any], batches: Iterator[Any], steps: Any) -> tuple[int, list[float]]:
+        """Gives how many steps were fine, and how the chief waited for batches; see `Loop`."""
+        results, waited, arrived = [], 0.0, time.time()
+        for _ in range(int(steps)):
+            asked = time.time()
+            batch = next(batches)
+            arrived = time.time()
+            waited += arrived - asked
+            results.append(self._coordinator.schedule(function, args=(batch,)))
         self._coordinator.join()
-        return sum(fine is None or bool(fine) for fine in self._coordinator.fetch(results))
+        fine = sum(answer is None or bool(answer) for answer in self._coordinator.fetch(results))
+        return fine, [waited, arrived]

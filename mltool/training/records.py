@@ -3,12 +3,13 @@
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mltool import extras
 from mltool.runs.atomic import cannot_write, finite, write_text
+from mltool.spec.outputs import OF_VALIDATION
 
 
 def append_line(file: Path, line: Mapping[str, Any]) -> None:
@@ -47,7 +48,10 @@ def keep_lines(file: Path, epochs: int) -> None:
 
 
 class Events:
-    """Scalars for TensorBoard; the file is made with the first one.
+    """The lines of metrics.jsonl as scalars for TensorBoard, which draws both curves of a metric into one chart.
+
+    Folders and names are those of Keras' `TensorBoard` callback: `train/` and `validation/`, `epoch_loss` in both; the
+    step is the epoch, from 1.
 
     Args:
         folder: `events/` of the run.
@@ -55,31 +59,58 @@ class Events:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._writer: Any = None
+        self._writers: dict[str, Any] = {}
 
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes a value for every name.
+    def begin(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Replaces what a process before left: what it wrote of an epoch that runs again would contradict.
+
+        Args:
+            lines: of the epochs that count.
+        """
+        self._writers.clear()
+        for folder in _FOLDERS.values():
+            for file in (self._folder / folder).glob("events.out.tfevents.*"):
+                file.unlink()
+        for line in lines:
+            self.write(line)
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Writes the numbers of an epoch.
 
         Raises:
             DiskError: if that cannot be done.
         """
-        tf = extras.tensorflow()
         try:
-            self._write(step, scalars)
-        except tf.errors.OpError as error:
+            self._write_line(line)
+        except extras.tensorflow().errors.OpError as error:
             raise cannot_write(self._folder, _system_error(error.message)) from error
 
-    def _write(self, step: int, scalars: Mapping[str, float]) -> None:
+    def _write_line(self, line: Mapping[str, Any]) -> None:
+        for begins, folder in _FOLDERS.items():
+            found = {
+                name.removeprefix(begins): value
+                for name, value in finite(dict(line)).items()
+                if name not in _NO_SCALARS and value is not None and name.startswith(OF_VALIDATION) == bool(begins)
+            }
+            self._write(folder, line["epoch"], found)
+
+    def _write(self, folder: str, step: int, scalars: Mapping[str, float]) -> None:
         tf = extras.tensorflow()
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(str(self._folder))
+        if folder not in self._writers:
+            self._writers[folder] = tf.summary.create_file_writer(str(self._folder / folder))
         # What `tf.summary.scalar` writes, which needs the tensorboard package; TensorBoard reads it all the same.
         plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
         metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
-        with self._writer.as_default(step=step):
+        with self._writers[folder].as_default(step=step):
             for name, value in scalars.items():
-                tf.summary.write(name, tf.constant(value, tf.float32), metadata=metadata)
-        self._writer.flush()
+                tf.summary.write(f"epoch_{name}", tf.constant(value, tf.float32), metadata=metadata)
+        self._writers[folder].flush()
+
+
+_FOLDERS = {"": "train", OF_VALIDATION: "validation"}
+"""By what the names in a line of metrics.jsonl begin with."""
+
+_NO_SCALARS = ("epoch", "phase", "step", "seconds")
 
 
 def _system_error(message: str) -> OSError:

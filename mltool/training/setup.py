@@ -18,7 +18,7 @@ from mltool.data.dataset import Dataset, Samples, class_counts, open_dataset
 from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
 from mltool.data.mixing import Mixing, build_mixing
-from mltool.data.pipeline import Pipeline, Shares
+from mltool.data.pipeline import Pipeline, Shares, steps_per_epoch
 from mltool.data.random_layers import RANDOM_LAYERS
 from mltool.data.scan import scan
 from mltool.data.scratch import slices_of
@@ -124,7 +124,7 @@ def build_setup(run: Run) -> Setup:
             _require_no_states(model)
         elif shares.total > 1:
             statistics.synchronize()
-        phases = build_phases(spec.train, model)
+        phases = build_phases(spec.train, model, steps_per_epoch(len(train), spec.data.batch_size))
         trainability.freeze(phases[0].frozen)
     heads = functools.partial(_build_heads, spec, data, model, scales)
     options = LoopOptions(accumulate, compiles(spec.train, model, strategy))
@@ -239,7 +239,9 @@ def record_setup(run: Run, setup: Setup) -> None:
             "kept_copies": document["copies"]["kept"],
         },
         model={"code": _code_of(spec.code), "weights": _weights_of(spec)},
-        environment=describe_environment(setup.loop.strategy),
+        environment=describe_environment(
+            setup.loop.strategy, jit_compile=setup.loop.options.jit_compile, deterministic=spec.train.deterministic
+        ),
     )
 
 

@@ -5,21 +5,24 @@ import gc
 import logging
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mltool.errors import ArtifactError, DataError, DiskError, Interrupted, MachineError, MltoolError, SpecError
 from mltool.models.precision import make_float32
-from mltool.runs.atomic import writing
+from mltool.runs.atomic import write_json, writing
 from mltool.runs.run import Run
 from mltool.spec.outputs import NO_RESULTS
+from mltool.spec.strategy import MultiWorkerStrategy
 from mltool.training.checkpoints import State, newest_file
 from mltool.training.epochs import Epochs
 from mltool.training.faults import OutOfMemory, go_on_with_less_memory
 from mltool.training.interrupts import Interrupts
+from mltool.training.profile import Profile, ProfileSummary
 from mltool.training.records import read_lines
 from mltool.training.setup import build_setup, record_setup, record_threshold
+from mltool.training.workers import lost_worker
 
 logger = logging.getLogger("mltool")
 
@@ -34,6 +37,7 @@ class TrainResult:
         best_epoch: whose weights were kept (from 1), or None with `keep: last`.
         metrics: of the epoch that was kept, training and validation; those that are numbers.
         seconds: of training, over all resumptions.
+        profile: where one was asked for and there were steps enough.
     """
 
     run: Run
@@ -41,12 +45,17 @@ class TrainResult:
     best_epoch: int | None
     metrics: Mapping[str, float]
     seconds: float
+    profile: ProfileSummary | None = None
 
 
-def train(run: Run) -> TrainResult:
+def train(run: Run, *, profile: bool = False) -> TrainResult:
     """Trains the model of `run`; continues from its newest checkpoint where there is one.
 
     The weights are bit for bit those of a training that was never cut. A finished run is left as it is.
+
+    Args:
+        run: new, or not finished.
+        profile: whether some steps are profiled: a trace in events/, and profile.json.
 
     Raises:
         DataError: if the data are missing, damaged, or changed since the run began.
@@ -63,7 +72,7 @@ def train(run: Run) -> TrainResult:
             return _result_of(run)
         try:
             with Interrupts() as interrupts:
-                return _train(run, interrupts)
+                return _train(run, interrupts, Profile(run.events_folder) if profile else None)
         except (Interrupted, KeyboardInterrupt):
             run.update(status="interrupted")
             raise
@@ -78,7 +87,10 @@ def train(run: Run) -> TrainResult:
                 raise
             raise failure from error
         except Exception as error:
-            run.update(status="failed", error=f"{type(error).__name__}: {error}")
+            lost = lost_worker(error) if isinstance(run.spec.train.strategy, MultiWorkerStrategy) else None
+            run.update(status="failed", error=str(lost or f"{type(error).__name__}: {error}"))
+            if lost is not None:
+                raise lost from error
             raise
 
 
@@ -96,22 +108,26 @@ def _with_what_is_left(run: Run, error: MltoolError) -> MltoolError:
     return DiskError(told.message, f"{told.hint}; {newest.name} is whole: go on from it with: {command}")
 
 
-def _train(run: Run, interrupts: Interrupts) -> TrainResult:
+def _train(run: Run, interrupts: Interrupts, profile: Profile | None) -> TrainResult:
     while True:
         try:
-            return _train_as_planned(run, interrupts)
+            return _train_as_planned(run, interrupts, profile)
         except OutOfMemory as error:
             go_on_with_less_memory(run, error)
         gc.collect()  # the model, its optimizer and compiled steps refer to each other
 
 
-def _train_as_planned(run: Run, interrupts: Interrupts) -> TrainResult:
+def _train_as_planned(run: Run, interrupts: Interrupts, profile: Profile | None) -> TrainResult:
     setup = build_setup(run)
-    epochs = Epochs(run, setup, interrupts)
+    epochs = Epochs(run, setup, interrupts, profile)
     epochs.take_up()
     record_setup(run, setup)
     interrupts.note_only()
-    state = epochs.run_all()
+    try:
+        state = epochs.run_all()
+    finally:
+        if profile is not None:
+            profile.stop()
     if state.stopped:
         logger.info("stopped after epoch %d: %s", state.epoch, state.stopped)
     epochs.keep_the_best()
@@ -120,8 +136,18 @@ def _train_as_planned(run: Run, interrupts: Interrupts) -> TrainResult:
     setup.statistics.restore()
     setup.trainability.restore()  # phases are of the training: who loads the file finds the model of the spec
     _save_model(setup.loop.model, run.keras_file)
+    summary = None if profile is None else _record_profile(run, profile)
     _record_end(run, state)
-    return _result_of(run)
+    return replace(_result_of(run), profile=summary)
+
+
+def _record_profile(run: Run, profile: Profile) -> ProfileSummary | None:
+    summary = profile.summary()
+    if summary is None:
+        logger.warning("training was over before a profile could begin; it needs more steps or epochs")
+    else:
+        write_json(run.profile_file, summary.to_json())
+    return summary
 
 
 def _save_model(model: Any, file: Path) -> None:
