@@ -30,7 +30,7 @@ class Interval:
 
 
 def _check_every(value: Any) -> Any:
-    if not (isinstance(value, str) and re.match(_EVERY, value)):
+    if not (isinstance(value, str) and re.fullmatch(_EVERY, value)):
         raise_problem(
             f"must be a whole number above 0 with a unit (got {shown(value)})",
             "write 1 epoch, 500 steps, or 5 min (s and h work too)",

@@ -86,8 +86,12 @@ def weights(run: Run) -> list[np.ndarray]:
     return found
 
 
+TIMES = ("seconds", "samples_per_second")
+
+
 def lines(run: Run) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in read_lines(run.metrics_file)]
+    found = read_lines(run.metrics_file)
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in found]
 
 
 def assert_same_end(run: Run, other: Run) -> None:
