@@ -246,7 +246,7 @@ def test_steps_that_are_all_skipped_fail(values, make_run):
 
 RATES: dict[str, Any] = {
     "a number": 6e18,
-    "a schedule": {"PiecewiseConstantDecay": {"boundaries": [100], "values": [6e18, 1.0]}},
+    "a schedule": {"PiecewiseConstantDecay": {"boundaries": [1], "values": [6e18, 6e18]}},
 }
 
 
