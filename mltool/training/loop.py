@@ -14,6 +14,7 @@ import numpy as np
 from mltool import extras
 from mltool.models.metrics import result_of
 from mltool.training.head import Head
+from mltool.training.replicas import parts_of
 from mltool.training.scaled_schedule import scaled_schedule
 from mltool.training.step import TrainStep, scales_loss
 
@@ -100,7 +101,8 @@ class Loop:
 
     def variables(self) -> list[Any]:
         """Everything that a checkpoint must hold: weights, seeds, optimizer, metrics of the running epoch."""
-        metrics = [variable for metric in (self.mean_loss, *self.metrics) for variable in metric.variables]
+        variables = [variable for metric in (self.mean_loss, *self.metrics) for variable in metric.variables]
+        metrics = [part for variable in variables for part in parts_of(variable, self.strategy)]
         return [*self.model.variables, *self.optimizer.variables, *metrics]
 
     def reset_metrics(self) -> None:
