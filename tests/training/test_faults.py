@@ -474,9 +474,10 @@ def small_disk() -> Iterator[Callable[[int | None], None]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-# One step a chunk: 4 of training and 1 of validation an epoch. Events of two epochs are the smaller file.
+# One step a chunk: 4 of training and 1 of validation an epoch; what holds training up is written
+# between them. Events of two epochs are the smaller file.
 FULL = {
-    "in the first checkpoint": (3, 1500, "step-000000004.npz", False),
+    "in the first checkpoint": (4, 1500, "step-000000004.npz", False),
     "in a later checkpoint": (7, 1500, "step-000000008.npz", True),
     "in the events": (7, 600, "events", True),
 }
