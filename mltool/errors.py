@@ -77,7 +77,7 @@ class ArtifactError(MltoolError):
 
 
 class TrainingError(MltoolError):
-    """Training diverged or lost a worker."""
+    """Training diverged, had no gradient, or lost a worker."""
 
     exit_code = 6
 
@@ -106,6 +106,10 @@ class MachineError(MltoolError):
     exit_code = 10
 
 
+class DiskError(MachineError):
+    """A file cannot be written."""
+
+
 class Interrupted(MltoolError):  # noqa: N818  not an error: the user asked for it
     """Ctrl-C or SIGTERM; what was done so far is kept and can be resumed."""
 
@@ -119,7 +123,7 @@ EXIT_CODES: dict[int, str] = {
     3: "spec",
     4: "data (leaks between splits and into calibration too)",
     5: "run or artifact missing, damaged, changed or unsafe",
-    6: "training failed (diverged, lost worker)",
+    6: "training failed (diverged, no gradient, lost worker)",
     7: "conversion failed, or the scheme is not the one asked for",
     8: "verification or a limit failed",
     9: "missing extra or runtime",

@@ -1,6 +1,7 @@
 """Writes that are whole or absent: to a temporary name beside the target, flushed to the disk, then renamed."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -11,7 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mltool.errors import MachineError
+from mltool.errors import DiskError
+
+
+def cannot_write(target: Path, error: OSError) -> DiskError:
+    """What to raise where something cannot be written, from the system's error."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    hint = "free space, or choose another disk" if is_full else "choose another folder, or change who may write there"
+    return DiskError(
+        f"{'disk full: ' if is_full else ''}cannot write {target}: {error.strerror or error}",
+        hint,
+    )
 
 
 @contextlib.contextmanager
@@ -19,7 +30,7 @@ def writing(target: Path) -> Iterator[Path]:
     """Gives a temporary file name; on success it becomes `target`, on any failure it is gone.
 
     Raises:
-        MachineError: if the disk is full, read-only, or the folder may not be written.
+        DiskError: if the disk is full, read-only, or the folder may not be written.
     """
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
@@ -28,9 +39,7 @@ def writing(target: Path) -> Iterator[Path]:
         _flush(temporary)
         temporary.replace(target)
     except OSError as error:
-        raise MachineError(
-            f"cannot write {target}: {error.strerror or error}", "free the disk, or choose another folder"
-        ) from error
+        raise cannot_write(target, error) from error
     finally:
         with contextlib.suppress(OSError):  # where the folder could not be made, there is nothing to remove
             temporary.unlink(missing_ok=True)
@@ -41,7 +50,7 @@ def writing_folder(target: Path) -> Iterator[Path]:
     """As `writing`, for a folder; a folder that is there is replaced in one step.
 
     Raises:
-        MachineError: if the disk is full, read-only, or the folder may not be written.
+        DiskError: if the disk is full, read-only, or the folder may not be written.
     """
     mark = uuid.uuid4().hex[:8]
     temporary, old = target.with_name(f".{target.name}.{mark}.part"), target.with_name(f".{target.name}.{mark}.old")
@@ -53,9 +62,7 @@ def writing_folder(target: Path) -> Iterator[Path]:
                 _flush(file)
         _swap(temporary, target, old)
     except OSError as error:
-        raise MachineError(
-            f"cannot write {target}: {error.strerror or error}", "free the disk, or choose another folder"
-        ) from error
+        raise cannot_write(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -11,6 +11,7 @@ from mltool.spec.argument_check import did_you_mean, shown
 from mltool.spec.callbacks import OUR_CALLBACKS, REFUSED_CALLBACKS
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.catalogue_entries import known_names, load_entry
+from mltool.spec.checkpoint import CheckpointSpec
 from mltool.spec.keras_object import Callbacks, Metrics, Optimizer, OptionalLoss
 from mltool.spec.model import snake_case
 from mltool.spec.outputs import OF_VALIDATION, ONLY, Measure, OutputSpec, output_problems
@@ -194,6 +195,15 @@ class TrainSpec(Section):
     onednn: Literal["auto"] | bool = "auto"
     """oneDNN's kernels, 1.15 to 1.3 times faster and other in the last digits: recorded. auto is on, unless
     TF_ENABLE_ONEDNN_OPTS says otherwise."""
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    """How often there is a checkpoint, to resume from or to go back to."""
+    on_nan: Literal["stop", "skip", "rollback"] = "stop"
+    """What follows a step whose loss or gradients are not finite: `stop` and say where it came from; `skip` leaves the
+    batch out, at most 10 in a row; `rollback` goes back to the last checkpoint with half the learning rate, at most 3
+    times."""
+    on_oom: Literal["halve", "stop"] = "halve"
+    """What follows when a device runs out of memory: `halve` goes on from the last checkpoint with twice as many parts
+    of a batch (see accumulate), once; `stop` fails."""
     backend: Annotated[Any, Later("tensorflow")] = "tensorflow"
     """Keras' backend."""
     phases: Annotated[tuple[PhaseSpec, ...] | None, Strict(False)] = None
@@ -351,6 +361,9 @@ class TrainSpec(Section):
         if self.precision == "mixed_float16":
             message = "scales the loss in mltool's step, and train.step is yours"
             yield Problem(("precision",), False, message, "take mixed_bfloat16, which needs no scale, or float32")
+        if self.on_nan == "skip":
+            message = "leaves steps out before they change a weight, and train.step changes them itself"
+            yield Problem(("on_nan",), False, message, "take stop or rollback")
         if self.jit_compile is True:
             message = "compiles mltool's step, and train.step is yours"
             yield Problem(("jit_compile",), False, message, "leave it out")

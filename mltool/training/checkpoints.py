@@ -27,6 +27,10 @@ KEPT = 2
 """Checkpoints that stay beside the best weights: a damaged one leaves the one before."""
 
 
+VERSION = 2
+"""Of the state in a checkpoint; without one it is 1, before steps could be left out."""
+
+
 @dataclass
 class State:
     """Where training stands.
@@ -42,6 +46,10 @@ class State:
         callbacks: state of every callback, by its name.
         stopped: why the phase ended before its last epoch.
         seconds: spent in steps of training and validation so far.
+        skipped: steps that were left out because they were not finite; also of the epoch, and in a row up to
+            `last_skipped`, a global step.
+        rollbacks: how often training went back to a checkpoint because a step was not finite.
+        rate_factor: by which that has made the schedule of the phase smaller.
     """
 
     phase: int = 0
@@ -55,6 +63,12 @@ class State:
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     stopped: str | None = None
     seconds: float = 0.0
+    skipped: int = 0
+    skipped_in_epoch: int = 0
+    skipped_in_a_row: int = 0
+    last_skipped: int | None = None
+    rollbacks: int = 0
+    rate_factor: float = 1.0
 
 
 class Checkpoints:
@@ -77,7 +91,7 @@ class Checkpoints:
         In this order, so that a process killed at any point leaves at least one that is whole, with its best weights.
         """
         arrays = _arrays(variables)
-        arrays["state"] = np.frombuffer(json.dumps(asdict(state)).encode(), dtype=np.uint8)
+        arrays["state"] = np.frombuffer(json.dumps({"version": VERSION, **asdict(state)}).encode(), dtype=np.uint8)
         newest = self._step_file(state.global_step)
         _save(newest, arrays)
         self._damaged.discard(newest)
@@ -86,14 +100,18 @@ class Checkpoints:
             if file not in kept:
                 file.unlink()
         # The checkpoint before may still name the second best weights: they go when it goes.
-        needed = {self._best_file(epoch) for epoch in map(_best_epoch_of, kept) if epoch is not None}
-        for best in self.folder.glob("best-*.npz"):
-            if best not in needed:
-                best.unlink()
+        self._remove_best_but(set(map(_best_epoch_of, kept)))
 
     def save_best(self, epoch: int, variables: Sequence[Any]) -> None:
         """Writes the best weights so far; call before `save`, which makes them count."""
         _save(self._best_file(epoch), _arrays(variables))
+        self._remove_best_but({epoch, *map(_best_epoch_of, self._newest_first())})
+
+    def _remove_best_but(self, epochs: set[int | None]) -> None:
+        needed = {self._best_file(epoch) for epoch in epochs if epoch is not None}
+        for best in self.folder.glob("best-*.npz"):
+            if best not in needed:
+                best.unlink()
 
     def load(self, variables: Sequence[Any] | Callable[[State], Sequence[Any]]) -> State | None:
         """Puts the newest whole checkpoint into the variables; None when there is none.
@@ -102,7 +120,7 @@ class Checkpoints:
             variables: or what gives them: those of an optimizer depend on the phase.
 
         Raises:
-            ArtifactError: if it belongs to another model.
+            ArtifactError: if it belongs to another model, or was written by a newer mltool.
         """
         found = self._of_chief(self._newest_whole())
         if found is None:
@@ -122,6 +140,8 @@ class Checkpoints:
                 best = _state(_read(content)["state"]).best_epoch
                 if best is not None:
                     _read(self._best_file(best).read_bytes())
+            except ArtifactError as error:
+                raise ArtifactError(f"{file} {error}", "update mltool, or train again") from error
             # A damaged file raises whatever the readers of zip, numpy and JSON meet first.
             except Exception as error:
                 logger.warning("checkpoint %s is damaged (%s); going back to the one before", file.name, error)
@@ -157,10 +177,15 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*.npz"), reverse=True)
 
 
+def newest_file(folder: Path) -> Path | None:
+    """The newest checkpoint in `checkpoints/` of a run: as files are renamed when they are whole, it is."""
+    return max(folder.glob("step-*.npz"), default=None)
+
+
 def newest_step(folder: Path) -> int | None:
     """The step of the newest checkpoint in `checkpoints/`, by its name; None when there is none."""
-    files = sorted(folder.glob("step-*.npz"))
-    return int(files[-1].stem.removeprefix("step-")) if files else None
+    file = newest_file(folder)
+    return None if file is None else int(file.stem.removeprefix("step-"))
 
 
 def _save(file: Path, arrays: dict[str, Array]) -> None:
@@ -175,6 +200,9 @@ def _read(content: bytes) -> dict[str, Array]:
 
 def _state(stored: Array) -> State:
     values = json.loads(stored.tobytes().decode())
+    version = values.pop("version", 1)
+    if version > VERSION:
+        raise ArtifactError(f"is of version {version} of checkpoints, this mltool reads up to {VERSION}")
     return State(**{"phase_epoch": values["epoch"], **values})  # before there were phases, there was one
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from mltool import console, extras
 from mltool.data.pipeline import Pipeline
-from mltool.errors import Interrupted, TrainingError
+from mltool.errors import ArtifactError, Interrupted
 from mltool.runs.run import Run
 from mltool.training.callbacks import improves, learning_rate_of, restore, state_of
 from mltool.training.checkpoints import Checkpoints, State
 from mltool.training.chunks import Chunks
+from mltool.training.due import Due
+from mltool.training.faults import Faults, GoBack
 from mltool.training.interrupts import Interrupts
 from mltool.training.profile import Profile
 from mltool.training.records import Events, append_line, keep_lines, read_lines
@@ -41,6 +43,8 @@ class Epochs:
         self._run, self._setup, self._interrupts = run, setup, interrupts
         self._loop = setup.loop
         self._checkpoints = Checkpoints(run.checkpoints_folder, setup.workers)
+        self._due = Due(run.spec.train.checkpoint.interval, setup.workers)
+        self._faults = Faults(run, setup)
         self._events = Events(run.events_folder)
         self._callbacks = setup.build_callbacks()
         of_all, steps = sum(phase.epochs for phase in setup.phases), setup.pipeline.steps
@@ -58,33 +62,61 @@ class Epochs:
             self._run.metrics_file.unlink(missing_ok=True)
             self._events.begin([])
             return
-        self.state, self._is_resumed = found, True
+        self._go_on_from(found)
+        logger.info("resuming %s at epoch %d, step %d", self._run.id, found.epoch + 1, found.step)
+
+    def _go_on_from(self, found: State) -> None:
+        """Goes on from the state of a checkpoint whose variables are in their places."""
+        self._is_resumed = True
+        self.state, self._callbacks = found, self._setup.build_callbacks()
         self._seconds_told = found.seconds
         for name, callback in self._callbacks.items():
             restore(callback, found.callbacks[name])
+        self._loop.scale_rate(found.rate_factor)
         keep_lines(self._run.metrics_file, found.epoch)
         self._events.begin(read_lines(self._run.metrics_file))
-        logger.info("resuming %s at epoch %d, step %d", self._run.id, found.epoch + 1, found.step)
 
     def run_all(self) -> State:
         """Runs until the last epoch of the last phase; a callback may stop any phase before.
 
         Raises:
-            TrainingError: if the loss is no longer a number, or a callback of the user's raises.
+            TrainingError: if the loss, or a gradient, is not finite, no weight has a gradient, or a callback of the
+                user's raises.
+            OutOfMemory: if a device has none left.
             Interrupted: after Ctrl-C or SIGTERM; a checkpoint of the very step is left.
         """
-        state, phases = self.state, self._setup.phases
-        self._user.begin(self._loop.optimizer, state.callbacks if self._is_resumed else None)
+        phases = self._setup.phases
+        self._user.begin(self._loop.optimizer, self.state.callbacks if self._is_resumed else None)
         total = sum(phase.epochs for phase in phases) * self._setup.pipeline.steps
+        if self._faults.may_go_back and self.state.global_step == 0:
+            self._save()
         with console.progress("training", total, completed=self._steps_done()) as bar:
-            while not self._phase_is_over() or state.phase + 1 < len(phases):
+            while not self._phase_is_over() or self.state.phase + 1 < len(phases):
                 if self._phase_is_over():
                     self._begin_next_phase()
                 self._stop_if_asked()
-                if state.logs is None:
-                    state.logs = self._train_epoch(bar)
-                self._end_epoch(state.logs | self._validate(), bar)
-        return state
+                try:
+                    self._run_epoch(bar)
+                except GoBack as reason:
+                    self._go_back(str(reason))
+        return self.state
+
+    def _run_epoch(self, bar: console.Progress) -> None:
+        if self.state.logs is None:
+            self.state.logs = self._train_epoch(bar)
+        self._end_epoch(self.state.logs | self._validate(), bar)
+
+    def _go_back(self, reason: str) -> None:
+        """Goes back to the newest checkpoint with half the learning rate, and leaves one that says so."""
+        before = self.state
+        found = self._checkpoints.load(self._variables_of)
+        if found is None:
+            raise ArtifactError(f"{reason}, and there is no checkpoint to go back to", "train again")
+        found.seconds = before.seconds
+        self._go_on_from(found)
+        self._watch.trace_anew()
+        self._faults.went_back(found, before.rollbacks, reason)
+        self._save()
 
     def keep_the_best(self) -> None:
         """Puts the weights that `keep` asks for into the model."""
@@ -120,6 +152,7 @@ class Epochs:
         if self._setup.restores_best:
             self.keep_the_best()
         state.phase, state.phase_epoch, state.stopped = state.phase + 1, 0, None
+        state.rate_factor = 1.0  # another optimizer
         self._take_phase(state.phase)
         self._callbacks = self._setup.build_callbacks()
         self._user.take(self._loop.optimizer)
@@ -140,19 +173,23 @@ class Epochs:
         batches = pipeline.epoch(state.epoch, state.step)
         left = pipeline.steps - state.step
         run_steps = self._user.around("train", self._train_chunk, first=state.step, results=self._loop.results)
-        for count, is_fine in self._in_chunks(run_steps, pipeline, batches, self._train_chunks, left):
-            state.step += count
-            state.global_step += count
-            self._show(bar)
-            if not is_fine:
-                raise TrainingError(
-                    f"the loss, or a gradient, is not finite in step {state.step + 1} of epoch {state.epoch + 1}",
-                    "lower the learning rate, or look at the data",
-                )
-            if self._user_stops():
-                break
-            if state.step < pipeline.steps:
-                self._stop_if_asked()
+        chunks = self._in_chunks(run_steps, pipeline, batches, self._train_chunks, left)
+        with self._faults.watching_memory():
+            for taken, done in chunks:
+                self._faults.look_at_gradients()
+                state.step += done
+                state.global_step += done
+                self._show(bar)
+                if done < taken:
+                    self._faults.not_finite(state, taken - done)
+                    state.step += taken - done
+                    state.global_step += taken - done
+                if self._user_stops():
+                    break
+                if state.step < pipeline.steps:
+                    self._stop_if_asked()
+                if self._due.after_step(state.global_step):
+                    self._save()
         self._say_what_holds_up()
         return self._loop.results()
 
@@ -205,20 +242,22 @@ class Epochs:
 
     def _in_chunks(
         self, run_steps: Callable[..., Any], pipeline: Pipeline, batches: Iterator[Any], chunks: Chunks, left: int
-    ) -> Iterator[tuple[int, bool]]:
-        """Runs `left` steps; yields after every chunk how many steps ran, and whether all that should."""
+    ) -> Iterator[tuple[int, int]]:
+        """Runs `left` steps; yields after every chunk how many it took, and how many of them were done."""
         tf = extras.tensorflow()
         while left:
+            most = self._due.steps_before_next(self.state.global_step) if pipeline is self._setup.pipeline else None
             # By the clock of one process: all must run as many.
-            count = self._setup.workers.of_chief(chunks.next_length(left))
+            count = self._setup.workers.of_chief(chunks.next_length(left if most is None else min(left, most)))
             started = time.perf_counter()
             with pipeline.reading():
                 done = int(run_steps(batches, tf.constant(count, tf.int64)))  # waits for the device
             seconds = time.perf_counter() - started
             chunks.took(count, seconds)
             self.state.seconds += seconds
-            left -= done
-            yield done, done == count
+            taken = done if done == count else self._loop.taken(done, count)
+            left -= taken
+            yield taken, done
 
     def _end_epoch(self, results: dict[str, float], bar: console.Progress) -> None:
         """Writes the results down, asks the callbacks, and leaves a checkpoint."""
@@ -226,8 +265,9 @@ class Epochs:
         scalars = results | {"learning_rate": learning_rate_of(optimizer)}
         seconds, rate = round(state.seconds, 3), self._watch.samples_per_second
         phase = {"phase": state.phase + 1} if self._setup.named_phases else {}
+        left_out = {"skipped": state.skipped_in_epoch} if self._faults.may_skip else {}
         times = {"seconds": seconds, "samples_per_second": None if rate is None else round(rate, 1)}
-        line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, **times}
+        line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, **left_out, **times}
         append_line(self._run.metrics_file, line)
         self._events.write(line)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in results.items())
@@ -242,8 +282,9 @@ class Epochs:
             state.stopped = state.stopped or "a callback set model.stop_training"
             self._user.go_on()
         state.epoch, state.phase_epoch = state.epoch + 1, state.phase_epoch + 1
-        state.step, state.logs = 0, None
-        self._save()
+        state.step, state.logs, state.skipped_in_epoch = 0, None, 0
+        if self._phase_is_over() or self._due.after_epoch(state.epoch) or self._due.after_step(state.global_step):
+            self._save()
 
     def _speed(self) -> str:
         """Of the epoch, as far as this process ran it."""
@@ -278,3 +319,4 @@ class Epochs:
         ours = {name: state_of(callback) for name, callback in self._callbacks.items()}
         self.state.callbacks = ours | self._user.states()
         self._checkpoints.save(self.state, self._loop.variables())
+        self._due.saved()

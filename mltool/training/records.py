@@ -1,19 +1,31 @@
 """What training writes down of its epochs: metrics.jsonl and events for TensorBoard."""
 
+import errno
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mltool import extras
-from mltool.runs.atomic import finite, write_text
+from mltool.runs.atomic import cannot_write, finite, write_text
 from mltool.spec.outputs import OF_VALIDATION
 
 
 def append_line(file: Path, line: Mapping[str, Any]) -> None:
-    """Adds an epoch to metrics.jsonl; NaN becomes null, as in every JSON of a run."""
-    with file.open("a", encoding="utf-8", newline="\n") as opened:
-        opened.write(json.dumps(finite(dict(line)), allow_nan=False) + "\n")
+    """Adds an epoch to metrics.jsonl, whole or not at all; NaN becomes null, as in every JSON of a run.
+
+    Raises:
+        DiskError: if it cannot be written.
+    """
+    size = file.stat().st_size if file.exists() else 0
+    try:
+        with file.open("a", encoding="utf-8", newline="\n") as opened:
+            opened.write(json.dumps(finite(dict(line)), allow_nan=False) + "\n")
+    except OSError as error:
+        if file.exists():
+            os.truncate(file, size)
+        raise cannot_write(file, error) from error
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
@@ -55,6 +67,7 @@ class Events:
         Args:
             lines: of the epochs that count.
         """
+        self._writers.clear()
         for folder in _FOLDERS.values():
             for file in (self._folder / folder).glob("events.out.tfevents.*"):
                 file.unlink()
@@ -62,7 +75,17 @@ class Events:
             self.write(line)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Writes the numbers of an epoch."""
+        """Writes the numbers of an epoch.
+
+        Raises:
+            DiskError: if that cannot be done.
+        """
+        try:
+            self._write_line(line)
+        except extras.tensorflow().errors.OpError as error:
+            raise cannot_write(self._folder, _system_error(error.message)) from error
+
+    def _write_line(self, line: Mapping[str, Any]) -> None:
         for begins, folder in _FOLDERS.items():
             found = {
                 name.removeprefix(begins): value
@@ -88,3 +111,10 @@ _FOLDERS = {"": "train", OF_VALIDATION: "validation"}
 """By what the names in a line of metrics.jsonl begin with."""
 
 _NO_SCALARS = ("epoch", "phase", "step", "seconds")
+
+
+def _system_error(message: str) -> OSError:
+    """The error of the system that TensorFlow tells in words of its own."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+    code = next((code for code in codes if os.strerror(code) in message), None)
+    return OSError(message.strip().partition("\n")[0]) if code is None else OSError(code, os.strerror(code))

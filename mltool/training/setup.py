@@ -2,9 +2,10 @@
 
 import functools
 import itertools
+import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from mltool.models.keras_objects import build_keras, reason_of
 from mltool.models.outputs import ENDINGS, TargetScale, units_layers
 from mltool.models.own_model import KEY, Origin, holder_class, origin_of, require_trainable
 from mltool.models.steps import steps_of
-from mltool.runs.atomic import hash_of, sha256_of, write_json
+from mltool.runs.atomic import finite, sha256_of, write_json
 from mltool.runs.input_schema import InputSchema, OutputInfo
 from mltool.runs.run import Run
 from mltool.spec.backbones import weights_file
@@ -112,7 +113,8 @@ def build_setup(run: Run) -> Setup:
     make_deterministic(spec.train)
     strategy = build_strategy(spec.train.strategy)
     workers = Workers(strategy)
-    shares = _shares_of(workers, spec.train.accumulate, fill=needs_static_shapes(strategy))
+    accumulate = accumulate_of(run, spec)
+    shares = _shares_of(workers, accumulate, fill=needs_static_shapes(strategy))
     _require_samples_for_all(spec, shares)
     train = data.split("train")
     if spec.model.code and strategy.num_replicas_in_sync > 1:
@@ -132,7 +134,7 @@ def build_setup(run: Run) -> Setup:
     heads = functools.partial(_build_heads, spec, data, model, scales)
     own = None if spec.train.step is None else load_step(spec.train.step.python, spec.train.step.arguments or {})
     jit_compile = own is None and compiles(spec.train, model, strategy)
-    options = LoopOptions(spec.train.accumulate, jit_compile, own)
+    options = LoopOptions(accumulate, jit_compile, own)
     kind = CoordinatedLoop if isinstance(spec.train.strategy, ParameterServerStrategy) else Loop
     loop = kind(model, phases[0].optimizer, heads=heads, strategy=strategy, options=options)
     distribute = distribution_of(strategy)
@@ -167,6 +169,11 @@ def build_setup(run: Run) -> Setup:
         # Now, when nothing is recorded yet: what its code raises is told like a mistake of the spec.
         loop.trace(setup.pipeline.epoch(0))
     return setup
+
+
+def accumulate_of(run: Run, spec: Spec) -> int:
+    """In how many parts a batch is computed: as the spec has it, or more since a device ran out of memory."""
+    return int(run.manifest.get("accumulate", spec.train.accumulate))
 
 
 def _require_no_states(model: Any) -> None:
@@ -291,22 +298,44 @@ def _weights_of(spec: Spec) -> dict[str, str]:
     return {file: sha256_of(Path(file)) for file in found if file}
 
 
-def _training_sections(spec: Spec) -> str:
-    """One hash of all that training depends on."""
-    return hash_of([spec.seed, to_plain(spec.data), to_plain(spec.model), to_plain(spec.train)])
+def _training_sections(spec: Spec) -> dict[str, Any]:
+    """All that training depends on, as JSON has it."""
+    sections = {"seed": spec.seed, "data": spec.data, "model": spec.model, "train": spec.train}
+    found: dict[str, Any] = json.loads(json.dumps(finite(to_plain(sections)), default=str))
+    return found
 
 
 def _require_same_spec(run: Run, spec: Spec) -> None:
     """A run goes on as it began, or not at all: half of its steps by another spec are nobody's training.
 
     Raises:
-        ArtifactError: if data, model, train or seed of the run's spec.yaml changed since it began.
+        ArtifactError: if data, model, train or seed of the run's spec.yaml changed since it began; with every key.
     """
-    began = run.manifest.get("training_sections")
-    if began is not None and began != _training_sections(spec):
-        raise ArtifactError(
-            f"{run.spec_file} was changed since training began", f"train it anew: mltool train {run.spec_file}"
-        )
+    began, now = run.manifest.get("training_sections"), _training_sections(spec)
+    if began is None or began == now:
+        return
+    file, hint = str(run.spec_file), f"train it anew: mltool train {run.spec_file}"
+    if not isinstance(began, dict):
+        raise ArtifactError(f"{file} began with an older mltool, which kept no more than a hash of it", hint)
+    before, after = (dict(_flat(sections)) for sections in (began, now))
+    changed = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
+    details = [
+        Message(f"was {before.get(key, _ABSENT)} when training began, is {after.get(key, _ABSENT)}", file=file, key=key)
+        for key in changed
+    ]
+    raise ArtifactError([Message(f"{file} was changed since training began", hint), *details])
+
+
+_ABSENT = "not there"
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """What is in maps and lists, by dotted keys, as text."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if not items:
+        yield path, json.dumps(value, ensure_ascii=False)
+    for key, item in items:
+        yield from _flat(item, f"{path}.{key}" if path else str(key))
 
 
 def _open_data(run: Run, spec: Spec) -> Dataset:

@@ -22,6 +22,9 @@ class TrainStep:
         strategy: of tf.distribute.
         accumulate: parts in which a replica computes its share of a batch, one after the other.
         jit_compile: whether XLA compiles forward and backward pass.
+
+    Attributes:
+        reached: of every trainable weight, whether the loss has a gradient for it; empty before `compute` was traced.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class TrainStep:
         jit_compile: bool = False,
     ) -> None:
         self.model, self.optimizer, self.heads, self.strategy = model, optimizer, heads, strategy
+        self.reached: list[bool] = []
         self._accumulate = accumulate
         self._differentiate: Callable[..., Any] = self._differentiate_batch if accumulate == 1 else self._in_parts
         if jit_compile:
@@ -57,10 +61,34 @@ class TrainStep:
         """
         batch = (inputs, targets, weights, more or {})
         gradients, seen = self._differentiate(batch, self._global_count(batch))
+        self.reached = [gradient is not None for gradient in gradients]
         loss = seen["share"]
         if self._sums_replicas:
             loss, *gradients = self._sum_over_replicas([loss, *gradients])
         return gradients, self._are_finite(loss, gradients), seen
+
+    @property
+    def unreached(self) -> list[Any]:
+        """The trainable weights that the loss has no gradient for."""
+        pairs = zip(self.reached, self.model.trainable_variables, strict=False)
+        return [variable for is_reached, variable in pairs if not is_reached]
+
+    def states(self) -> list[Any]:
+        """What a forward pass changes by the batch: statistics, but no seeds."""
+        tf = extras.tensorflow()
+        return [tf.identity(variable.value) for variable in self._state_variables]
+
+    def take_back(self, states: Sequence[Any]) -> None:
+        """Puts `states` of before a forward pass back."""
+        for variable, value in zip(self._state_variables, states, strict=True):
+            variable.assign(value)
+
+    @property
+    def _state_variables(self) -> list[Any]:
+        """Seeds go on: a batch that is left out has used its random numbers. Frozen layers keep what they have."""
+        layers = (layer for layer in self.model._flatten_layers() if layer.trainable)
+        variables = {id(variable): variable for layer in layers for variable in layer._non_trainable_variables}
+        return list(variables.values())
 
     def apply(self, gradients: Sequence[Any]) -> None:
         """Changes the weights."""
@@ -162,7 +190,8 @@ class TrainStep:
             sums = [
                 tf.reduce_sum(g.values if isinstance(g, tf.IndexedSlices) else g) for g in gradients if g is not None
             ]
-            fine = tf.logical_and(fine, tf.math.is_finite(tf.add_n([tf.cast(one, tf.float32) for one in sums])))
+            if sums:
+                fine = tf.logical_and(fine, tf.math.is_finite(tf.add_n([tf.cast(one, tf.float32) for one in sums])))
         return fine
 
 

@@ -1,20 +1,24 @@
 """Trains the model of a run: from the beginning, or from its newest checkpoint."""
 
+import contextlib
+import gc
 import logging
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mltool.errors import ArtifactError, DataError, Interrupted, MachineError, MltoolError, SpecError
+from mltool.errors import ArtifactError, DataError, DiskError, Interrupted, MachineError, MltoolError, SpecError
 from mltool.models.precision import make_float32
 from mltool.runs.atomic import write_json, writing
 from mltool.runs.join import join, place_to_write
 from mltool.runs.run import Run
 from mltool.spec.outputs import NO_RESULTS
 from mltool.spec.strategy import MultiWorkerStrategy, ParameterServerStrategy
-from mltool.training.checkpoints import State
+from mltool.training.checkpoints import State, newest_file
 from mltool.training.epochs import Epochs
+from mltool.training.faults import OutOfMemory, go_on_with_less_memory
 from mltool.training.interrupts import Interrupts
 from mltool.training.parameter_server import serve
 from mltool.training.profile import Profile, ProfileSummary
@@ -59,9 +63,11 @@ def train(run: Run, *, profile: bool = False) -> TrainResult:
         DataError: if the data are missing, damaged, or changed since the run began.
         SpecError: if the model does not fit the data, or weights do not fit the model.
         ArtifactError: if a file of weights is damaged; after these, a run that was just made is taken away.
-        TrainingError: if the loss is no longer a number, or a callback of the user's raises.
+        TrainingError: if the loss, or a gradient, is not finite, no weight has a gradient, or a callback of the user's
+            raises.
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
-        MachineError: if another process trains this run, or workers do not meet.
+        MachineError: if another process trains this run, workers do not meet, the disk is full, or a device has no
+            memory left.
     """
     if run.status == "trained":
         logger.info("%s is finished already", run.directory)
@@ -83,11 +89,15 @@ def _train_in(run: Run, profile: bool) -> TrainResult:
             run.update(status="interrupted")
             raise
         except MltoolError as error:
-            run.update(status="failed", error=str(error))
+            failure = _with_what_is_left(run, error)
+            with contextlib.suppress(MachineError):  # a full disk takes no note either; `training` can be resumed too
+                run.update(status="failed", error=str(failure))
             if run.is_new and isinstance(error, _MENDED) and "training_sections" not in run.manifest:
                 # Nothing was trained: the same command must work once the data, the spec or the weights are mended.
                 run.discard()
-            raise
+            if failure is error:
+                raise
+            raise failure from error
         except Exception as error:
             lost = lost_worker(error) if isinstance(run.spec.train.strategy, MultiWorkerStrategy) else None
             run.update(status="failed", error=str(lost or f"{type(error).__name__}: {error}"))
@@ -100,7 +110,26 @@ _MENDED = DataError | SpecError | ArtifactError | MachineError
 """What stands in the way of a training before it begins."""
 
 
+def _with_what_is_left(run: Run, error: MltoolError) -> MltoolError:
+    """Of an error of the disk: the same with the last whole checkpoint and the command to go on with."""
+    newest = newest_file(run.checkpoints_folder)
+    if newest is None or not isinstance(error, DiskError):
+        return error
+    (told,) = error.messages
+    command = f"mltool train --resume {shlex.quote(str(run.directory))}"
+    return DiskError(told.message, f"{told.hint}; {newest.name} is whole: go on from it with: {command}")
+
+
 def _train(run: Run, interrupts: Interrupts, profile: Profile | None) -> TrainResult:
+    while True:
+        try:
+            return _train_as_planned(run, interrupts, profile)
+        except OutOfMemory as error:
+            go_on_with_less_memory(run, error)
+        gc.collect()  # the model, its optimizer and compiled steps refer to each other
+
+
+def _train_as_planned(run: Run, interrupts: Interrupts, profile: Profile | None) -> TrainResult:
     setup = build_setup(run)
     epochs = Epochs(run, setup, interrupts, profile)
     epochs.take_up()
@@ -146,8 +175,11 @@ def _save_model(model: Any, file: Path) -> None:
     with writing(file) as temporary:
         # Keras tells the format by the ending.
         named = temporary.with_name(f"{temporary.name}.keras")
-        model.save(named)
-        named.replace(temporary)
+        try:
+            model.save(named)
+            named.replace(temporary)
+        finally:
+            named.unlink(missing_ok=True)
 
 
 def _record_end(run: Run, state: State) -> None:
@@ -155,7 +187,10 @@ def _record_end(run: Run, state: State) -> None:
     run.record_artifact(run.keras_file)
     run.record_stage("train", run.spec_file.read_text(encoding="utf-8"), state.seconds)
     best = None if state.best_epoch is None else state.best_epoch + 1
-    run.update(status="trained", epochs=state.epoch, best_epoch=best, stopped=state.stopped)
+    if state.skipped:
+        logger.warning("%d of %d steps were not finite, and left out", state.skipped, state.global_step)
+    faults = {"skipped_steps": state.skipped, "rollbacks": state.rollbacks}
+    run.update(status="trained", epochs=state.epoch, best_epoch=best, stopped=state.stopped, **faults)
 
 
 def _result_of(run: Run) -> TrainResult:

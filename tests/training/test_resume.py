@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import random
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from mltool.errors import ArtifactError, DataError, Interrupted, MachineError
 from mltool.runs.run import Run
@@ -22,7 +24,7 @@ from mltool.training.chunks import Chunks
 from mltool.training.train import train
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_SECONDS = 120
+DEADLINE_SECONDS = 300
 TIMES = ("seconds", "samples_per_second")
 EPOCHS = "train.epochs=15"  # so that a second is left to be killed in
 
@@ -344,3 +346,109 @@ def test_ctrl_c_of_the_command_exits_130_and_a_second_command_is_refused(uncut_d
     assert run.status == "interrupted"
     train(run)
     assert_same_end(run, uncut_digits)
+
+
+# kill -9 of the command at random moments, whatever the training keeps between steps.
+
+SPREAD = {
+    "name": "killed",
+    "data": {"source": {"dataset": "digits"}, "batch_size": 128},
+    "model": {
+        "preprocess": [{"Rescaling": {"scale": 0.0625}}],
+        "layers": [
+            {"Conv2D": {"filters": 8, "kernel_size": 3}},
+            "BatchNormalization",
+            "ReLU",
+            "Flatten",
+            {"Dropout": {"rate": 0.2}},
+            {"Dense": {"units": 256, "activation": "relu"}},
+            {"Dense": {"units": 10}},
+        ],
+    },
+    "train": {
+        "epochs": 8,
+        "loss": {"SparseCategoricalCrossentropy": {"from_logits": True}},
+        "checkpoint": {"every": "4 steps"},
+    },
+}
+STEPS = 8 * 11
+TRAININGS: dict[str, dict[str, Any]] = {
+    "one device": {},
+    "mirrored": {"strategy": {"mirrored": {"devices": ["CPU:0", "CPU:1"]}}},
+    "accumulation": {"accumulate": 2},
+    "averaged weights": {"optimizer": {"Adam": {"use_ema": True, "ema_momentum": 0.9}}},
+    "a plateau": {"callbacks": [{"ReduceLROnPlateau": {"patience": 1, "min_delta": 10.0, "factor": 0.7}}]},
+    "mixed_float16": {"precision": "mixed_float16"},
+}
+MOMENTS = ("before the first checkpoint", "early", "in the middle", "late", "in the write of a checkpoint")
+
+
+def begin(spec: dict[str, Any], folder: Path) -> "subprocess.Popen[str]":
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec, sort_keys=False), encoding="utf-8")
+    return start("train", "spec.yaml", "--run-dir", "run", cwd=folder)
+
+
+def newest_step(run: Path) -> int:
+    return max((int(file.stem[5:]) for file in (run / "checkpoints").glob("step-*.npz")), default=0)
+
+
+def is_training(run: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return bool(json.loads((run / "run.json").read_text())["status"] == "training")
+    return False
+
+
+def half_written(run: Path) -> list[Path]:
+    return list((run / "checkpoints").glob(".*.part"))
+
+
+def wait_for_moment(moment: str, run: Path, process: "subprocess.Popen[str]", chance: random.Random) -> None:
+    """Returns at a random time of the kind that is asked for; there is no way to be late but to be finished."""
+    if moment == "before the first checkpoint":
+        wait_for(lambda: is_training(run), process)
+        steps = 0
+    else:
+        third = MOMENTS[1:4].index(moment) if moment in MOMENTS[1:4] else chance.randrange(3)
+        steps = chance.randrange(third * STEPS // 4 + 1, (third + 1) * STEPS // 4)
+        wait_for(lambda: newest_step(run) >= steps, process)
+    if moment == "in the write of a checkpoint":
+        while not half_written(run) and process.poll() is None:
+            pass
+        return
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=chance.uniform(0, 0.2))
+
+
+@pytest.fixture(scope="module")
+def uncut_trainings() -> dict[str, Run]:
+    """The runs that were never cut; each made by the first test that needs it."""
+    return {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("training", TRAININGS)
+def test_kill_9_at_a_random_moment_ends_as_the_uncut_run(
+    training, moment, uncut_trainings, tmp_path, tmp_path_factory, capsys
+):
+    spec = {**SPREAD, "train": SPREAD["train"] | TRAININGS[training]}
+    if training not in uncut_trainings:
+        folder = tmp_path_factory.mktemp("uncut")
+        process = begin(spec, folder)
+        _, err = process.communicate(timeout=DEADLINE_SECONDS)
+        assert process.returncode == 0, err
+        uncut_trainings[training] = Run.open(folder / "run")
+    process = begin(spec, tmp_path)
+    wait_for_moment(moment, tmp_path / "run", process, random.Random(f"{training} {moment}"))
+    process.kill()
+    _, err = process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == -signal.SIGKILL, err
+    run = Run.open(tmp_path / "run")
+    step, half = newest_step(run.directory), len(half_written(run.directory))
+    resumed = start("train", "--resume", "run", cwd=tmp_path)
+    _, err = resumed.communicate(timeout=DEADLINE_SECONDS)
+    assert resumed.returncode == 0, err
+    assert_same_end(run, uncut_trainings[training])
+    with capsys.disabled():
+        left = f"checkpoint of step {step} of {STEPS}" if step else "no checkpoint"
+        print(f"\n{training}, killed {moment}: {left}{', a file half written' if half else ''}: the same bits")
