@@ -132,8 +132,11 @@ class TrainSpec(Section):
 
     epochs: Annotated[int, Field(gt=0)] = 10
     """Passes over the training data, at most."""
-    keep: Literal["best", "last"] = "best"
-    """Which weights become model.keras: the best by EarlyStopping's monitor (else val_loss), or the last."""
+    keep: Literal["best", "last", "average"] = "best"
+    """Which weights become model.keras: the best by EarlyStopping's monitor (else val_loss), the last, or the mean of
+    those at the ends of the last epochs (stochastic weight averaging)."""
+    average_from: Annotated[int, Field(ge=1)] | None = None
+    """The first epoch that counts in the mean; the last quarter of all epochs does when left out."""
     optimizer: Optimizer = KerasObject("Adam", {})
     """Keras' optimizer; `learning_rate` takes a number or a schedule."""
     learning_rates: LearningRates = _NO_FACTORS
@@ -341,9 +344,30 @@ class TrainSpec(Section):
             yield Problem(place, True, message, "write mode: max, or mode: min; or better: greater under the metric")
 
     def _keep_problems(self) -> Iterable[Problem]:
-        if self.keep == "last" and self.restores_best:
-            message = "contradicts restore_best_weights: true of EarlyStopping (got 'last')"
+        if self.keep != "best" and self.restores_best:
+            message = f"contradicts restore_best_weights: true of EarlyStopping (got {self.keep!r})"
             yield Problem(("keep",), False, message, "write keep: best, or restore_best_weights: false")
+        of_all = sum(phase.epochs for _, phase in self.placed_phases)
+        if self.average_from is not None and self.keep != "average":
+            yield Problem(("average_from",), True, "is for keep: average", "leave it out, or write keep: average")
+        elif self.average_from is not None and self.average_from > of_all:
+            message = f"there are {of_all} epochs (got {self.average_from})"
+            yield Problem(("average_from",), False, message, "take an earlier one")
+        for place, phase in self.placed_phases:
+            if self.keep == "average" and phase.optimizer.arguments.get("use_ema"):
+                path = (*place, "optimizer", phase.optimizer.name, "use_ema")
+                yield Problem(path, True, "averages the weights too, and keep: average does", "keep one of them")
+
+    @property
+    def first_averaged(self) -> int | None:
+        """The first epoch, from 0, that counts in the mean of weights; None where no mean is kept.
+
+        Izmailov et al., arXiv:1803.05407, section 4, average in the last quarter of the budget.
+        """
+        if self.keep != "average":
+            return None
+        of_all = sum(phase.epochs for _, phase in self.placed_phases)
+        return min(of_all - 1, 3 * of_all // 4) if self.average_from is None else self.average_from - 1
 
     @property
     def restores_best(self) -> bool:

@@ -21,6 +21,7 @@ from mltool.training.records import Events, append_line, keep_lines, read_lines
 from mltool.training.setup import Setup
 from mltool.training.user_callbacks import UserCallbacks
 from mltool.training.watching import Waits, Watch, remark_of
+from mltool.training.weight_average import WeightAverage, renew_batch_statistics
 
 logger = logging.getLogger("mltool")
 
@@ -122,8 +123,26 @@ class Epochs:
         """Puts the weights that `keep` asks for into the model."""
         if self.state.best_epoch is not None:
             self._checkpoints.load_best(self.state.best_epoch, self._loop.model.variables)
+        elif self._setup.average is not None:
+            self._keep_average(self._setup.average)
         else:
             self._loop.take_averages()
+
+    def _keep_average(self, average: WeightAverage) -> None:
+        """Puts the mean of the weights into the model, with batch statistics of its own, and tells what it does."""
+        if not average.epochs:
+            first = self._run.spec.train.first_averaged or 0
+            logger.warning(
+                "training stopped before epoch %d, where the mean of weights begins: kept the last", first + 1
+            )
+            return
+        average.put()
+        self._setup.statistics.restore()  # no replica is asked: all of them see whole batches
+        renew_batch_statistics(self._loop.model, self._setup.whole_batches(self.state.epoch))
+        results = self._results_of_validation(lambda: False)
+        self._run.update(average={"epochs": average.epochs, **results})
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in results.items())
+        logger.info("kept the mean of the weights of %d epochs: %s", average.epochs, shown)
 
     def end_callbacks(self) -> None:
         """Ends the user's callbacks: what they change of the weights now is kept."""
@@ -133,7 +152,11 @@ class Epochs:
         """The variables of a checkpoint, with the model and the optimizer as its phase has them."""
         if state.phase != self.state.phase:
             self._take_phase(state.phase)
-        return self._loop.variables()
+        return self._variables()
+
+    def _variables(self) -> list[Any]:
+        average = self._setup.average
+        return [*self._loop.variables(), *(average.variables if average is not None else ())]
 
     def _take_phase(self, number: int) -> None:
         phase = self._setup.phases[number]
@@ -221,20 +244,21 @@ class Epochs:
                 logger.info("%s", remark_of(bound, self._run.spec.data))
 
     def _validate(self) -> dict[str, float]:
-        self._loop.reset_metrics()
-        validation = self._setup.validation
-        batches = validation.epoch(0)
-        chunks = self._validation_chunks
         self._user.call("on_test_begin")
+        results = self._results_of_validation(self._is_asked_to_stop)
+        self._stop_if_asked()  # and validate this epoch again
+        self._user.call("on_test_end", {name.removeprefix("val_"): value for name, value in results.items()})
+        return results
+
+    def _results_of_validation(self, stops: Callable[[], bool]) -> dict[str, float]:
+        self._loop.reset_metrics()
+        validation, chunks = self._setup.validation, self._validation_chunks
         run_steps = self._user.around("test", self._loop.evaluate_steps, first=0, results=self._loop.results)
         with self._loop.averaged():
-            for _ in self._in_chunks(run_steps, validation, batches, chunks, validation.steps):
-                if self._is_asked_to_stop():
+            for _ in self._in_chunks(run_steps, validation, validation.epoch(0), chunks, validation.steps):
+                if stops():
                     break
-        self._stop_if_asked()  # and validate this epoch again
-        results = self._loop.results()
-        self._user.call("on_test_end", results)
-        return {f"val_{name}": value for name, value in results.items()}
+        return {f"val_{name}": value for name, value in self._loop.results().items()}
 
     def _user_stops(self) -> bool:
         """Whether a callback of the user's asks to stop; in any of the processes, so that all do."""
@@ -275,6 +299,9 @@ class Epochs:
         which = f"{f'phase {state.phase + 1}  ' if phase else ''}epoch {state.epoch + 1}/{of_all}"
         bar.line(f"{which}  {shown}  {self._speed()}")
         self._note_best(results)
+        first = self._run.spec.train.first_averaged
+        if self._setup.average is not None and first is not None and state.epoch >= first:
+            self._setup.average.add()
         for callback in self._callbacks.values():
             state.stopped = callback.on_epoch_end(state.phase_epoch, results, optimizer) or state.stopped
         self._user.call("on_epoch_end", state.epoch, results)
@@ -318,5 +345,5 @@ class Epochs:
     def _save(self) -> None:
         ours = {name: state_of(callback) for name, callback in self._callbacks.items()}
         self.state.callbacks = ours | self._user.states()
-        self._checkpoints.save(self.state, self._loop.variables())
+        self._checkpoints.save(self.state, self._variables())
         self._due.saved()

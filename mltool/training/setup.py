@@ -53,6 +53,7 @@ from mltool.training.phases import Phase, Trainability, build_phases
 from mltool.training.runtime import compiles, make_deterministic, prepare_runtime
 from mltool.training.strategy import build_strategy, distribution_of, needs_static_shapes
 from mltool.training.user_callbacks import UserCallback, build_user_callbacks
+from mltool.training.weight_average import WeightAverage
 from mltool.training.workers import Workers
 
 logger = logging.getLogger("mltool")
@@ -69,10 +70,12 @@ class Setup:
         statistics: of its BatchNormalization layers.
         workers: the processes that train it.
         summary: of that model.
-        keep_best: whether the best weights are kept, not the last.
+        keep_best: whether the best weights are kept.
+        average: of the weights of several epochs, from `spec.train.first_averaged` on; None where none is kept.
         data: with its splits.
         loop: holds the model and the optimizer.
         pipeline: training batches.
+        whole_batches: of an epoch of training, as one process with one device has them.
         validation: validation batches.
         build_callbacks: by Keras' name; called anew for every phase.
         monitor: the callback whose monitor says which weights are the best.
@@ -87,9 +90,11 @@ class Setup:
     workers: Workers
     summary: ModelSummary
     keep_best: bool
+    average: WeightAverage | None
     data: Dataset
     loop: Loop
     pipeline: Pipeline
+    whole_batches: Callable[[int], Iterator[Any]]
     validation: Pipeline
     build_callbacks: Callable[[], dict[str, Callback]]
     monitor: Callback
@@ -139,6 +144,15 @@ def build_setup(run: Run) -> Setup:
     loop = kind(model, phases[0].optimizer, heads=heads, strategy=strategy, options=options)
     distribute = distribution_of(strategy)
     callbacks = _build_callbacks(spec, loop)
+    build_pipeline = functools.partial(
+        Pipeline,
+        train,
+        spec.data.batch_size,
+        seed=spec.seed,
+        augment=_build_augment(spec, data),
+        mix=_build_mixing(spec, train),
+        class_weights=_class_weights(spec, data, train),
+    )
     setup = Setup(
         phases=phases,
         named_phases=spec.train.phases is not None,
@@ -147,18 +161,11 @@ def build_setup(run: Run) -> Setup:
         workers=workers,
         summary=summary,
         keep_best=spec.train.keep == "best",
+        average=WeightAverage(model) if spec.train.keep == "average" else None,
         data=data,
         loop=loop,
-        pipeline=Pipeline(
-            train,
-            spec.data.batch_size,
-            seed=spec.seed,
-            augment=_build_augment(spec, data),
-            mix=_build_mixing(spec, train),
-            shares=shares,
-            distribute=distribute,
-            class_weights=_class_weights(spec, data, train),
-        ),
+        pipeline=build_pipeline(shares=shares, distribute=distribute),
+        whole_batches=lambda epoch: build_pipeline().epoch(epoch),
         validation=Pipeline(data.split("validation"), spec.data.batch_size, shares=shares, distribute=distribute),
         build_callbacks=functools.partial(_build_callbacks, spec, loop),
         monitor=callbacks.get("EarlyStopping", EarlyStopping(mode="min")),

@@ -198,6 +198,8 @@ def _result_of(run: Run) -> TrainResult:
     best = manifest.get("best_epoch")
     kept = next((line for line in lines if line["epoch"] == best), lines[-1] if lines else {})
     metrics = {name: value for name, value in kept.items() if name not in NO_RESULTS and value is not None}
+    # Of the mean of several epochs, which no line is of.
+    metrics |= {name: value for name, value in manifest.get("average", {}).items() if name != "epochs"}
     return TrainResult(
         run, manifest["epochs"], manifest.get("best_epoch"), metrics, manifest["stages"]["train"]["seconds"]
     )

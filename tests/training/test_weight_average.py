@@ -1,6 +1,7 @@
 """The mean of weights of several epochs, with batch statistics that fit it."""
 
 import numpy as np
+import pytest
 
 from mltool.training.weight_average import WeightAverage, renew_batch_statistics
 from tests.training.test_loop import convolutional
@@ -35,3 +36,31 @@ def test_batch_statistics_are_the_mean_over_the_batches():
     np.testing.assert_allclose(np.asarray(norm.moving_mean), means, atol=1e-5)
     np.testing.assert_allclose(np.asarray(norm.moving_variance), variances, atol=1e-5)
     assert norm.momentum == 0.99
+
+
+def test_a_run_keeps_the_mean_of_its_last_epochs_and_a_cut_changes_nothing(hard, make_run, monkeypatch):
+    from mltool.errors import Interrupted
+    from mltool.training.train import train
+    from tests.training.test_resume import assert_same_end, interrupt_at, weights
+
+    hard["train"] |= {"epochs": 4, "keep": "average", "average_from": 3, "callbacks": []}
+    uncut, run = make_run(hard, "uncut"), make_run(hard, "run")
+    lasts = {}
+    for epochs in (3, 4):  # the weights at the ends of epochs 3 and 4
+        hard["train"] = {name: value for name, value in hard["train"].items() if name != "average_from"}
+        last = make_run({**hard, "train": {**hard["train"], "epochs": epochs, "keep": "last"}}, f"last{epochs}")
+        train(last)
+        lasts[epochs] = weights(last)
+    result = train(uncut)
+    for mean, *ends in zip(weights(uncut), *lasts.values(), strict=True):
+        if mean.shape != (4,):  # batch statistics are counted anew, and four of the weights are beside them
+            np.testing.assert_allclose(mean, np.mean(ends, axis=0), atol=1e-6)
+    assert uncut.manifest["average"]["epochs"] == 2
+    assert result.metrics["val_loss"] == uncut.manifest["average"]["val_loss"]
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 16)  # in the second step of the last epoch
+        with pytest.raises(Interrupted, match="stopped at epoch 4, step 2 of 4"):
+            train(run)
+    train(run)
+    assert_same_end(run, uncut)
+    assert run.manifest["average"] == uncut.manifest["average"]
