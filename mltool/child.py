@@ -2,7 +2,7 @@
 
 A fresh interpreter (no fork: TensorFlow's threads do not survive one) in a session of its own, so that Ctrl-C reaches
 the parent alone. Messages travel on a private socket; whatever C++ or Python prints to descriptors 1 and 2 lands in a
-file.
+file, or among the remarks of this process.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -30,6 +31,8 @@ TAIL_LINES = 20
 GOODBYE_SECONDS = 10.0
 """How long an idle child may take to end once its socket is closed (unloading TensorFlow takes
 about 1 s) before it is killed."""
+
+_STDERR = 2
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -82,10 +85,15 @@ class Child:
 
     Args:
         package: only functions of modules inside this package may be called.
+        environment: variables that differ from those of this process.
+        shown: whether what it prints goes to this process' stderr at once, as for work of hours; else it is kept, and
+            a crash shows the end of it.
     """
 
-    def __init__(self, package: str = "mltool") -> None:
-        self._package = package
+    def __init__(
+        self, package: str = "mltool", *, environment: Mapping[str, str] | None = None, shown: bool = False
+    ) -> None:
+        self._package, self._environment, self._shown = package, dict(environment or {}), shown
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._captured: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as this object
@@ -136,6 +144,12 @@ class Child:
             raise
         return _unwrap(kind, value)
 
+    def signal(self, number: int) -> None:
+        """Hands a signal on to the child, where it runs; a signal handler may call this while `call` waits."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.send_signal(number)
+
     def close(self, *, kill: bool = False) -> None:
         """Ends the child: politely when it is idle, else (or with `kill`) together with all that it started."""
         process, self._process = self._process, None
@@ -161,8 +175,9 @@ class Child:
                 self._process = subprocess.Popen(  # noqa: S603  our own interpreter, our own code
                     [sys.executable, "-u", "-c", _BOOT, json.dumps(sys.path), str(theirs.fileno()), self._package],
                     stdin=subprocess.DEVNULL,
-                    stdout=self._captured,
-                    stderr=self._captured,
+                    stdout=_STDERR if self._shown else self._captured,
+                    stderr=_STDERR if self._shown else self._captured,
+                    env={**os.environ, **self._environment},
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                 )

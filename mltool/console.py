@@ -51,6 +51,17 @@ def configure(*, json_output: bool, quiet: bool, verbose: bool) -> None:
     _hear_remarks()
 
 
+def speech() -> dict[str, bool]:
+    """How this command speaks, for a process that speaks in its place: the arguments of `configure`, if it was called."""
+    settings = _settings
+    return {
+        "configured": settings.configured,
+        "json_output": settings.json,
+        "quiet": settings.quiet,
+        "verbose": settings.verbose,
+    }
+
+
 def wants_json() -> bool:
     """Whether stdout takes one JSON document and nothing else."""
     return _settings.json

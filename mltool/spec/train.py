@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, Strict, model_validator
 
 from mltool.spec.argument_check import did_you_mean, shown
+from mltool.spec.backend import Backend
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.catalogue_entries import known_names
 from mltool.spec.keras_object import Callbacks, Metrics, Optimizer, OptionalLoss
@@ -141,8 +142,9 @@ class TrainSpec(Section):
     """Type of the computation."""
     jit_compile: Annotated[Any, Later("auto")] = "auto"
     """Whether XLA compiles the step; `auto` is off on CPU, where it was measured 1.7 to 2.7 times slower."""
-    backend: Annotated[Any, Later("tensorflow")] = "tensorflow"
-    """Keras' backend."""
+    backend: Backend = "tensorflow"
+    """What Keras trains with: tensorflow, jax or torch. What comes after training runs on TensorFlow, where the model is
+    proven to answer as it did."""
     phases: Annotated[tuple[PhaseSpec, ...] | None, Strict(False)] = None
     """A list of phases, one after the other, instead of epochs and optimizer; callbacks begin anew in each, and
     EarlyStopping ends the phase."""

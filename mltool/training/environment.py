@@ -10,6 +10,7 @@ from mltool import extras
 from mltool.training.strategy import device_names
 
 _DISTRIBUTIONS = ("tensorflow", "keras", "numpy", "ai-edge-litert", "litert-quantizer")
+_OF_BACKEND = {"tensorflow": (), "jax": ("jax", "jaxlib"), "torch": ("torch",)}
 
 
 def describe_environment(strategy: Any) -> dict[str, Any]:
@@ -18,7 +19,8 @@ def describe_environment(strategy: Any) -> dict[str, Any]:
         "versions": _versions(),
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
-        "devices": device_names(),
+        "backend": extras.backend(),
+        "devices": device_names() if extras.backend() == "tensorflow" else list(strategy.devices),
         "strategy": type(strategy).__name__,
         "replicas": int(strategy.num_replicas_in_sync),
         "determinism": {"TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS")},
@@ -28,7 +30,7 @@ def describe_environment(strategy: Any) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {name: extras.version_of(name) for name in _DISTRIBUTIONS}
+    found = {name: extras.version_of(name) for name in (*_DISTRIBUTIONS, *_OF_BACKEND[extras.backend()])}
     own = {"mltool": extras.version_of("mltool-tf") or "source", "python": platform.python_version()}
     return own | {name: version for name, version in found.items() if version is not None}
 

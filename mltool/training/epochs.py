@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mltool import console, extras
+from mltool import console
+from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
 from mltool.errors import Interrupted, TrainingError
 from mltool.runs.run import Run
@@ -141,15 +142,19 @@ class Epochs:
         return {f"val_{name}": value for name, value in self._loop.results().items()}
 
     def _in_chunks(
-        self, run_steps: Callable[..., None], pipeline: Pipeline, batches: Iterator[Any], chunks: Chunks, left: int
+        self,
+        run_steps: Callable[..., None],
+        pipeline: Pipeline | Batches,
+        batches: Iterator[Any],
+        chunks: Chunks,
+        left: int,
     ) -> Iterator[int]:
         """Runs `left` steps; yields after every chunk how many steps it had."""
-        tf = extras.tensorflow()
         while left:
             count = chunks.next_length(left)
             started = time.perf_counter()
             with pipeline.reading():
-                run_steps(batches, tf.constant(count, tf.int64))
+                run_steps(batches, np.asarray(count, np.int64))  # an array, lest a number be traced anew each time
                 self._loop.running_loss()  # waits for the device
             seconds = time.perf_counter() - started
             chunks.took(count, seconds)

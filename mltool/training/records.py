@@ -1,7 +1,7 @@
 """What training writes down of its epochs: metrics.jsonl and events for TensorBoard."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,9 @@ class Events:
         self._writer: Any = None
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes a value for every name."""
+        """Writes a value for every name; with another backend nothing, see `write_events`."""
+        if extras.backend() != "tensorflow":
+            return
         tf = extras.tensorflow()
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(str(self._folder))
@@ -57,3 +59,20 @@ class Events:
             for name, value in scalars.items():
                 tf.summary.write(name, tf.constant(value, tf.float32), metadata=metadata)
         self._writer.flush()
+
+
+def write_events(folder: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Writes the events of a finished training from its lines: where JAX or PyTorch trains, TensorFlow is not loaded.
+
+    Args:
+        folder: `events/` of the run.
+        lines: of metrics.jsonl.
+    """
+    events = Events(folder)
+    for line in lines:
+        kept = {name: value for name, value in line.items() if value is not None}
+        events.write(line["epoch"], {name: kept[name] for name in kept if name not in NO_SCALARS})
+
+
+NO_SCALARS = ("epoch", "phase", "step", "seconds")
+"""What a line of metrics.jsonl holds beside scalars."""

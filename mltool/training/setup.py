@@ -13,6 +13,7 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.augment import Augmentation, MaskedAugmentation, build_augmentation, build_masked_augmentation
+from mltool.data.batches import Batches
 from mltool.data.dataset import Dataset, Samples, class_counts, open_dataset
 from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
@@ -43,6 +44,7 @@ from mltool.training.callbacks import Callback, EarlyStopping, build_callback
 from mltool.training.environment import describe_environment
 from mltool.training.head import Head
 from mltool.training.loop import Loop
+from mltool.training.other_loop import OtherLoop
 from mltool.training.phases import Phase, Trainability, build_phases
 from mltool.training.strategy import build_strategy, make_deterministic
 
@@ -74,9 +76,9 @@ class Setup:
     summary: ModelSummary
     keep_best: bool
     data: Dataset
-    loop: Loop
-    pipeline: Pipeline
-    validation: Pipeline
+    loop: Loop | OtherLoop
+    pipeline: Pipeline | Batches
+    validation: Pipeline | Batches
     build_callbacks: Callable[[], dict[str, Callback]]
     monitor: Callback
     restores_best: bool
@@ -90,9 +92,9 @@ def build_setup(run: Run) -> Setup:
         SpecError: if model, loss or metrics do not fit the data.
     """
     spec = run.spec
-    _require_same_spec(run, spec)
+    require_same_spec(run, spec)
     require_same_code(run, *spec.code)
-    data = _open_data(run, spec)
+    data = open_data(run, spec)
     extras.keras().utils.set_random_seed(spec.seed)
     make_deterministic()
     strategy = build_strategy()
@@ -106,10 +108,10 @@ def build_setup(run: Run) -> Setup:
         trainability, summary = Trainability(model), summarize(model)
         phases = build_phases(spec.train, model)
         trainability.freeze(phases[0].frozen)
-    heads = functools.partial(_build_heads, spec, data, model, scales)
+    heads = functools.partial(build_heads, spec, data, model, scales)
     loop = Loop(model, phases[0].optimizer, heads=heads, strategy=strategy)
     distribute = strategy.experimental_distribute_dataset if strategy.num_replicas_in_sync > 1 else None
-    callbacks = _build_callbacks(spec, loop)
+    callbacks = build_callbacks_of(spec, loop)
     return Setup(
         phases=phases,
         named_phases=spec.train.phases is not None,
@@ -125,16 +127,17 @@ def build_setup(run: Run) -> Setup:
             augment=_build_augment(spec, data),
             mix=_build_mixing(spec, train),
             distribute=distribute,
-            class_weights=_class_weights(spec, data, train),
+            class_weights=class_weights_of(spec, data, train),
         ),
         validation=Pipeline(data.split("validation"), spec.data.batch_size, distribute=distribute),
-        build_callbacks=functools.partial(_build_callbacks, spec, loop),
+        build_callbacks=functools.partial(build_callbacks_of, spec, loop),
         monitor=callbacks.get("EarlyStopping", EarlyStopping(mode="min")),
         restores_best=any(thing.arguments.get("restore_best_weights") for thing in spec.train.callbacks),
     )
 
 
-def _build_heads(spec: Spec, data: Dataset, model: Any, scales: Mapping[str, TargetScale]) -> list[Head]:
+def build_heads(spec: Spec, data: Dataset, model: Any, scales: Mapping[str, TargetScale]) -> list[Head]:
+    """Losses and metrics of every output of a model."""
     return [
         Head(
             key,
@@ -224,7 +227,7 @@ def _training_sections(spec: Spec) -> str:
     return hash_of([spec.seed, to_plain(spec.data), to_plain(spec.model), to_plain(spec.train)])
 
 
-def _require_same_spec(run: Run, spec: Spec) -> None:
+def require_same_spec(run: Run, spec: Spec) -> None:
     """A run goes on as it began, or not at all: half of its steps by another spec are nobody's training.
 
     Raises:
@@ -237,8 +240,13 @@ def _require_same_spec(run: Run, spec: Spec) -> None:
         )
 
 
-def _open_data(run: Run, spec: Spec) -> Dataset:
-    if spec.data.source.known_kind in ("images", None):
+def open_data(run: Run, spec: Spec) -> Dataset:
+    """The data of a run, with the splits that it recorded where it did.
+
+    Raises:
+        DataError: if they are missing, damaged, or changed since the run began.
+    """
+    if spec.data.source.known_kind in ("images", None) and extras.backend() == "tensorflow":
         # Needed in a moment anyway; for a folder that may hold images now, because it decodes them too.
         extras.tensorflow()
     data = open_dataset(spec)
@@ -329,7 +337,8 @@ def _build_mixing(spec: Spec, train: Samples) -> Mixing | None:
     return build_mixing(layers, spec.seed, train.inputs, first=min(things))
 
 
-def _build_callbacks(spec: Spec, loop: Loop) -> dict[str, Callback]:
+def build_callbacks_of(spec: Spec, loop: Loop | OtherLoop) -> dict[str, Callback]:
+    """The callbacks of a spec, by Keras' name, with nothing seen yet."""
     directions = loop.greater_is_better()
     return {
         callback.name: build_callback(callback, directions, at=f"train.callbacks.{index}.{callback.name}")
@@ -337,7 +346,7 @@ def _build_callbacks(spec: Spec, loop: Loop) -> dict[str, Callback]:
     }
 
 
-def _class_weights(spec: Spec, data: Dataset, train: Samples) -> Array | None:
+def class_weights_of(spec: Spec, data: Dataset, train: Samples) -> Array | None:
     """How much a training sample of every class counts; None where all count alike.
 
     `balanced`: samples / (classes * samples of the class), as scikit-learn's `compute_class_weight` has it (King and

@@ -6,15 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mltool.errors import ArtifactError, DataError, Interrupted, MachineError, MltoolError, SpecError
+from mltool import extras
+from mltool.errors import (
+    ArtifactError,
+    DataError,
+    Interrupted,
+    MachineError,
+    MissingExtraError,
+    MltoolError,
+    SpecError,
+)
+from mltool.evaluation.other_backend import check_under_tensorflow
 from mltool.runs.atomic import writing
 from mltool.runs.run import Run
 from mltool.spec.outputs import NO_RESULTS
 from mltool.training.checkpoints import State
+from mltool.training.elsewhere import train_elsewhere
 from mltool.training.epochs import Epochs
 from mltool.training.interrupts import Interrupts
-from mltool.training.records import read_lines
-from mltool.training.setup import build_setup, record_setup, record_threshold
+from mltool.training.records import read_lines, write_events
+from mltool.training.setup import Setup, build_setup, record_setup, record_threshold
 
 logger = logging.getLogger("mltool")
 
@@ -49,7 +60,8 @@ def train(run: Run) -> TrainResult:
         ArtifactError: if a file of weights is damaged; after these, a run that was just made is taken away.
         TrainingError: if the loss is no longer a number.
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
-        MachineError: if another process trains this run.
+        MachineError: if another process trains this run, or the environment asks for another backend of Keras.
+        MissingExtraError: if the backend of the spec is not installed.
     """
     with run.locked():
         run.clear_partial_files()
@@ -73,12 +85,31 @@ def train(run: Run) -> TrainResult:
             raise
 
 
-_MENDED = DataError | SpecError | ArtifactError | MachineError
+_MENDED = DataError | SpecError | ArtifactError | MachineError | MissingExtraError
 """What stands in the way of a training before it begins."""
 
 
 def _train(run: Run, interrupts: Interrupts) -> TrainResult:
-    setup = build_setup(run)
+    backend = run.spec.train.backend
+    if backend == "tensorflow":
+        state = fit(run, build_setup(run), interrupts)
+    else:
+        state = train_elsewhere(run, interrupts)
+        run.update(backend={"name": backend, "difference": None})
+        check_under_tensorflow(run)
+        if extras.has("tensorflow"):
+            write_events(run.events_folder, read_lines(run.metrics_file))
+    _record_end(run, state)
+    return _result_of(run)
+
+
+def fit(run: Run, setup: Setup, interrupts: Interrupts) -> State:
+    """Runs the epochs that are left, and writes the model with the weights that are kept.
+
+    Raises:
+        TrainingError: if the loss is no longer a number.
+        Interrupted: after Ctrl-C or SIGTERM; a checkpoint of the very step is left.
+    """
     epochs = Epochs(run, setup, interrupts)
     epochs.take_up()
     record_setup(run, setup)
@@ -90,8 +121,7 @@ def _train(run: Run, interrupts: Interrupts) -> TrainResult:
     record_threshold(run, setup)
     setup.trainability.restore()  # phases are of the training: who loads the file finds the model of the spec
     _save_model(setup.loop.model, run.keras_file)
-    _record_end(run, state)
-    return _result_of(run)
+    return state
 
 
 def _save_model(model: Any, file: Path) -> None:

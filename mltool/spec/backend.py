@@ -1,0 +1,74 @@
+"""Keras' other backends, and what this version does not do with them."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+from mltool.spec.argument_check import shown
+from mltool.spec.catalogue import KerasObject, Problem
+from mltool.spec.own_things import OwnThing
+
+if TYPE_CHECKING:
+    from mltool.spec.spec import Spec
+
+Backend = Literal["tensorflow", "jax", "torch"]
+"""What Keras computes with."""
+
+_OF_TENSORFLOW = (
+    "HashedCrossing",
+    "Hashing",
+    "IntegerLookup",
+    "StringLookup",
+    "TextVectorization",
+)
+"""Layers that Keras 3 builds of operations of TensorFlow: they take text, or look numbers up in tables of it."""
+
+
+def backend_problems(spec: "Spec") -> Iterable[Problem]:
+    """What stands in a spec that its backend cannot do, each with the reason."""
+    backend = spec.train.backend
+    if backend == "tensorflow":
+        return
+    hint = "leave it out, or write train.backend: tensorflow"
+    yield from _training_problems(spec, hint)
+    for index, thing in enumerate(spec.data.augment):
+        message = f"augmentation runs in tf.data, and train.backend is {backend}"
+        yield Problem(("data", "augment", index, thing.name), True, message, hint)
+    if spec.model.python is not None:
+        message = f"a function may build its model with TensorFlow, and train.backend is {backend}"
+        yield Problem(("model", "python"), False, message, "write the layers down, or train.backend: tensorflow")
+    for layer in (*spec.model.preprocess_layers, *spec.model.layers):
+        place = ("model", *layer.place)
+        if isinstance(layer.layer, OwnThing):
+            yield Problem(place, True, f"a layer of yours may use TensorFlow, and train.backend is {backend}", hint)
+        elif layer.layer.name in _OF_TENSORFLOW:
+            message = f"{layer.layer.name} computes with TensorFlow alone, and train.backend is {backend}"
+            yield Problem(place, True, message, "take train.backend: tensorflow")
+
+
+def _training_problems(spec: "Spec", hint: str) -> Iterable[Problem]:
+    """Of the section `train`."""
+    train, backend = spec.train, spec.train.backend
+    if train.strategy not in ("auto", "one_device"):
+        message = f"distributes by tf.distribute, and train.backend is {backend} (got {shown(train.strategy)})"
+        yield Problem(("train", "strategy"), False, message, hint)
+    if train.jit_compile != "auto":
+        message = f"is for TensorFlow's steps, and train.backend is {backend} (got {shown(train.jit_compile)})"
+        yield Problem(("train", "jit_compile"), False, message, hint)
+    if train.step is not None:
+        yield Problem(("train", "step"), True, f"is a step of TensorFlow, and train.backend is {backend}", hint)
+    if train.anomaly is not None:
+        message = f"is not in this version with train.backend: {backend}"
+        yield Problem(("train", "anomaly"), True, message, "take train.backend: tensorflow")
+    for name, head in train.heads.items():
+        place = ("train", "outputs", name) if name else ("train",)
+        if isinstance(head.loss, OwnThing):
+            message = f"a loss of yours may use TensorFlow, and train.backend is {backend}"
+            yield Problem((*place, "loss"), False, message, "take one of Keras, or train.backend: tensorflow")
+        yield from _metric_problems(head.metrics or (), place, backend)
+
+
+def _metric_problems(metrics: Iterable[KerasObject], place: tuple[str, ...], backend: str) -> Iterable[Problem]:
+    for index, metric in enumerate(metrics):
+        if isinstance(metric, OwnThing):
+            message = f"a metric of yours may use TensorFlow, and train.backend is {backend}"
+            yield Problem((*place, "metrics", index), False, message, "take one of Keras, or train.backend: tensorflow")
