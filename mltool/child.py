@@ -2,7 +2,7 @@
 
 A fresh interpreter (no fork: TensorFlow's threads do not survive one) in a session of its own, so that Ctrl-C reaches
 the parent alone. Messages travel on a private socket; whatever C++ or Python prints to descriptors 1 and 2 lands in a
-file, or among the remarks of this process.
+file.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -31,8 +31,6 @@ TAIL_LINES = 20
 GOODBYE_SECONDS = 10.0
 """How long an idle child may take to end once its socket is closed (unloading TensorFlow takes
 about 1 s) before it is killed."""
-
-_STDERR = 2
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -86,14 +84,13 @@ class Child:
     Args:
         package: only functions of modules inside this package may be called.
         environment: variables that differ from those of this process.
-        shown: whether what it prints goes to this process' stderr at once, as for work of hours; else it is kept, and
-            a crash shows the end of it.
+        descriptors: open files that it inherits, under the same numbers.
     """
 
     def __init__(
-        self, package: str = "mltool", *, environment: Mapping[str, str] | None = None, shown: bool = False
+        self, package: str = "mltool", *, environment: Mapping[str, str] | None = None, descriptors: Sequence[int] = ()
     ) -> None:
-        self._package, self._environment, self._shown = package, dict(environment or {}), shown
+        self._package, self._environment, self._descriptors = package, dict(environment or {}), tuple(descriptors)
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._captured: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as this object
@@ -175,10 +172,10 @@ class Child:
                 self._process = subprocess.Popen(  # noqa: S603  our own interpreter, our own code
                     [sys.executable, "-u", "-c", _BOOT, json.dumps(sys.path), str(theirs.fileno()), self._package],
                     stdin=subprocess.DEVNULL,
-                    stdout=_STDERR if self._shown else self._captured,
-                    stderr=_STDERR if self._shown else self._captured,
+                    stdout=self._captured,
+                    stderr=self._captured,
                     env={**os.environ, **self._environment},
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *self._descriptors],
                     start_new_session=True,
                 )
             self._connection = ours

@@ -5,7 +5,8 @@ of; here the model is held against TensorFlow afterwards, see `evaluation/other_
 """
 
 import functools
-import logging
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,6 @@ from mltool.training.other_loop import LOOPS
 from mltool.training.phases import Trainability, build_phases
 from mltool.training.setup import Setup, build_callbacks_of, build_heads, class_weights_of, open_data, require_same_spec
 
-logger = logging.getLogger("mltool")
-
 
 def train_elsewhere(run: Run, interrupts: Interrupts) -> State:
     """Trains a run in a process with the backend of its spec; leaves `model.keras` and what it answers.
@@ -44,30 +43,39 @@ def train_elsewhere(run: Run, interrupts: Interrupts) -> State:
     extras.require_environment(backend)
     extras.require_installed(backend)
     extras.require_installed("keras")
-    with Child(environment={"KERAS_BACKEND": backend}, shown=True) as child:
+    speech = console.speech()
+    descriptors = [] if speech is None else [speech.descriptor]
+    with Child(environment={"KERAS_BACKEND": backend}, descriptors=descriptors) as child:
         interrupts.hand_to(child.signal)
         try:
             found = child.call(
-                f"{__name__}:train_here", directory=str(run.directory), backend=backend, speech=console.speech()
+                f"{__name__}:train_here",
+                directory=str(run.directory),
+                backend=backend,
+                command=sys.argv,
+                speech=speech,
             )
         except ChildError as error:
             if interrupts.asked:  # before that process could note it
                 raise Interrupted(f"{interrupts.name}: stopped before the first step") from error
             if isinstance(error, ChildCrashed):
-                raise TrainingError(f"the process that trains with {backend} {error.status}", "see above") from error
+                raise TrainingError(f"training with {backend}: {error}") from error
             raise
         finally:
             interrupts.hand_to(None)
     return State(**found)
 
 
-def train_here(*, directory: str, backend: str, speech: dict[str, bool]) -> dict[str, Any]:
+def train_here(
+    *, directory: str, backend: str, command: Sequence[str], speech: console.Speech | None
+) -> dict[str, Any]:
     """What the process of the other backend runs.
 
     Args:
         directory: of the run, whose lock the caller holds.
         backend: of the spec.
-        speech: how the command speaks, see `console.speech`.
+        command: the user's, for the records.
+        speech: how it speaks.
 
     Returns:
         Where training stands at its end, as a map.
@@ -75,8 +83,8 @@ def train_here(*, directory: str, backend: str, speech: dict[str, bool]) -> dict
     from mltool.training.train import fit
 
     extras.use_backend(backend)
-    if speech["configured"]:
-        console.configure(json_output=speech["json_output"], quiet=speech["quiet"], verbose=speech["verbose"])
+    console.speak_as(speech)
+    sys.argv[:] = command
     run = Run.open(Path(directory))
     with Interrupts() as interrupts:
         setup = build_setup_here(run)
