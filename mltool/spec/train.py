@@ -143,8 +143,8 @@ class TrainSpec(Section):
     jit_compile: Annotated[Any, Later("auto")] = "auto"
     """Whether XLA compiles the step; `auto` is off on CPU, where it was measured 1.7 to 2.7 times slower."""
     backend: Backend = "tensorflow"
-    """What Keras trains with: tensorflow, jax or torch. All else runs on TensorFlow, where the model is proven to answer
-    as it did."""
+    """What Keras trains with: tensorflow, jax or torch. All else is done with TensorFlow, where the model is proven to
+    answer as it did."""
     phases: Annotated[tuple[PhaseSpec, ...] | None, Strict(False)] = None
     """A list of phases, one after the other, instead of epochs and optimizer; callbacks begin anew in each, and
     EarlyStopping ends the phase."""

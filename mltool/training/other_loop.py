@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mltool import extras
 from mltool.data.batches import Batch
 from mltool.models.build import call_model
@@ -189,13 +191,27 @@ class JaxLoop(OtherLoop):
 
 
 class TorchLoop(OtherLoop):
-    """Steps that PyTorch runs one operation after the other."""
+    """Steps that PyTorch runs one operation after the other.
+
+    Keras' Dropout draws from PyTorch's own generator, no variable that a checkpoint holds. So every step begins
+    with a seed of its own, from that of the run and the number of the step.
+    """
+
+    def __init__(self, model: Any, optimizer: Any, *, heads: Callable[[], Sequence[Head]]) -> None:
+        self._seed = int(extras.require("torch").initial_seed())
+        self._steps = extras.keras().Variable(0, dtype="int64", trainable=False, name="steps")
+        super().__init__(model, optimizer, heads=heads)
+
+    def variables(self) -> list[Any]:
+        """See `OtherLoop`; with the number of the step."""
+        return [*super().variables(), self._steps]
 
     def train_steps(self, batches: Iterator[Batch], count: Any) -> None:
         """See `OtherLoop`."""
         torch = extras.require("torch")
         for _ in range(int(count)):
             inputs, targets, weights = self._on_device(next(batches))
+            self._begin_step()
             self.model.zero_grad()
             outputs = call_model(self.model, inputs, training=True)
             penalties = sum(self.model.losses)
@@ -218,6 +234,12 @@ class TorchLoop(OtherLoop):
     def _devices(self) -> tuple[str, ...]:
         cuda = extras.require("torch").cuda
         return tuple(cuda.get_device_name(index) for index in range(cuda.device_count())) or ("cpu",)
+
+    def _begin_step(self) -> None:
+        number = int(self._steps)
+        seed = np.random.SeedSequence((self._seed, number)).generate_state(1, np.uint64)[0]
+        extras.require("torch").manual_seed(int(seed))
+        self._steps.assign(number + 1)
 
     @staticmethod
     def _on_device(batch: Batch) -> Any:

@@ -17,7 +17,6 @@ LOGITS = {"SparseCategoricalCrossentropy": {"from_logits": True}}
         pytest.param("train.strategy", "mirrored", "the only value here is 'auto'", id="strategy"),
         pytest.param("train.precision", "mixed_float16", "the only value here is 'float32'", id="precision"),
         pytest.param("train.jit_compile", True, "the only value here is 'auto'", id="jit_compile"),
-        pytest.param("train.backend", "jax", "the only value here is 'tensorflow'", id="backend"),
         pytest.param("train.optimizer", {"Adam": {"use_ema": True}}, "leave it out", id="an average of weights"),
         pytest.param("data.source.dataset", "hf:mnist", "known: digits", id="hf"),
         pytest.param("data.source.dataset", "imdb", "known: digits", id="texts of keras.datasets"),

@@ -1,0 +1,269 @@
+"""Training with JAX and PyTorch: what they learn, where they stop and go on, and what TensorFlow says of it."""
+
+import contextlib
+import json
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mltool import extras
+from mltool.conversion.convert import convert
+from mltool.errors import ArtifactError, MachineError, MissingExtraError, SpecError
+from mltool.evaluation.evaluate import evaluate
+from mltool.evaluation.other_backend import check_under_tensorflow
+from mltool.evaluation.verify import verify
+from mltool.exporting.export import export
+from mltool.runs.arrays import read_npz
+from mltool.runs.run import Run
+from mltool.training.records import read_lines
+from mltool.training.train import train
+
+DEADLINE_SECONDS = 240
+TORCH = pytest.param("torch", marks=[pytest.mark.slow, pytest.mark.skipif(not extras.has("torch"), reason="no torch")])
+BACKENDS = ["jax", TORCH]
+EPOCHS = 25
+
+
+def digits(backend: str) -> dict:
+    """A spec of everything that has a state: statistics, dropout, a learning rate that falls."""
+    return {
+        "name": "digits",
+        "seed": 7,
+        "data": {"source": {"dataset": "digits"}, "batch_size": 100},
+        "model": {
+            "preprocess": ["Normalization"],
+            "layers": [
+                {"Conv2D": {"filters": 4, "kernel_size": 3, "strides": 2}},
+                "BatchNormalization",
+                "ReLU",
+                "Flatten",
+                {"Dropout": {"rate": 0.2}},
+                {"Dense": {"units": 10}},
+            ],
+        },
+        "train": {
+            "backend": backend,
+            "epochs": EPOCHS,
+            "optimizer": {"Adam": {"learning_rate": 0.01}},
+            "loss": {"SparseCategoricalCrossentropy": {"from_logits": True}},
+            "metrics": ["accuracy"],
+            "callbacks": [{"ReduceLROnPlateau": {"patience": 1, "factor": 0.9, "min_delta": 10.0}}],
+        },
+        "convert": [{"quantize": "int8"}],
+    }
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def uncut(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Digits, trained; do not change it, copy its folder."""
+    folder = tmp_path_factory.mktemp(request.param)
+    process = start("train", spec_file(folder, digits(request.param)), "--run-dir", folder / "run")
+    out, err = process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 0, err
+    assert f"epoch {EPOCHS}/{EPOCHS}  loss " in err
+    assert "trained 25 epochs" in out
+    return Run.open(folder / "run")
+
+
+def spec_file(folder: Path, spec: dict) -> Path:
+    file = folder / "spec.yaml"
+    file.write_text(json.dumps(spec), encoding="utf-8")
+    return file
+
+
+# A shell that runs the tests in the background has SIGINT ignored, and children inherit that.
+COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from mltool.cli.main import main
+main()
+"""
+
+
+def start(*arguments: str | Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def copied(run: Run, folder: Path) -> Run:
+    shutil.copytree(run.directory, folder / "run")
+    return Run.open(folder / "run")
+
+
+def test_a_run_tells_what_it_was_trained_with_and_that_tensorflow_answers_the_same(uncut):
+    manifest, backend = uncut.manifest, uncut.spec.train.backend
+    assert manifest["status"] == "trained"
+    assert manifest["backend"]["name"] == manifest["environment"]["backend"] == backend
+    assert 0 <= manifest["backend"]["difference"] <= 1e-5
+    assert manifest["environment"]["versions"][backend] == extras.version_of(backend)
+    assert manifest["environment"]["devices"]
+    assert manifest["environment"]["command"][0] == "-c"
+    assert [line["epoch"] for line in read_lines(uncut.metrics_file)] == list(range(1, EPOCHS + 1))
+    assert list(uncut.events_folder.glob("events.*"))
+    assert read_lines(uncut.metrics_file)[-1]["val_accuracy"] > 0.85
+    assert {path.name for path in uncut.checkpoints_folder.iterdir()} >= {f"best-{manifest['best_epoch'] - 1}.npz"}
+
+
+def test_digits_go_through_export_int8_and_verify(uncut, tmp_path):
+    run = copied(uncut, tmp_path)
+    assert evaluate(run).metrics["accuracy"] > 0.85
+    assert export(run).agreement.same_answer == 1.0
+    convert(run)
+    assert [verdict.name for verdict in verify(run)] == ["int8"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+def test_a_training_that_was_cut_ends_with_the_bits_of_the_uncut_one(uncut, number, tmp_path):
+    directory = tmp_path / "run"
+    process = start("train", spec_file(tmp_path, digits(uncut.spec.train.backend)), "--run-dir", directory)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while len(read_lines(directory / "metrics.jsonl")) < 2:
+        assert time.monotonic() < deadline, "nothing came"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.005)
+            raise AssertionError(process.communicate())
+    process.send_signal(number)
+    _, err = process.communicate(timeout=DEADLINE_SECONDS)
+    run = Run.open(directory)
+    if number == signal.SIGINT:
+        assert process.returncode == 130, err
+        assert "SIGINT: stopped at epoch" in err
+        assert run.status == "interrupted"
+    assert len(read_lines(run.metrics_file)) < EPOCHS
+    train(run)
+    assert run.status == "trained"
+    answers, expected = read_npz(run.backend_answers_file), read_npz(uncut.backend_answers_file)
+    for name in expected:
+        np.testing.assert_array_equal(answers[name], expected[name])
+    values = [[{**line, "seconds": 0} for line in read_lines(each.metrics_file)] for each in (run, uncut)]
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_another_backend_learns_what_tensorflow_learns(backend, features, make_run):
+    """From weights that are no random numbers, with an uneven last batch, a penalty, phases and weighed classes."""
+    features["model"]["layers"] = [
+        {"Dense": {"units": 4, "kernel_initializer": "Identity", "kernel_regularizer": {"L2": {"l2": 0.01}}}},
+        {"BatchNormalization": {"momentum": 0.8}},
+        "ReLU",
+        {"Dense": {"units": 3, "kernel_initializer": "Zeros"}},
+    ]
+    features["train"] |= {
+        "phases": [
+            {"epochs": 2, "optimizer": {"Adam": {"learning_rate": 0.01}}, "freeze": ["dense"]},
+            {"epochs": 2, "optimizer": {"SGD": {"learning_rate": 0.1, "momentum": 0.9}}},
+        ],
+        "class_weights": "balanced",
+        "metrics": ["accuracy", {"F1Score": {"average": "macro"}}, {"AUC": {"name": "area", "multi_label": False}}],
+    }
+    features["train"].pop("epochs"), features["train"].pop("optimizer")
+    features["train"]["metrics"].pop()
+    found = []
+    for name in ("tensorflow", backend):
+        features["train"]["backend"] = name
+        run = make_run(features, name)
+        train(run)
+        found.append([{**line, "seconds": 0.0} for line in read_lines(run.metrics_file)])
+    assert len(found[0]) == 4
+    assert found[0][-1]["loss"] < found[0][0]["loss"]
+    for one, other in zip(*found, strict=True):
+        assert list(one) == list(other)
+        np.testing.assert_allclose(list(one.values()), list(other.values()), rtol=2e-5, atol=1e-6)
+
+
+def test_a_backend_that_is_not_installed_is_exit_9_and_leaves_no_run(features, make_run, monkeypatch):
+    features["train"]["backend"] = "torch"
+    run = make_run(features)
+    monkeypatch.setattr(extras, "has", lambda module: module != "torch")
+    with pytest.raises(MissingExtraError, match=r"this needs torch, .*pip install 'mltool-tf\[torch\]'") as caught:
+        train(run)
+    assert caught.value.exit_code == 9
+    assert not run.directory.exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "backend", "message"),
+    [
+        ("KERAS_BACKEND", "torch", "tensorflow", "KERAS_BACKEND is 'torch' in the environment, and this needs 'tens"),
+        ("KERAS_BACKEND", "torch", "jax", "KERAS_BACKEND is 'torch' .* runs on 'jax', .* write train.backend: torch"),
+        ("KERAS_BACKEND", "tensorflow", "jax", "KERAS_BACKEND is 'tensorflow' .*unset KERAS_BACKEND$"),
+        ("TF_USE_LEGACY_KERAS", "1", "tensorflow", "TF_USE_LEGACY_KERAS is '1' in the environment: that is Keras 2"),
+        ("TF_USE_LEGACY_KERAS", "True", "jax", "TF_USE_LEGACY_KERAS is 'True' in the environment: that is Keras 2"),
+    ],
+)
+def test_an_environment_that_asks_for_another_keras_is_exit_10(variable, value, backend, message, monkeypatch):
+    monkeypatch.setitem(extras._GIVEN, variable, value)
+    with pytest.raises(MachineError, match=message) as caught:
+        extras.require_environment(backend)
+    assert caught.value.exit_code == 10
+
+
+def test_every_verb_that_imports_keras_heeds_the_environment(trained_run):
+    command = [sys.executable, "-m", "mltool.cli.main", "evaluate", str(trained_run.directory)]
+    done = subprocess.run(command, env={"KERAS_BACKEND": "jax"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 10
+    assert "KERAS_BACKEND is 'jax' in the environment, and this needs 'tensorflow'" in done.stderr
+
+
+def test_an_environment_that_asks_for_what_the_spec_says_leaves_only_the_check_for_later(uncut, tmp_path, monkeypatch):
+    monkeypatch.setitem(extras._GIVEN, "KERAS_BACKEND", "jax")
+    run = copied(uncut, tmp_path)
+    run.update(backend={"difference": None})
+    extras.require_environment("jax")
+    check_under_tensorflow(run)
+    assert "difference" not in run.manifest["backend"]
+
+
+def test_a_model_of_a_machine_without_tensorflow_is_checked_before_it_is_exported(uncut, tmp_path, monkeypatch, caplog):
+    run = copied(uncut, tmp_path)
+    run.update(backend={"difference": None})
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "mltool"):
+        patch.setattr(extras, "has", lambda module: module != "tensorflow")
+        patch.setattr(logging.getLogger("mltool"), "propagate", True)
+        check_under_tensorflow(run)
+    assert "not checked under TensorFlow here, as it is not installed" in caplog.text
+    assert "difference" not in run.manifest["backend"]
+    with np.load(run.backend_answers_file) as kept:
+        answers = dict(kept)
+    name = next(iter(answers))
+    largest = np.abs(answers[name]).max()
+    for off, is_refused in ((3e-5, True), (3e-6, False)):
+        changed = answers[name].copy()
+        changed[100, 3] += off * largest
+        np.savez(run.backend_answers_file, **{name: changed})
+        if is_refused:
+            with pytest.raises(ArtifactError, match=r"answers under TensorFlow otherwise than under .*off by [23]"):
+                export(run)
+            assert not run.saved_model_folder.exists()
+    export(run)
+    assert run.manifest["backend"]["difference"] == pytest.approx(3e-6, abs=1e-6)
+
+
+def test_answers_that_are_gone_are_told(uncut, tmp_path):
+    run = copied(uncut, tmp_path)
+    run.update(backend={"difference": None})
+    run.backend_answers_file.unlink()
+    with pytest.raises(ArtifactError, match="backend_answers.npz is missing or damaged"):
+        check_under_tensorflow(run)
+
+
+def test_text_is_refused_where_only_the_data_tell_of_it(tmp_path, make_run):
+    rows = "\n".join(f"{word},{number},{number % 2}" for number, word in enumerate(["red", "green", "blue"] * 20))
+    (tmp_path / "t.csv").write_text(f"color,size,y\n{rows}\n", encoding="utf-8")
+    spec = {
+        "name": "table",
+        "data": {"source": {"path": "t.csv", "target": "y"}},
+        "model": {"preprocess": "auto", "layers": [{"Dense": {"units": 1}}]},
+        "train": {"backend": "jax", "epochs": 1, "loss": {"BinaryCrossentropy": {"from_logits": True}}},
+    }
+    run = make_run(spec)
+    with pytest.raises(SpecError, match="text is for TensorFlow alone, and 'color' is text"):
+        train(run)
+    assert not run.directory.exists()
