@@ -29,11 +29,11 @@ OWN = {"python": "mine:thing"}
         ),
         pytest.param(
             {"model.layers": [OWN, {"Dense": {"units": 10}}]},
-            "model.layers.0: a layer of yours may use TensorFlow, and train.backend is jax",
+            "model.layers.0.python: a layer of yours may use TensorFlow, and train.backend is jax",
             id="own layer",
         ),
         pytest.param(
-            {"train.loss": {**OWN, "task": "classification", "gives": "logits"}},
+            {"train.loss": {**OWN, "task": "classification", "from_logits": True}},
             "train.loss: a loss of yours may use TensorFlow, and train.backend is jax",
             id="own loss",
         ),
