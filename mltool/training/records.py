@@ -62,7 +62,7 @@ class Events:
 
 
 def write_events(folder: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Writes the events of a finished training from its lines: where JAX or PyTorch trains, TensorFlow is not loaded.
+    """Writes the events of a finished training from its lines: where JAX or PyTorch trains, TensorFlow may be missing.
 
     Args:
         folder: `events/` of the run.
