@@ -38,7 +38,7 @@ class MltoolEpochs:
         def heads() -> list[Head]:
             return [Head(ONLY, head, task="classification", shape=tuple(model.output_shape[1:]))]
 
-        self.loop = Loop(model, optimizer, heads=heads, strategy=build_strategy())
+        self.loop = Loop(model, optimizer, heads=heads, strategy=build_strategy(spec.train.strategy))
         self.pipeline = Pipeline(train, spec.data.batch_size, seed=spec.seed)
         self.chunks, self.epoch = Chunks(), 0
 

@@ -192,8 +192,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str =
 class Progress:
     """How far a long stage is; inert unless a command shows it."""
 
-    def update(self, completed: int, note: str = "") -> None:
-        """Says how many units are done, with a short note such as the metrics."""
+    is_shown = False
+    """Whether somebody sees what `update` says."""
+
+    def update(self, completed: int, note: str = "", rate: str = "") -> None:
+        """Says how many units are done, with a note such as the metrics, and the rate where it is not one of units."""
 
     def line(self, text: str) -> None:
         """Says something that stays, such as the line of an epoch."""
@@ -213,31 +216,42 @@ class _Lines(Progress):
 
 
 class _Bar(Progress):
-    """A bar with rate and ETA on a terminal."""
+    """A bar with rate and ETA on a terminal, and the note on the lines below it."""
+
+    is_shown = True
 
     def __init__(self, what: str, total: int, unit: str) -> None:
         from rich import progress
-        from rich.console import Console
+        from rich.console import Console, RenderableType
+        from rich.text import Text
+
+        class WithNote(progress.Progress):
+            def get_renderables(self) -> Iterator[RenderableType]:
+                yield from super().get_renderables()
+                if self.tasks and self.tasks[0].fields["note"]:
+                    yield Text(self.tasks[0].fields["note"])
 
         self._unit = unit
-        console = Console(file=_settings.err, force_terminal=True, no_color=not colors(_settings.err))
-        self._bar = progress.Progress(
+        console = Console(
+            file=_settings.err, force_terminal=True, no_color=not colors(_settings.err), width=_width(_settings.err)
+        )
+        self._bar = WithNote(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(bar_width=24),
             progress.MofNCompleteColumn(),
             progress.TextColumn("{task.fields[rate]}"),
+            progress.TextColumn("ETA"),
             progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[note]}"),
             console=console,
             transient=True,
         )
         self._task = self._bar.add_task(what, total=total, note="", rate="")
         self._bar.start()
 
-    def update(self, completed: int, note: str = "") -> None:
+    def update(self, completed: int, note: str = "", rate: str = "") -> None:
         task = self._bar.tasks[0]
-        rate = f"{task.speed:,.0f} {self._unit}/s" if task.speed else ""
-        self._bar.update(self._task, completed=completed, note=note, rate=rate)
+        own = f"{task.speed:,.0f} {self._unit}/s" if task.speed else ""
+        self._bar.update(self._task, completed=completed, note=note, rate=rate or own)
 
     def line(self, text: str) -> None:
         self.say(text)
@@ -247,6 +261,13 @@ class _Bar(Progress):
 
     def stop(self) -> None:
         self._bar.stop()
+
+
+def _width(stream: TextIO) -> int | None:
+    """Of a terminal: rich would ask the descriptors 0 to 2, which lead elsewhere while foreign output is captured."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or None
+    return None
 
 
 _progress: Progress | None = None

@@ -1,7 +1,7 @@
 """`mltool train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,11 +9,17 @@ from mltool import console
 from mltool.cli.options import Overrides, RunDir, examples, verb
 from mltool.errors import UsageError
 
+if TYPE_CHECKING:
+    from mltool.spec.spec import Spec
+
 SETTINGS = examples(
     "mltool train configs/digits.yaml",
     "mltool train my.yaml --set train.epochs=3 --set train.optimizer.Adam.learning_rate=1e-2",
     "mltool train --resume            the newest run under ./runs that is not finished",
     "mltool train --resume 20261123",
+    "mltool train my.yaml --find-lr     what learning rate to begin with",
+    "mltool train my.yaml --trial     does it build and fit, and how long will it take?",
+    "mltool train my.yaml --profile   what do its steps spend their time on?",
 )
 
 Target = Annotated[
@@ -21,14 +27,37 @@ Target = Annotated[
     typer.Argument(metavar="SPEC|RUN", help="The spec; with --resume the run.", show_default=False),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run from its newest checkpoint, bit for bit.")]
+Trial = Annotated[
+    bool,
+    typer.Option(
+        "--trial",
+        help="Build all, run a few steps, tell parameters, memory and the time to expect, and leave nothing behind.",
+    ),
+]
+Profile = Annotated[
+    bool,
+    typer.Option(
+        "--profile",
+        help="Profile some steps: a trace for TensorBoard in events/, and a page of what took the time.",
+    ),
+]
+
+FindRate = Annotated[
+    bool,
+    typer.Option("--find-lr", help="Train nothing: raise the learning rate step by step, draw the loss, suggest one."),
+]
 
 
 @verb
 def command(
     target: Target = None,
     resume: Resume = False,
+    find_rate: FindRate = False,
     overrides: Overrides = [],  # noqa: B006  typer copies it
     run_dir: RunDir = None,
+    *,
+    trial: Trial = False,
+    profile: Profile = False,
 ) -> None:
     """Train the model that SPEC describes, or resume a run.
 
@@ -38,12 +67,22 @@ def command(
     from mltool.runs.run import Run
     from mltool.spec.load import load_spec
 
+    if trial and (resume or run_dir or profile):
+        raise UsageError("--trial leaves nothing behind; --resume, --run-dir and --profile are for a run")
+    if trial and target is not None:
+        _tell_trial(load_spec(Path(target), overrides))
+        return
     if resume:
+        if find_rate:
+            raise UsageError("--find-lr trains nothing, so there is nothing to resume", "leave --resume out")
         if overrides or run_dir:
             raise UsageError("--resume goes on with the run's own spec; --set and --run-dir are for a new run")
         run = find_resumable(target)
     elif target is None:
         raise UsageError("name a SPEC to train, or --resume", "mltool train configs/digits.yaml")
+    elif find_rate:
+        _find_rate(load_spec(Path(target), overrides), run_dir)
+        return
     else:
         # Before TensorFlow: a typo must not cost ten seconds.
         run = Run.create(load_spec(Path(target), overrides), run_dir)
@@ -51,10 +90,12 @@ def command(
 
     from mltool.training.train import train
 
-    result = train(run)
+    result = train(run, profile=profile)
     shown = "  ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     kept = f", kept epoch {result.best_epoch}" if result.best_epoch else ""
     text = f"trained {result.epochs} epochs in {result.seconds:.1f} s{kept}: {shown}\n{run.keras_file}"
+    if result.profile is not None:
+        text = f"{result.profile.text()}\n\n{text}"
     document = {
         "run": str(run.directory),
         "epochs": result.epochs,
@@ -62,4 +103,37 @@ def command(
         "metrics": dict(result.metrics),
         "seconds": result.seconds,
     }
+    if profile:
+        document["profile"] = None if result.profile is None else result.profile.to_json()
     console.result(document, text)
+
+
+def _find_rate(spec: "Spec", directory: Path | None) -> None:
+    from mltool.runs.rate_test import RateTestFolder
+
+    folder = RateTestFolder.choose(spec.name, directory)
+
+    from mltool.report.pictures import write_rates_picture
+    from mltool.training.rate_test import find_learning_rate
+
+    result = find_learning_rate(spec, folder)
+    write_rates_picture(result, folder.picture_file)
+    text = (
+        f"suggested learning rate: {result.suggestion:.2g}, a tenth of {result.lowest:.2g}, where the loss is lowest\n"
+        f"{folder.picture_file}"
+    )
+    document = {
+        "suggestion": result.suggestion,
+        "lowest": result.lowest,
+        "diverged": result.diverged,
+        "curve": str(folder.curve_file),
+        "picture": str(folder.picture_file),
+    }
+    console.result(document, text)
+
+
+def _tell_trial(spec: "Spec") -> None:
+    from mltool.training.trial import try_training
+
+    result = try_training(spec)
+    console.result(result.to_json(), result.text())

@@ -5,8 +5,10 @@ any step of any epoch can be reached without running the ones before. What does 
 samples or of rows, files to decode) is fetched by the same indices.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,38 @@ from mltool.data.stored_rows import RowReader
 from mltool.errors import DataError
 
 
+@dataclass(frozen=True)
+class Shares:
+    """Which parts of every global batch a process computes.
+
+    Attributes:
+        total: parts of a batch: one a replica.
+        first: of this process.
+        here: how many of them are this process'.
+        least: samples that every share must have; a last batch that is too small for it is filled up.
+        fill: whether all shares are filled up to one size, as compilers for TPUs want it.
+    """
+
+    total: int = 1
+    first: int = 0
+    here: int = 1
+    least: int = 1
+    fill: bool = False
+
+
+_WHOLE = Shares()
+
+
 class Pipeline:
     """Batches of (inputs, targets, weights), where inputs is a map of float32 tensors, or of text.
 
     The targets are a tensor, or a map of tensors where there are several outputs.
 
-    Mixed batches of classes have a fourth part, see `mixing.py`.
+    Some batches have a fourth part, a map: mixed ones of classes their partners (`mixing.py`), and those that are
+    filled up `real`, float32 [samples], 0 for every sample that stands there twice and counts nothing.
+
+    A replica gets its share of a batch, samples n * r // replicas to n * (r + 1) // replicas of n, so that the last
+    batch is spread too; a process fetches its own alone.
 
     Args:
         samples: to draw from.
@@ -36,7 +64,8 @@ class Pipeline:
         augment: a function (sample, epoch, id) of the first input, or, where targets are masks, (sample, mask, epoch,
             id) of both, see `augment.py`.
         mix: a function (batch, epoch, position) of whole batches, see `mixing.py`; the global ones.
-        distribute: the strategy's `experimental_distribute_dataset`, or None on one device.
+        shares: of this process in every batch.
+        distribute: makes what a strategy runs on of a dataset of shares, one after the other; None on one device.
         class_weights: float32 [classes], multiplied into the samples' weights; None where all count alike.
     """
 
@@ -48,13 +77,16 @@ class Pipeline:
         seed: int | None = None,
         augment: Augmentation | MaskedAugmentation | None = None,
         mix: Mixing | None = None,
+        shares: Shares = _WHOLE,
         distribute: Callable[[Any], Any] | None = None,
         class_weights: Array | None = None,
     ) -> None:
         tf = extras.tensorflow()
         self.num_samples = len(samples)
         self.batch_size = batch_size
-        self._distribute = distribute
+        self._distribute, self._shares = distribute, shares
+        last = self.num_samples % batch_size or batch_size
+        self._fills = shares.fill or last < shares.total * shares.least
         # tf.data runs on the CPU: what its functions capture must not lie on a GPU.
         with tf.device("CPU:0"):
             self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -78,7 +110,7 @@ class Pipeline:
     @property
     def steps(self) -> int:
         """Batches of an epoch."""
-        return -(-self.num_samples // self.batch_size)
+        return steps_per_epoch(self.num_samples, self.batch_size)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -136,25 +168,80 @@ class Pipeline:
             values = tf.map_fn(one, (inputs[name], ids), fn_output_signature=tf.float32)
             return {**inputs, name: tf.ensure_shape(values, inputs[name].shape)}
 
+        def whole(begin: Any, end: Any) -> Any:
+            batch = gather(tf.range(begin, end))
+            return batch if mix is None else mix(batch, self._epoch, begin)
+
+        def build(step: Any) -> tuple[Any, ...]:
+            begin = step * self.batch_size
+            end = tf.minimum(begin + self.batch_size, self.num_samples)
+            if self._shares == _WHOLE:
+                return (whole(begin, end),)
+            places = [self._places_of_share(end - begin, r) for r in range(first, first + self._shares.here)]
+            if mix is None:
+                # Only what this process computes is fetched.
+                batch = gather(begin + tf.concat([rows for rows, _ in places], axis=0))
+                sizes = [tf.size(rows) for rows, _ in places]
+                parts = [tf.split(value, tf.stack(sizes), num=len(sizes)) for value in tf.nest.flatten(batch)]
+                shares = [tf.nest.pack_sequence_as(batch, part) for part in zip(*parts, strict=True)]
+            else:
+                batch = whole(begin, end)
+                shares = [
+                    tf.nest.map_structure(lambda value, rows=rows: tf.gather(value, rows), batch) for rows, _ in places
+                ]
+            return tuple(self._with_real(share, real) for share, (_, real) in zip(shares, places, strict=True))
+
+        def one_by_one(*shares: Any) -> Any:
+            datasets = [tf.data.Dataset.from_tensors(share) for share in shares]
+            return functools.reduce(lambda one, other: one.concatenate(other), datasets)
+
+        first = self._shares.first
+
         def batches(first_step: int) -> Any:
-            positions = tf.data.Dataset.range(first_step * self.batch_size, self.num_samples)
-
-            def build(rows: Any) -> Any:
-                batch = gather(rows)
-                return batch if mix is None else mix(batch, self._epoch, rows[0])
-
+            steps = tf.data.Dataset.range(first_step, self.steps)
             # Layers can need AutoGraph; without it, the first tracing of a process takes a quarter of the time.
             plain = augment is None and mix is None
             function = tf.autograph.experimental.do_not_convert(build) if plain else build
-            dataset = positions.batch(self.batch_size).map(function, num_parallel_calls=tf.data.AUTOTUNE)
-            return dataset.prefetch(tf.data.AUTOTUNE)
+            if self._shares.here == 1:
+                return steps.map(lambda step: function(step)[0], tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+            return steps.map(function, tf.data.AUTOTUNE).flat_map(one_by_one).prefetch(tf.data.AUTOTUNE)
 
         return batches
+
+    def _places_of_share(self, samples: Any, replica: int) -> tuple[Any, Any]:
+        """Where the share of a replica lies in a batch of so many samples, and which places are real ones.
+
+        Returns:
+            int64 [share], and float32 [share] or None where nothing is filled up.
+        """
+        tf, shares = extras.tensorflow(), self._shares
+        begin, end = samples * replica // shares.total, samples * (replica + 1) // shares.total
+        if not self._fills:
+            return tf.range(begin, end), None
+        most = -(-self.batch_size // shares.total)
+        size = most if shares.fill else tf.maximum(end - begin, shares.least)
+        places = begin + tf.range(tf.cast(size, tf.int64))
+        return places % samples, tf.cast(places < end, tf.float32)
+
+    def _with_real(self, share: tuple[Any, ...], real: Any) -> tuple[Any, ...]:
+        """A share with what of it is real; what is not has no weight."""
+        if real is None:
+            return share
+        inputs, targets, weights, *rest = share
+        more = {**(rest[0] if rest else {}), "real": real}
+        if "weights" in more:
+            more["weights"] *= real
+        return inputs, targets, weights * real, more
 
 
 def _key(output: str) -> str:
     """Of the targets of one of several outputs."""
     return f"targets of {output}"
+
+
+def steps_per_epoch(num_samples: int, batch_size: int) -> int:
+    """Batches of an epoch; the last one may be smaller."""
+    return -(-num_samples // batch_size)
 
 
 _RANK_OF_MASKS = 3

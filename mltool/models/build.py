@@ -9,6 +9,7 @@ from mltool.models.backbones import warn_of_scaling
 from mltool.models.keras_objects import REFUSALS, reason_of
 from mltool.models.outputs import TargetScale, difference, in_original_units
 from mltool.models.own_model import KEY, apply_own_model
+from mltool.models.precision import computing_in
 from mltool.models.preprocess import ModelInput, build_layer, call_layer, learns_from_data, preprocess
 from mltool.spec.catalogue_entries import backbones
 from mltool.spec.model import AUTO, OWN_MODEL, LayerSpec, ModelSpec
@@ -27,6 +28,7 @@ def build_model(
     outputs: Mapping[str, str] | None = None,
     target_scales: Mapping[str, TargetScale] = _NO_SCALES,
     gives_difference: bool = False,
+    precision: str = "float32",
 ) -> Any:
     """Builds the model; its inputs bear the names of `inputs`.
 
@@ -37,6 +39,7 @@ def build_model(
         outputs: the layer of each output by its key; the last layer alone when None.
         target_scales: of outputs that are regressions: the answer is brought to these units inside of the model.
         gives_difference: whether the answer is taken from what the layers were given, as anomalies are told.
+        precision: in what the layers compute, but for preprocessing and those that give an output; see `precision.py`.
 
     Returns:
         A keras.Model that takes one tensor (one input) or a map of tensors, and gives one tensor (one output) or a map.
@@ -55,8 +58,10 @@ def build_model(
     previous_of_first = previous
     if spec.python is not None:
         _require_free_name(spec, inputs)
-        previous = apply_own_model(spec.python, spec.arguments or {}, tensors)
+        with computing_in(precision):
+            previous = apply_own_model(spec.python, spec.arguments or {}, tensors)
     known = {**takes, **tensors}
+    gives_output = (outputs or {}).values() or [layer.name for layer in spec.layers[-1:]]
     built: dict[str, tuple[LayerSpec, Any]] = {}
     for layer in spec.layers:
         sources = [_source(known, source, layer) for source in layer.inputs] or [previous]
@@ -64,7 +69,8 @@ def build_model(
             raise _misfit(layer, f"{layer.name!r} is the name of an input too", "give the layer another name:")
         if sources[0] is None:
             raise _misfit(layer, f"the model has the inputs {', '.join(tensors)}", _joining(tensors))
-        known[layer.name] = previous = _apply(layer, sources, built)
+        with computing_in("float32" if layer.name in gives_output else precision):
+            known[layer.name] = previous = _apply(layer, sources, built)
     if spec.layers:
         _require_all_used(spec, tensors, is_joined=previous_of_first is not None)
     if gives_difference:

@@ -48,6 +48,7 @@ def build_model_for(data: Dataset, spec: Spec) -> tuple[Any, dict[str, TargetSca
         outputs=spec.output_names,
         target_scales=scales,
         gives_difference=data.task == "anomaly",
+        precision=spec.train.precision,
     )
     for key, meaning in data.meanings.items():
         if meaning.task != "anomaly":

@@ -1,6 +1,7 @@
 """From a checked Keras thing of the spec to the Keras object."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from mltool import extras
@@ -31,13 +32,21 @@ def refusals() -> tuple[type[Exception], ...]:
     return (*REFUSALS, RuntimeError)  # torch's own errors are; those of jax are ValueErrors and TypeErrors
 
 
-def build_keras(thing: KerasObject, module: str | None = None, *, at: str = "", **more: Any) -> Any:
+def build_keras(
+    thing: KerasObject,
+    module: str | None = None,
+    *,
+    at: str = "",
+    subclass: Callable[[type], type] | None = None,
+    **more: Any,
+) -> Any:
     """Calls the Keras class that `thing` names with its arguments; nested things are built first.
 
     Args:
         thing: checked against the catalogue.
         module: such as `losses`, where two have the name.
         at: dotted key of the spec, for messages.
+        subclass: makes of Keras' class the one that is called.
         more: arguments that the spec does not give.
 
     Raises:
@@ -48,7 +57,7 @@ def build_keras(thing: KerasObject, module: str | None = None, *, at: str = "", 
         return found
     arguments = {key: _built(value, key, at) for key, value in thing.arguments.items()}
     try:
-        return found(**arguments, **more)
+        return (subclass(found) if subclass else found)(**arguments, **more)
     except REFUSALS as error:
         message = Message(f"Keras refuses {thing.name}: {reason_of(error)}", f"arguments: {arguments}", key=at)
         raise SpecError(message) from error

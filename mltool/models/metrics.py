@@ -74,7 +74,9 @@ def _own_metric(metric: OwnThing, name: str, *, at: str) -> Any:
     return built
 
 
-def update_metric(built: Any, metric: KerasObject, targets: Any, outputs: Any, *, at: str = "") -> None:
+def update_metric(
+    built: Any, metric: KerasObject, targets: Any, outputs: Any, *, real: Any = None, at: str = ""
+) -> None:
     """Shows samples to a metric.
 
     Args:
@@ -82,21 +84,23 @@ def update_metric(built: Any, metric: KerasObject, targets: Any, outputs: Any, *
         metric: of the spec.
         targets: of `targets_for`.
         outputs: logits if it `wants_logits`, else probabilities or values.
+        real: float32 [samples], 0 for those that only fill a batch up; None where there are none.
         at: dotted key of the spec, for messages.
 
     Raises:
         SpecError: if code of the user's raises.
     """
+    counted = {} if real is None else {"sample_weight": real}
     if not isinstance(metric, OwnThing):
-        built.update_state(targets, outputs)
+        built.update_state(targets, outputs, **counted)
         return
+
+    def update() -> None:
+        with calling(metric.reference, metric.reference, key=at):
+            built.update_state(targets, outputs, **counted)
+
     # Not converted by AutoGraph, as Keras' own metrics are not.
-    extras.tensorflow().autograph.experimental.do_not_convert(_update_own)(built, metric, targets, outputs, at)
-
-
-def _update_own(built: Any, metric: OwnThing, targets: Any, outputs: Any, at: str) -> None:
-    with calling(metric.reference, metric.reference, key=at):
-        built.update_state(targets, outputs)
+    extras.tensorflow().autograph.experimental.do_not_convert(update)()
 
 
 def result_of(built: Any) -> float:

@@ -12,6 +12,7 @@ from mltool.data.dataset import Dataset
 from mltool.report import plots
 from mltool.report.data_section import scan_pictures
 from mltool.runs.atomic import write_text, writing
+from mltool.training.rate_test import RateTest
 
 SHEET = (6, 10)
 """Rows and columns of a contact sheet."""
@@ -67,6 +68,15 @@ def write_pictures(document: dict[str, Any], data: Dataset, folder: Path) -> lis
             with writing(written[-1]) as temporary:
                 _contact_sheet(data, name).save(temporary, format="PNG")
     return written
+
+
+def write_rates_picture(result: RateTest, file: Path) -> None:
+    """The picture of a test of learning rates.
+
+    Raises:
+        MachineError: if it cannot be written.
+    """
+    write_text(file, _alone(plots.rates(result.learning_rates, result.losses, result.smoothed, result.suggestion)))
 
 
 def _one_of_every_class(data: Dataset, name: str) -> list[tuple[str, Any]]:

@@ -111,6 +111,28 @@ def curves(epochs: Sequence[int], training: Sequence[float], validation: Sequenc
     return _styled(draw)
 
 
+def rates(learning_rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], chosen: float) -> str:
+    """The loss over rising learning rates, with the one that follows marked."""
+
+    def draw() -> Any:
+        figure, axes = _figure(WIDTH, 2.5)
+        axes.plot(learning_rates, losses, color=FAINT, alpha=0.5, linewidth=0.8, label="a step")
+        axes.plot(learning_rates, smoothed, color=FIRST, label="smoothed")
+        axes.axvline(chosen, color=THIRD, linestyle=":", label=f"suggested: {chosen:.2g}")
+        axes.set_xscale("log")
+        # What diverges would leave nothing to see of what fell.
+        low, high = np.nanmin(losses), max(losses[: max(len(losses) // 2, 1)])
+        axes.set_ylim(low - 0.1 * (high - low), high + 0.3 * (high - low))
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("loss")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_formatter(_THOUSANDS)
+        _legend(axes)
+        return figure
+
+    return _styled(draw)
+
+
 MOST_CLASSES = 100
 """Classes of which a picture still says something."""
 

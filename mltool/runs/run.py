@@ -42,6 +42,7 @@ class Run:
         self.lock_file = self.directory / "run.lock"
         self.metrics_file = self.directory / "metrics.jsonl"
         self.events_folder = self.directory / "events"
+        self.profile_file = self.directory / "profile.json"
         self.checkpoints_folder = self.directory / "checkpoints"
         self.keras_file = self.directory / "model.keras"
         self.backend_answers_file = self.directory / "backend_answers.npz"

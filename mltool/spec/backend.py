@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
+from mltool.errors import Message, SpecError
 from mltool.spec.argument_check import shown
 from mltool.spec.catalogue import KerasObject, Problem
 from mltool.spec.own_things import OwnThing
+from mltool.spec.strategy import AutoStrategy, OneDeviceStrategy
 
 if TYPE_CHECKING:
     from mltool.spec.spec import Spec
@@ -21,6 +23,32 @@ _OF_TENSORFLOW = (
     "TextVectorization",
 )
 """Layers that Keras 3 builds of operations of TensorFlow: they take text, or look numbers up in tables of it."""
+
+
+_SETTINGS_OF_TENSORFLOW = {
+    "accumulate": 1,
+    "tf32": True,
+    "jit_compile": "auto",
+    "threads": None,
+    "onednn": "auto",
+}
+"""Keys of `train` that change how TensorFlow computes a step, with what they are when nobody asks."""
+
+
+def require_tensorflow(spec: "Spec", what: str) -> None:
+    """Proves that a spec is trained with TensorFlow.
+
+    Args:
+        spec: checked.
+        what: needs it, in words.
+
+    Raises:
+        SpecError: if it is not.
+    """
+    backend = spec.train.backend
+    if backend != "tensorflow":
+        message = f"{what}, and this spec trains with {backend}"
+        raise SpecError(Message(message, "add --set train.backend=tensorflow", key="train.backend"))
 
 
 def backend_problems(spec: "Spec") -> Iterable[Problem]:
@@ -48,12 +76,17 @@ def backend_problems(spec: "Spec") -> Iterable[Problem]:
 def _training_problems(spec: "Spec", hint: str) -> Iterable[Problem]:
     """Of the section `train`."""
     train, backend = spec.train, spec.train.backend
-    if train.strategy not in ("auto", "one_device"):
-        message = f"distributes by tf.distribute, and train.backend is {backend} (got {shown(train.strategy)})"
+    if not isinstance(train.strategy, AutoStrategy | OneDeviceStrategy):
+        message = f"{train.strategy.NAME} distributes by tf.distribute, and train.backend is {backend}"
         yield Problem(("train", "strategy"), False, message, hint)
-    if train.jit_compile != "auto":
-        message = f"is for TensorFlow's steps, and train.backend is {backend} (got {shown(train.jit_compile)})"
-        yield Problem(("train", "jit_compile"), False, message, hint)
+    elif isinstance(train.strategy, OneDeviceStrategy) and train.strategy.device is not None:
+        message = f"names a device as TensorFlow does, and train.backend is {backend}"
+        yield Problem(("train", "strategy", "one_device", "device"), False, message, hint)
+    for key, default in _SETTINGS_OF_TENSORFLOW.items():
+        value = getattr(train, key)
+        if value != default:
+            message = f"is a setting of TensorFlow's, and train.backend is {backend} (got {shown(value)})"
+            yield Problem(("train", key), False, message, hint)
     if train.step is not None:
         yield Problem(("train", "step"), True, f"is a step of TensorFlow, and train.backend is {backend}", hint)
     if train.anomaly is not None:

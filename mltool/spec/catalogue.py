@@ -44,6 +44,8 @@ _ARGUMENT_HINTS: Final = {
     "input_shape": "the shape comes from the data",
     "batch_input_shape": "the shape comes from the data",
     "batch_size": "the batch size is `data.batch_size`",
+    "label_smoothing": "write CategoricalCrossentropy: {label_smoothing: 0.1}, which takes the same labels here, or"
+    " BinaryCrossentropy",
 }
 
 

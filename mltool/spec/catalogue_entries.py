@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, get_args
 from mltool.spec.architectures import ARCHITECTURE_DOCS, ARCHITECTURES
 from mltool.spec.argument_types import Alternative, parse_type
 from mltool.spec.blocks import AUGMENTATIONS, BLOCK_DOCS, BLOCKS, GRAPH
+from mltool.spec.schedules import SCHEDULE_DOCS, SCHEDULES
 
 Kind = Literal[
     "layer",
@@ -110,6 +111,7 @@ def load_docs() -> dict[str, dict[str, dict[str, str]]]:
     """Descriptions by kind, object and argument ("" is the object itself); only the JSON Schema needs them."""
     docs: dict[str, dict[str, dict[str, str]]] = json.loads(DOCS_FILE.read_text(encoding="utf-8"))
     docs["layer"] |= docs["backbone"] | BLOCK_DOCS | ARCHITECTURE_DOCS
+    docs["schedule"] |= SCHEDULE_DOCS
     return docs
 
 
@@ -117,4 +119,5 @@ def load_docs() -> dict[str, dict[str, dict[str, str]]]:
 def _read_catalogue() -> dict[str, Any]:
     catalogue: dict[str, Any] = json.loads(CATALOGUE_FILE.read_text(encoding="utf-8"))
     catalogue["layer"] |= catalogue["backbone"] | OUR_LAYERS
+    catalogue["schedule"] |= SCHEDULES
     return catalogue

@@ -91,8 +91,11 @@ def _is_consequence(place: KeyPath, reported: list[KeyPath]) -> bool:
     """Whether something above, at or below this place is known to be wrong, or what it refers to is."""
     refers_to_inputs = place[:1] == ("model",) and ("data", "inputs") in reported
     refers_to_outputs = place[:1] == ("model",) or place[:3] == _TARGET or place == ("train", "loss")
+    optimizer = (*place[:-1], "optimizer")
     return (
         refers_to_inputs
+        or (place[:2] == ("train", "optimizer") and ("train", "epochs") in reported)
+        or (place[-1:] == ("no_weight_decay",) and any(other[: len(optimizer)] == optimizer for other in reported))
         or (place[:3] in _OF_WINDOWS and any(other[:3] in _OF_WINDOWS for other in reported))
         or (refers_to_outputs and any(_says_outputs(other) for other in reported))
         or any(_related(place, other) for other in reported)

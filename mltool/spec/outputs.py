@@ -21,7 +21,7 @@ ONLY = ""
 """Key of the only output, which the spec need not name."""
 
 
-NO_RESULTS = ("epoch", "phase", "step", "seconds", "learning_rate")
+NO_RESULTS = ("epoch", "phase", "step", "seconds", "samples_per_second", "learning_rate")
 """Keys of a line of metrics.jsonl beside the results."""
 
 OF_VALIDATION = "val_"

@@ -157,6 +157,9 @@ class Quantity:
 SIZE = Quantity("a size", (("B", 1), ("KB", 1e3), ("MB", 1e6), ("KiB", 1024), ("MiB", 1024**2)))
 """Bytes; KB is 1,000 bytes and KiB 1,024 (IEC 80000-13)."""
 
+DURATION = Quantity("a time", (("s", 1), ("min", 60), ("h", 3600)))
+"""Seconds."""
+
 LATENCY = Quantity("a time", (("ms", 1), ("us", 1e-3), ("s", 1e3)))
 """Milliseconds."""
 

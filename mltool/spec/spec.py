@@ -24,8 +24,9 @@ from mltool.spec.outputs import ONLY
 from mltool.spec.own_things import OwnThing
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.sound import sound_problems
+from mltool.spec.strategy import StrategySpec
 from mltool.spec.task import takes_logits
-from mltool.spec.train import TrainSpec, close_hint
+from mltool.spec.train import OF_PHASES, TrainSpec, close_hint, patterns_of
 
 __all__ = ["INFERRED_INPUTS", "Spec", "to_plain"]
 
@@ -79,7 +80,7 @@ class Spec(Section):
             *self._sound_problems(),
             *self._output_problems(),
             *self._mixing_problems(),
-            *self._freeze_problems(),
+            *self._pattern_problems(),
             *self._convert_problems(),
             *self._limit_problems(),
             *backend_problems(self),
@@ -222,16 +223,17 @@ class Spec(Section):
             hint = "from_logits: true" if isinstance(loss, OwnThing) else f"{loss.name}: {{from_logits: true}}"
             yield Problem(place, False, message, f"write {hint}")
 
-    def _freeze_problems(self) -> Iterable[Problem]:
-        """What a phase freezes must begin with the name of a layer; what is inside of layers is told when they are."""
+    def _pattern_problems(self) -> Iterable[Problem]:
+        """What a phase names must begin with the name of a layer; what is inside of layers is told when they are."""
         names = self.model.layer_names
         for place, phase in self.train.placed_phases:
-            for index, pattern in enumerate(phase.freeze):
+            for key, part, pattern in patterns_of(phase):
                 begin = pattern.partition("/")[0]
                 if self._names_are_known and not _matches_one(begin, names):
                     what = "no layer" if begin == pattern else f"no layer is called {begin!r}, so none"
-                    message = f"{what} matches {pattern!r}"
-                    yield Problem(("train", *place, "freeze", index), False, message, close_hint(begin, names))
+                    message, at_key = f"{what} matches {pattern!r}", part == pattern
+                    hint = f"write '.*/{pattern}'" if pattern in _WEIGHTS else close_hint(begin, names)
+                    yield Problem(("train", *place, key, part), at_key, message, hint)
 
     def _convert_problems(self) -> Iterable[Problem]:
         seen: set[str] = set()
@@ -299,6 +301,10 @@ class Spec(Section):
         return self.model.python is None and all(named)
 
 
+_WEIGHTS = ("kernel", "bias", "gamma", "beta", "embeddings")
+"""Names of Keras' weights, which stand after that of their layer."""
+
+
 def _matches_one(pattern: str, names: Iterable[str]) -> bool:
     """Whether a name matches; so does what is no pattern by itself, the half of `(a/b|c)`: only the whole can tell."""
     try:
@@ -325,6 +331,8 @@ def _activation_of(layer: LayerSpec) -> str | None:
 
 def to_plain(value: Any) -> Any:
     """A section as plain YAML data that reads back as an equal section; keys without a value are left out."""
+    if isinstance(value, KerasObject | LayerSpec | StrategySpec):
+        return value.to_spec()
     if isinstance(value, BaseModel):
         fields = (
             (name, field.default, to_plain(getattr(value, name))) for name, field in type(value).model_fields.items()
@@ -333,10 +341,9 @@ def to_plain(value: Any) -> Any:
         if isinstance(value, ModelSpec) and not value.layers:
             del written["layers"]  # which may not be empty where they are written
         if isinstance(value, TrainSpec) and value.phases is not None:
-            del written["epochs"], written["optimizer"]  # which may not stand beside phases
+            for name in OF_PHASES:
+                del written[name]  # which may not stand beside phases
         return written
-    if isinstance(value, KerasObject | LayerSpec):
-        return value.to_spec()
     if isinstance(value, Drop):
         return str(value) if value.relative else value.value
     if isinstance(value, dict):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, Strict, model_validator
@@ -9,12 +10,14 @@ from pydantic import ConfigDict, Field, Strict, model_validator
 from mltool.spec.argument_check import did_you_mean, shown
 from mltool.spec.backend import Backend
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
-from mltool.spec.catalogue_entries import known_names
+from mltool.spec.catalogue_entries import known_names, load_entry
 from mltool.spec.keras_object import Callbacks, Metrics, Optimizer, OptionalLoss
 from mltool.spec.model import snake_case
 from mltool.spec.outputs import OF_VALIDATION, ONLY, Measure, OutputSpec, output_problems
 from mltool.spec.own_things import OwnThing
+from mltool.spec.schedule_check import schedule_problems
 from mltool.spec.section import Checked, Later, Section, raise_problem, raise_problems
+from mltool.spec.strategy import AutoStrategy, Strategy
 from mltool.spec.task import ANOMALY_METRICS, Task, task_of
 
 CALLBACKS = ("EarlyStopping", "ReduceLROnPlateau")
@@ -57,6 +60,30 @@ class AnomalySpec(Section):
     """Share of the training samples whose score is no anomaly's: the threshold is taken from it."""
 
 
+Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False)]
+LearningRates = dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+
+_NO_FACTORS: dict[str, float] = {}
+
+
+def patterns_of(section: Section) -> Iterable[tuple[str, str | int, str]]:
+    """The regular expressions of a section: the key that they stand under, their place there, and the expression."""
+    for key in ("freeze", "learning_rates", "no_weight_decay"):
+        value = getattr(section, key, ())
+        yield from (
+            (key, *item) for item in (zip(value, value, strict=True) if isinstance(value, dict) else enumerate(value))
+        )
+
+
+def _expression_problems(section: Section) -> Iterable[Problem]:
+    for key, place, pattern in patterns_of(section):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            message = f"is no regular expression: {error} (got {shown(pattern)})"
+            yield Problem((key, place), place == pattern, message, r"write a dot as \.")
+
+
 class PhaseSpec(Section):
     """A part of the training, with an optimizer of its own."""
 
@@ -64,21 +91,24 @@ class PhaseSpec(Section):
     """Passes over the training data in this phase, at most."""
     optimizer: Optimizer = KerasObject("Adam", {})
     """Keras' optimizer; it begins anew in every phase, and so does a schedule of `learning_rate`."""
-    freeze: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False)] = ()
+    freeze: Patterns = ()
     """Regular expressions of whole paths, of layers (`backbone/block_[0-9]_.*`) or weights (`dense/bias`), that this
     phase leaves as they are; a layer with all that is in it. BatchNormalization that is frozen keeps its statistics."""
 
+    learning_rates: LearningRates = _NO_FACTORS
+    """Learning rates by layer: a map from regular expressions, as those of `freeze`, to what the optimizer's learning
+    rate is multiplied by (and the decay of weights with it): `{"backbone/.*": 0.1}`."""
+    no_weight_decay: Patterns = ()
+    """Regular expressions, as those of `freeze`, of what does not decay: `[".*/(bias|gamma|beta)"]`."""
+
     @model_validator(mode="after")
     def _patterns_are_ones(self) -> "PhaseSpec":
-        problems = []
-        for index, pattern in enumerate(self.freeze):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                message = f"is no regular expression: {error} (got {shown(pattern)})"
-                problems.append(Problem(("freeze", index), False, message, r"write a dot as \."))
-        raise_problems(problems, None)
+        raise_problems(_expression_problems(self), None)
         return self
+
+
+OF_PHASES = ("epochs", "optimizer", "learning_rates", "no_weight_decay")
+"""Keys that stand in every phase where there are phases."""
 
 
 class TrainSpec(Section):
@@ -93,6 +123,8 @@ class TrainSpec(Section):
                 "anyOf": [
                     {"required": ["epochs"]},
                     {"required": ["optimizer"]},
+                    {"required": ["learning_rates"]},
+                    {"required": ["no_weight_decay"]},
                     {"properties": {"phases": {"maxItems": 0}}},
                 ],
             },
@@ -105,6 +137,12 @@ class TrainSpec(Section):
     """Which weights become model.keras: the best by EarlyStopping's monitor (else val_loss), or the last."""
     optimizer: Optimizer = KerasObject("Adam", {})
     """Keras' optimizer; `learning_rate` takes a number or a schedule."""
+    learning_rates: LearningRates = _NO_FACTORS
+    """Learning rates by layer: a map from regular expressions of whole paths, of layers (`backbone/block_[0-9]_.*`) or
+    weights (`dense/bias`), to what the optimizer's learning rate is multiplied by (and the decay of weights with it):
+    `{"backbone/.*": 0.1}`."""
+    no_weight_decay: Patterns = ()
+    """Regular expressions, as those of learning_rates, of what does not decay: `[".*/(bias|gamma|beta)"]`."""
     loss: OptionalLoss = None
     """Keras' loss, or `python: "module:Name"` of yours, with its `task`."""
     metrics: Metrics = None
@@ -136,12 +174,27 @@ class TrainSpec(Section):
     scale_target: Literal["auto", "standard", "none"] = "auto"
     """How a regression learns its targets: `standard` brings them to mean 0 and deviation 1 for the loss, and the model
     gives original units all the same; `auto` does so for MeanSquaredError and MeanAbsoluteError."""
-    strategy: Annotated[Any, Later("auto")] = "auto"
-    """How training is distributed; `auto` takes all GPUs of the machine, else the CPU."""
-    precision: Annotated[Any, Later("float32")] = "float32"
-    """Type of the computation."""
-    jit_compile: Annotated[Any, Later("auto")] = "auto"
-    """Whether XLA compiles the step; `auto` is off on CPU, where it was measured 1.7 to 2.7 times slower."""
+    strategy: Strategy = AutoStrategy()
+    """How training is distributed: auto (all GPUs of the machine, else the CPU), one_device, mirrored, multi_worker,
+    parameter_server, central_storage or tpu, with arguments where they are needed: `mirrored: {devices: [GPU:0]}`."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Parts in which every device computes its share of a batch, one after the other, before the weights change: the
+    memory of a part, the step of the whole data.batch_size."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    """In what layers compute; weights, preprocessing, the last layers and every artifact stay float32. mixed_float16
+    scales the loss."""
+    tf32: bool = True
+    """Whether float32 products on GPUs may use TensorFloat-32, with 10 bits of mantissa."""
+    jit_compile: Literal["auto"] | bool = "auto"
+    """Whether XLA compiles forward and backward pass; auto is off on CPU, where it was measured 1.7 to 2.7 times
+    slower, and on where it can work on GPUs and TPUs."""
+    deterministic: bool = True
+    """Whether GPUs give the same bits twice, as CPUs do anyway; needed to resume exactly there."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of an operation; all cores when left out. The number can change the last digits: recorded."""
+    onednn: Literal["auto"] | bool = "auto"
+    """oneDNN's kernels, 1.15 to 1.3 times faster and other in the last digits: recorded. auto is on, unless
+    TF_ENABLE_ONEDNN_OPTS says otherwise."""
     backend: Backend = "tensorflow"
     """What Keras trains with: tensorflow, jax or torch. All else is done with TensorFlow, where the model is proven to
     answer as it did."""
@@ -154,6 +207,7 @@ class TrainSpec(Section):
     @model_validator(mode="after")
     def _keys_fit(self) -> "TrainSpec":
         problems = (
+            *_expression_problems(self),
             *self._phase_problems(),
             *self._optimizer_problems(),
             *self._output_problems(),
@@ -166,7 +220,7 @@ class TrainSpec(Section):
     def _phase_problems(self) -> Iterable[Problem]:
         if self.phases == ():
             yield Problem(("phases",), False, "must have at least one phase (got [])", "write [{epochs: 10}]")
-        for key in ("epochs", "optimizer"):
+        for key in OF_PHASES:
             if self.phases is not None and key in self.model_fields_set:
                 message = "stands beside phases, which have their own"
                 yield Problem((key,), True, message, f"take it out, or write {key}: in every phase")
@@ -175,14 +229,21 @@ class TrainSpec(Section):
     def placed_phases(self) -> tuple[tuple[tuple[str | int, ...], PhaseSpec], ...]:
         """The phases, each with its place in the section; without `phases`, epochs and optimizer are the only one."""
         if self.phases is None:
-            return (((), PhaseSpec(epochs=self.epochs, optimizer=self.optimizer)),)
+            return (((), PhaseSpec.model_construct(**{key: getattr(self, key) for key in OF_PHASES})),)
         return tuple((("phases", index), phase) for index, phase in enumerate(self.phases))
 
     def _optimizer_problems(self) -> Iterable[Problem]:
         for place, phase in self.placed_phases:
-            if phase.optimizer.arguments.get("use_ema"):
-                path = (*place, "optimizer", phase.optimizer.name, "use_ema")
-                yield Problem(path, False, "not in this version (got true)", "leave it out")
+            if phase.optimizer.arguments.get("gradient_accumulation_steps"):
+                path = (*place, "optimizer", phase.optimizer.name, "gradient_accumulation_steps")
+                message = "Keras cannot accumulate under a strategy"
+                yield Problem(path, True, message, "leave it out, and write train.accumulate, in parts of a batch")
+            if phase.no_weight_decay and not decays(phase.optimizer):
+                message = f"{phase.optimizer.name} decays no weights"
+                hint = f"write {phase.optimizer.name}: {{weight_decay: 0.01}}, or leave this out"
+                yield Problem((*place, "no_weight_decay"), True, message, hint)
+            for problem in schedule_problems(phase.optimizer, phase.epochs):
+                yield replace(problem, path=(*place, "optimizer", *problem.path))
 
     def _output_problems(self) -> Iterable[Problem]:
         yield from self._anomaly_problems()
@@ -313,6 +374,15 @@ class TrainSpec(Section):
         measures = () if self.anomaly is not None else self.measures
         names = ("loss", *losses, *(measure.name for measure in measures))
         return (*names, *(f"{OF_VALIDATION}{name}" for name in names))
+
+
+def decays(optimizer: KerasObject) -> bool:
+    """Whether an optimizer of the spec decays weights by itself."""
+    entry = load_entry("optimizer", optimizer.name)
+    if entry is None:  # it could not be read
+        return True
+    keys = [key for key in entry.arguments if key.endswith("weight_decay")]
+    return any(optimizer.arguments.get(key, entry.arguments[key].default) for key in keys)
 
 
 def close_hint(name: str, known: Iterable[str]) -> str:

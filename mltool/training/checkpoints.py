@@ -4,6 +4,7 @@ One file of plain arrays instead of tf.train.Checkpoint's three: one rename make
 can be read without TensorFlow.
 """
 
+import io
 import json
 import logging
 import re
@@ -16,6 +17,7 @@ import numpy as np
 
 from mltool.errors import ArtifactError
 from mltool.runs.atomic import writing
+from mltool.training.workers import Workers
 
 logger = logging.getLogger("mltool")
 
@@ -58,12 +60,15 @@ class State:
 class Checkpoints:
     """The checkpoints of a run.
 
+    Several processes load what the chief has: the others need no folder that they share.
+
     Args:
         folder: `checkpoints/` of the run.
+        workers: the processes of the training; None where there is one.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, workers: Workers | None = None) -> None:
+        self.folder, self._workers = folder, workers
         self._damaged: set[Path] = set()
 
     def save(self, state: State, variables: Sequence[Any]) -> None:
@@ -99,22 +104,34 @@ class Checkpoints:
         Raises:
             ArtifactError: if it belongs to another model.
         """
+        found = self._of_chief(self._newest_whole())
+        if found is None:
+            if self._newest_first():
+                logger.warning("no checkpoint is whole: training starts from the beginning")
+            return None
+        arrays = _read(found)
+        state = _state(arrays.pop("state"))
+        _assign(arrays, variables(state) if callable(variables) else variables, self._step_file(state.global_step))
+        return state
+
+    def _newest_whole(self) -> bytes | None:
+        """The newest checkpoint of which everything can be read, its best weights too."""
         for file in self._newest_first():
             try:
-                arrays = _read(file)
-                state = _state(arrays.pop("state"))
-                if state.best_epoch is not None:
-                    _read(self._best_file(state.best_epoch))
+                content = file.read_bytes()
+                best = _state(_read(content)["state"]).best_epoch
+                if best is not None:
+                    _read(self._best_file(best).read_bytes())
             # A damaged file raises whatever the readers of zip, numpy and JSON meet first.
             except Exception as error:
                 logger.warning("checkpoint %s is damaged (%s); going back to the one before", file.name, error)
                 self._damaged.add(file)  # and removed when a whole one is there
                 continue
-            _assign(file, arrays, variables(state) if callable(variables) else variables)
-            return state
-        if self._newest_first():
-            logger.warning("no checkpoint is whole: training starts from the beginning")
+            return content
         return None
+
+    def _of_chief(self, content: bytes | None) -> bytes | None:
+        return content if self._workers is None else self._workers.bytes_of_chief(content)
 
     def load_best(self, epoch: int, variables: Sequence[Any]) -> None:
         """Puts the best weights into the variables.
@@ -123,11 +140,12 @@ class Checkpoints:
             ArtifactError: if they are missing or damaged.
         """
         file = self._best_file(epoch)
+        is_chief = self._workers is None or self._workers.is_chief
         try:
-            arrays = _read(file)
-        except Exception as error:  # as in `load`
+            arrays = _read(self._of_chief(file.read_bytes() if is_chief else None) or b"")
+        except Exception as error:  # as in `_newest_whole`
             raise ArtifactError(f"{file} is missing or damaged: {error}", "train again") from error
-        _assign(file, arrays, variables)
+        _assign(arrays, variables, file)
 
     def _best_file(self, epoch: int) -> Path:
         return self.folder / f"best-{epoch}.npz"
@@ -144,8 +162,8 @@ def _save(file: Path, arrays: dict[str, Array]) -> None:
         np.savez(opened, **arrays)  # type: ignore[arg-type]
 
 
-def _read(file: Path) -> dict[str, Array]:
-    with np.load(file, allow_pickle=False) as stored:
+def _read(content: bytes) -> dict[str, Array]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         return dict(stored)
 
 
@@ -174,7 +192,7 @@ def _names(variables: Sequence[Any]) -> list[str]:
     return [f"{index:05d}:{re.sub(r'_[0-9]+(?=[/_]|$)', '', v.path)}" for index, v in enumerate(variables)]
 
 
-def _assign(file: Path, arrays: dict[str, Array], variables: Sequence[Any]) -> None:
+def _assign(arrays: dict[str, Array], variables: Sequence[Any], file: Path) -> None:
     expected = {name: tuple(variable.shape) for name, variable in zip(_names(variables), variables, strict=True)}
     found = {name: array.shape for name, array in arrays.items()}
     if found != expected:

@@ -22,12 +22,14 @@ from mltool.inspection.model_summary import summarize
 from mltool.models.build import call_model
 from mltool.models.for_data import build_model_for
 from mltool.runs.run import Run
+from mltool.training.batch_statistics import BatchStatistics
 from mltool.training.callbacks import EarlyStopping
 from mltool.training.checkpoints import State
 from mltool.training.interrupts import Interrupts
 from mltool.training.other_loop import LOOPS
 from mltool.training.phases import Trainability, build_phases
 from mltool.training.setup import Setup, build_callbacks_of, build_heads, class_weights_of, open_data, require_same_spec
+from mltool.training.workers import Workers
 
 
 def train_elsewhere(run: Run, interrupts: Interrupts) -> State:
@@ -111,22 +113,24 @@ def build_setup_here(run: Run) -> Setup:
     extras.keras().utils.set_random_seed(spec.seed)
     model, scales = build_model_for(data, spec)
     trainability, summary = Trainability(model), summarize(model)
-    phases = build_phases(spec.train, model)
+    train = data.split("train")
+    batches = Batches(train, spec.data.batch_size, seed=spec.seed, class_weights=class_weights_of(spec, data, train))
+    phases = build_phases(spec.train, model, batches.steps)
     trainability.freeze(phases[0].frozen)
     heads = functools.partial(build_heads, spec, data, model, scales)
     loop = LOOPS[extras.backend()](model, phases[0].optimizer, heads=heads)
-    callbacks, train = build_callbacks_of(spec, loop), data.split("train")
+    callbacks = build_callbacks_of(spec, loop)
     return Setup(
         phases=phases,
         named_phases=spec.train.phases is not None,
         trainability=trainability,
+        statistics=BatchStatistics(model, spec.model.layers),
+        workers=Workers(loop.strategy),
         summary=summary,
         keep_best=spec.train.keep == "best",
         data=data,
         loop=loop,
-        pipeline=Batches(
-            train, spec.data.batch_size, seed=spec.seed, class_weights=class_weights_of(spec, data, train)
-        ),
+        pipeline=batches,
         validation=Batches(data.split("validation"), spec.data.batch_size),
         build_callbacks=functools.partial(build_callbacks_of, spec, loop),
         monitor=callbacks.get("EarlyStopping", EarlyStopping(mode="min")),

@@ -7,25 +7,43 @@ import sys
 from typing import Any
 
 from mltool import extras
+from mltool.training.runtime import ONEDNN
 from mltool.training.strategy import device_names
 
 _DISTRIBUTIONS = ("tensorflow", "keras", "numpy", "ai-edge-litert", "litert-quantizer")
 _OF_BACKEND = {"tensorflow": (), "jax": ("jax", "jaxlib"), "torch": ("torch",)}
 
 
-def describe_environment(strategy: Any) -> dict[str, Any]:
+def describe_environment(strategy: Any, *, jit_compile: bool, deterministic: bool) -> dict[str, Any]:
     """Versions, devices, strategy, the commit of the working directory, and what changes the last digits."""
+    backend, devices = extras.backend(), device_names()
     return {
         "versions": _versions(),
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
-        "backend": extras.backend(),
-        "devices": device_names() if extras.backend() == "tensorflow" else list(strategy.devices),
+        "backend": backend,
+        "devices": devices,
         "strategy": type(strategy).__name__,
         "replicas": int(strategy.num_replicas_in_sync),
-        "determinism": {"TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS")},
+        "determinism": {
+            "jit_compile": jit_compile,
+            "deterministic": deterministic and (backend == "tensorflow" or "CPU" in devices[0]),
+            **_numerics(),
+        },
         "git_commit": _git_commit(),
         "command": sys.argv,
+    }
+
+
+def _numerics() -> dict[str, Any]:
+    """What else changes TensorFlow's last digits; nothing of it is a setting of the other backends."""
+    if extras.backend() != "tensorflow":
+        return {}
+    config = extras.tensorflow().config
+    return {
+        ONEDNN: os.environ.get(ONEDNN),
+        "threads": config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
+        "tf32": config.experimental.tensor_float_32_execution_enabled(),
     }
 
 

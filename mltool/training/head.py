@@ -76,27 +76,30 @@ class Head:
         losses = ops.cast(self._loss(self._loss_targets(targets, outputs), outputs), "float32")
         return ops.mean(losses, axis=tuple(range(1, len(losses.shape)))) if len(losses.shape) > 1 else losses
 
-    def update(self, targets: Any, outputs: Any, losses: Any) -> None:
+    def update(self, targets: Any, outputs: Any, losses: Any, real: Any = None) -> None:
         """Counts a batch in the metrics.
 
         Args:
             targets: of the batch.
             outputs: of the model.
             losses: of `sample_losses`, weighted by the samples' weights.
+            real: float32 [samples], 0 for those that only fill the batch up; None where there are none.
         """
         if self._mean_loss is not None:
-            self._mean_loss.update_state(losses)
+            self._mean_loss.update_state(losses, sample_weight=real)
         probabilities = self._probabilities(outputs)
         for metric, one in zip(self._metrics, self._measures, strict=True):
-            self._count(metric, one, targets, outputs, probabilities)
+            self._count(metric, one, targets, outputs, probabilities, real=real)
 
-    def _count(self, metric: Any, one: Measure, targets: Any, outputs: Any, probabilities: Any) -> None:
+    def _count(
+        self, metric: Any, one: Measure, targets: Any, outputs: Any, probabilities: Any, *, real: Any = None
+    ) -> None:
         if self.task == "multi_label":
             # Of mixed samples, shares: metrics see the labels of the one with the greater share.
             targets = extras.keras().ops.round(targets)
         ready = targets_for(one.metric, targets, self._shape[-1], self.task)
         seen = outputs if wants_logits(one.metric) else probabilities
-        update_metric(metric, one.metric, ready, seen, at=one.at)
+        update_metric(metric, one.metric, ready, seen, real=real, at=one.at)
 
     def try_out(self) -> None:
         """Runs loss and metrics once, because some make their variables on first use, which a traced function forbids.

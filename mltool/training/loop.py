@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mltool import extras
-from mltool.models.build import call_model
-from mltool.models.metrics import result_of
 from mltool.training.head import Head
+from mltool.training.measures import PLAIN, LoopOptions, Measures
+from mltool.training.step import TrainStep
 
 
-class Loop:
+class Loop(Measures):
     """One model, its optimizer, losses and metrics, and the compiled functions that run chunks of steps.
 
     Args:
@@ -23,11 +23,20 @@ class Loop:
             divided by the true global batch size, so that the number of replicas and a smaller last batch change
             nothing.
         strategy: of tf.distribute.
+        options: how steps are computed.
     """
 
-    def __init__(self, model: Any, optimizer: Any, *, heads: Callable[[], Sequence[Head]], strategy: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        *,
+        heads: Callable[[], Sequence[Head]],
+        strategy: Any,
+        options: LoopOptions = PLAIN,
+    ) -> None:
         keras = extras.keras()
-        self.model, self.strategy = model, strategy
+        self.model, self.strategy, self.options = model, strategy, options
         with strategy.scope():
             self.mean_loss = keras.metrics.Mean(name="loss")
             self.heads = heads()
@@ -43,100 +52,85 @@ class Loop:
         What is trainable is part of the compiled steps (BatchNormalization that is frozen keeps its statistics), so
         they are compiled anew.
         """
-        tf = extras.tensorflow()
+        options = self.options
         self.optimizer = optimizer
         with self.strategy.scope():
             optimizer.build(self.model.trainable_variables)
-        self.train_steps = tf.function(self._train_steps, reduce_retracing=True)
-        self.evaluate_steps = tf.function(self._evaluate_steps, reduce_retracing=True)
+        self._step = TrainStep(
+            self.model,
+            optimizer,
+            heads=self.heads,
+            strategy=self.strategy,
+            accumulate=options.accumulate,
+            jit_compile=options.jit_compile,
+        )
+        self.train_steps, self.evaluate_steps = self._compiled()
 
-    def variables(self) -> list[Any]:
-        """Everything that a checkpoint must hold: weights, seeds, optimizer, metrics of the running epoch."""
-        metrics = [variable for metric in (self.mean_loss, *self.metrics) for variable in metric.variables]
-        return [*self.model.variables, *self.optimizer.variables, *metrics]
+    def _compiled(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Functions of (iterator, steps) that train and evaluate, and give how many steps ran."""
+        function = extras.tensorflow().function
+        return (
+            function(self._train_steps, reduce_retracing=True),
+            function(self._evaluate_steps, reduce_retracing=True),
+        )
 
-    def reset_metrics(self) -> None:
-        """Starts the metrics of an epoch or an evaluation."""
-        for metric in (self.mean_loss, *self.metrics):
-            metric.reset_state()
+    def _train_steps(self, iterator: Iterator[Any], steps: Any) -> Any:
+        """Runs steps; fewer if loss or gradients of one are not finite, which then has changed nothing.
 
-    def results(self) -> dict[str, float]:
-        """The metrics since the last reset, `loss` first."""
-        return {metric.name: result_of(metric) for metric in (self.mean_loss, *self.metrics)}
-
-    def running_loss(self) -> float:
-        """The mean loss since the last reset; cheaper than all `results`."""
-        return float(self.mean_loss.result())
-
-    def greater_is_better(self) -> dict[str, bool | None]:
-        """For every name in `results`, whether more of it is better; None where that is not known."""
-        found: dict[str, bool | None] = {"loss": False}
-        for head in self.heads:
-            found |= head.greater_is_better()
-        return found
-
-    def _train_steps(self, iterator: Iterator[Any], steps: Any) -> None:
-        tf = extras.tensorflow()
-        for _ in tf.range(steps):
-            self.strategy.run(self._train_step, args=next(iterator))
-
-    def _evaluate_steps(self, iterator: Iterator[Any], steps: Any) -> None:
-        tf = extras.tensorflow()
-        for _ in tf.range(steps):
-            self.strategy.run(self._evaluate_step, args=next(iterator))
-
-    def _train_step(self, inputs: Mapping[str, Any], targets: Any, weights: Any, mixed: Any = None) -> None:
-        """One step; `mixed` are the partners of a mixed batch of classes (`data/mixing.py`).
-
-        For a cross-entropy, which is linear in its targets, the shares of two losses are the loss of the mixed targets.
+        Returns:
+            How many steps changed the weights, int64; and, float64 [2], how long all of them waited for their batches,
+            in seconds, and when the last batch came, in seconds since 1970.
         """
         tf = extras.tensorflow()
-        variables = self.model.trainable_variables
-        with tf.GradientTape() as tape:
-            outputs = call_model(self.model, inputs, training=True)
-            losses = self._sample_losses(targets, outputs, weights)
-            if mixed is not None:
-                of_partners = self._sample_losses(mixed["targets"], outputs, mixed["weights"])
-                losses = [one + other for one, other in zip(losses, of_partners, strict=True)]
-            total = self._total(losses)
-            # Regularization is a property of the weights, not of the samples: a replica's share of it.
-            penalty = tf.add_n(self.model.losses) if self.model.losses else tf.constant(0.0)
-            count = self._global_count(tf.shape(total)[0])
-            loss = tf.reduce_sum(total) / count + penalty / self.strategy.num_replicas_in_sync
-            # Keras' optimizers scale the loss where a precision asks for it.
-            scaled = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, variables)
-        self.optimizer.apply(gradients, variables)
-        if mixed is not None:
-            targets = tf.where(mixed["leads"], mixed["targets"], targets)
-        self._update(targets, outputs, losses, total + penalty)
+        done, fine = tf.constant(0, tf.int64), tf.constant(True)
+        waited, arrived = tf.constant(0.0, tf.float64), tf.constant(0.0, tf.float64)
+        while tf.logical_and(fine, done < steps):
+            asked = tf.timestamp()
+            with tf.control_dependencies([asked]):
+                batch = next(iterator)
+            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+                arrived = tf.timestamp()
+            waited += arrived - asked
+            fine = self._train_batch(batch)
+            done += tf.cast(fine, tf.int64)
+        return done, tf.stack([waited, arrived])
 
-    def _evaluate_step(self, inputs: Mapping[str, Any], targets: Any, weights: Any) -> None:
+    def _evaluate_steps(self, iterator: Iterator[Any], steps: Any) -> Any:
+        """Runs steps; gives how many."""
         tf = extras.tensorflow()
-        outputs = call_model(self.model, inputs, training=False)
-        penalty = tf.add_n(self.model.losses) if self.model.losses else tf.constant(0.0)
-        losses = self._sample_losses(targets, outputs, weights)
-        self._update(targets, outputs, losses, self._total(losses) + penalty)
+        for _ in tf.range(steps):
+            self._evaluate_batch(next(iterator))
+        return steps
 
-    def _sample_losses(self, targets: Any, outputs: Any, weights: Any) -> list[Any]:
-        """The loss of every sample in every output, float32 [samples] each."""
-        return [head.sample_losses(head.of(targets), head.of(outputs)) * weights for head in self.heads]
+    def _train_batch(self, batch: tuple[Any, ...]) -> Any:
+        """One step, on all replicas; gives whether it changed the weights."""
+        gradients, fine, seen = self.strategy.run(self._step.compute, args=batch)
+        fine = self.strategy.experimental_local_results(fine)[0]  # the same on all
+        # Not in the replicas: a collective inside of a condition is refused.
+        if fine:
+            self.strategy.run(self._step.apply, args=(gradients,))
+            self._count(batch, seen)
+        return fine
 
-    def _total(self, losses: list[Any]) -> Any:
-        """The weighted sum over the outputs, float32 [samples]."""
-        if len(losses) == 1:
-            return losses[0]
-        weighted = [loss * head.weight for loss, head in zip(losses, self.heads, strict=True)]
-        return extras.tensorflow().add_n(weighted)
+    def _evaluate_batch(self, batch: tuple[Any, ...]) -> None:
+        self._count(batch, self.strategy.run(self._step.evaluate, args=batch))
 
-    def _global_count(self, count: Any) -> Any:
+    def _count(self, batch: tuple[Any, ...], seen: Mapping[str, Any]) -> None:
+        """Counts a batch, of which the replicas have seen their shares, in the metrics."""
         tf = extras.tensorflow()
-        count = tf.cast(count, tf.float32)
-        if self.strategy.num_replicas_in_sync > 1:
-            count = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count)
-        return tf.maximum(count, 1.0)
+        if not isinstance(self.strategy, tf.distribute.experimental.CentralStorageStrategy):
+            self.strategy.run(self._update, args=(batch, seen))
+            return
+        # The metrics lie in one place: replicas that count at once would lose each other's counts.
+        parts = [self.strategy.experimental_local_results(value) for value in tf.nest.flatten((batch, seen))]
+        for own in zip(*parts, strict=True):
+            self._update(*tf.nest.pack_sequence_as((batch, seen), own))
 
-    def _update(self, targets: Any, outputs: Any, losses: list[Any], total: Any) -> None:
-        self.mean_loss.update_state(total)
-        for head, of_head in zip(self.heads, losses, strict=True):
-            head.update(head.of(targets), head.of(outputs), of_head)
+    def _update(self, batch: tuple[Any, ...], seen: Mapping[str, Any]) -> None:
+        tf = extras.tensorflow()
+        targets, more = batch[1], batch[3] if len(batch) > 3 else {}
+        if "targets" in more:
+            targets = tf.where(more["leads"], more["targets"], targets)
+        self.mean_loss.update_state(seen["total"], sample_weight=more.get("real"))
+        for head, losses in zip(self.heads, seen["losses"], strict=True):
+            head.update(head.of(targets), head.of(seen["outputs"]), losses, more.get("real"))

@@ -1,5 +1,6 @@
 """The training loop on Keras' other backends: one step as `Loop` has it, computed by JAX or PyTorch."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ import numpy as np
 from mltool import extras
 from mltool.data.batches import Batch
 from mltool.models.build import call_model
-from mltool.models.metrics import result_of
+from mltool.models.precision import in_float32
 from mltool.training.head import Head
+from mltool.training.measures import PLAIN, LoopOptions, Measures
+from mltool.training.step import scales_loss
 
 
 @dataclass(frozen=True)
@@ -19,15 +22,13 @@ class OneDevice:
     """What stands in the place of a strategy of tf.distribute.
 
     Attributes:
-        devices: that training may use; it uses the first.
         num_replicas_in_sync: always one.
     """
 
-    devices: tuple[str, ...]
     num_replicas_in_sync: int = 1
 
 
-class OtherLoop(ABC):
+class OtherLoop(Measures, ABC):
     """One model, its optimizer, losses and metrics, for `Epochs` to run.
 
     Args:
@@ -35,6 +36,8 @@ class OtherLoop(ABC):
         optimizer: a Keras optimizer.
         heads: makes the losses and metrics of every output.
     """
+
+    options: LoopOptions = PLAIN
 
     def __init__(self, model: Any, optimizer: Any, *, heads: Callable[[], Sequence[Head]]) -> None:
         self.model = model
@@ -44,7 +47,7 @@ class OtherLoop(ABC):
         for head in self.heads:
             head.try_out()
         self.reset_metrics()
-        self.strategy = OneDevice(self._devices())
+        self.strategy = OneDevice()
         self.take(optimizer)
 
     def take(self, optimizer: Any) -> None:
@@ -53,43 +56,24 @@ class OtherLoop(ABC):
         optimizer.build(self.model.trainable_variables)
 
     @abstractmethod
-    def train_steps(self, batches: Iterator[Batch], count: Any) -> None:
-        """Learns from so many batches."""
+    def train_steps(self, batches: Iterator[Batch], count: Any) -> tuple[int, tuple[float, float]]:
+        """Learns from so many batches; from fewer if loss or gradients of one are not finite, which changes nothing.
+
+        Returns:
+            How many changed the weights; how long all waited for their batches, in seconds, and when the last one came,
+            in seconds since 1970.
+        """
 
     @abstractmethod
-    def evaluate_steps(self, batches: Iterator[Batch], count: Any) -> None:
-        """Counts so many batches in loss and metrics, without learning from them."""
+    def evaluate_steps(self, batches: Iterator[Batch], count: Any) -> int:
+        """Counts so many batches in loss and metrics, without learning from them; gives how many."""
 
-    @abstractmethod
-    def _devices(self) -> tuple[str, ...]:
-        """As the backend calls them."""
-
-    def variables(self) -> list[Any]:
-        """Everything that a checkpoint must hold: weights, seeds, optimizer, metrics of the running epoch."""
-        return [*self.model.variables, *self.optimizer.variables, *self._of_metrics()]
-
-    def reset_metrics(self) -> None:
-        """Starts the metrics of an epoch or an evaluation."""
-        for metric in (self.mean_loss, *self.metrics):
-            metric.reset_state()
-
-    def results(self) -> dict[str, float]:
-        """The metrics since the last reset, `loss` first."""
-        return {metric.name: result_of(metric) for metric in (self.mean_loss, *self.metrics)}
-
-    def running_loss(self) -> float:
-        """The mean loss since the last reset."""
-        return result_of(self.mean_loss)
-
-    def greater_is_better(self) -> dict[str, bool | None]:
-        """For every name in `results`, whether more of it is better; None where that is not known."""
-        found: dict[str, bool | None] = {"loss": False}
-        for head in self.heads:
-            found |= head.greater_is_better()
-        return found
-
-    def _of_metrics(self) -> list[Any]:
-        return [variable for metric in (self.mean_loss, *self.metrics) for variable in metric.variables]
+    def _are_finite(self, loss: Any, gradients: Sequence[Any]) -> Any:
+        """Whether loss and gradients are numbers; see `TrainStep`."""
+        ops = extras.keras().ops
+        checked = [loss] if scales_loss(self.optimizer) else [loss, *gradients]
+        sums = [ops.cast(ops.sum(one), "float32") for one in checked if one is not None]
+        return ops.isfinite(ops.sum(ops.stack(sums)))
 
     def _losses(self, targets: Any, outputs: Any, weights: Any) -> tuple[list[Any], Any]:
         """The loss of every sample in every output, and their weighted sum, float32 [samples] each."""
@@ -104,37 +88,63 @@ class OtherLoop(ABC):
             head.update(head.of(targets), head.of(outputs), of_head)
 
 
+class Arrivals:
+    """The batches of a chunk, and how its steps wait for them.
+
+    Args:
+        batches: to take from.
+    """
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches, self._waited, self._last = batches, 0.0, time.time()
+
+    def next(self) -> Batch:
+        """The next batch."""
+        asked = time.time()
+        batch = next(self._batches)
+        self._last = time.time()
+        self._waited += self._last - asked
+        return batch
+
+    @property
+    def times(self) -> tuple[float, float]:
+        """As `OtherLoop.train_steps` gives them."""
+        return self._waited, self._last
+
+
 class JaxLoop(OtherLoop):
     """Steps that JAX compiles, from the values of all variables to the values after; Keras' variables see each chunk.
 
     Keras' own `fit` was not taken, as in `Loop`: its losses and metrics see logits, and cannot resume within an epoch.
     """
 
+    options = LoopOptions(jit_compile=True)
+
     def take(self, optimizer: Any) -> None:
         """See `OtherLoop`; the steps are compiled anew, as what is trainable is part of them."""
         super().take(optimizer)
         jax = extras.require("jax")
-        self._train = jax.jit(self._train_step, donate_argnums=0)
+        self._train = jax.jit(self._train_step, donate_argnums=(0, 1))
         self._evaluate = jax.jit(self._evaluate_step, donate_argnums=1)
 
-    def train_steps(self, batches: Iterator[Batch], count: Any) -> None:
-        """See `OtherLoop`."""
-        groups = self._groups()
-        values = _values(groups)
+    def train_steps(self, batches: Iterator[Batch], count: Any) -> tuple[int, tuple[float, float]]:
+        """See `OtherLoop`; the steps after one that is not finite run too, and change nothing either."""
+        np_of_jax = extras.require("jax.numpy")
+        groups, arrivals = self._groups(), Arrivals(batches)
+        values, done = _values(groups), np_of_jax.zeros((2,), "int32")
         for _ in range(int(count)):
-            values = self._train(values, *next(batches))
+            values, done = self._train(values, done, *arrivals.next())
         _assign(groups, values)
+        return int(done[0]), arrivals.times
 
-    def evaluate_steps(self, batches: Iterator[Batch], count: Any) -> None:
+    def evaluate_steps(self, batches: Iterator[Batch], count: Any) -> int:
         """See `OtherLoop`."""
         trainable, others, _, metrics = self._groups()
         weights, values = _values((trainable, others)), _values((metrics,))
         for _ in range(int(count)):
             values = self._evaluate(weights, values, *next(batches))
-        _assign((metrics,), values)
-
-    def _devices(self) -> tuple[str, ...]:
-        return tuple(str(device) for device in extras.require("jax").devices())
+        _assign((metrics,), extras.require("jax").block_until_ready(values))
+        return int(count)
 
     def _groups(self) -> tuple[list[Any], ...]:
         """Keras' variables: trainable, all others of the model, of the optimizer, of the metrics."""
@@ -146,7 +156,8 @@ class JaxLoop(OtherLoop):
             self._of_metrics(),
         )
 
-    def _train_step(self, values: Any, inputs: Mapping[str, Any], targets: Any, weights: Any) -> Any:
+    def _train_step(self, values: Any, done: Any, inputs: Mapping[str, Any], targets: Any, weights: Any) -> Any:
+        """The values after a step, and `done`: how many steps were fine, how many were not, int32 [2]."""
         jax = extras.require("jax")
         trainable, others, of_optimizer, of_metrics = values
 
@@ -157,12 +168,14 @@ class JaxLoop(OtherLoop):
             with self._with(of_optimizer, self.optimizer.variables):
                 # Keras' optimizers scale the loss where a precision asks for it.
                 scaled = self.optimizer.scale_loss(loss)
-            return scaled, (outputs, after, losses, total + penalties)
+            return scaled, (outputs, after, losses, total + penalties, loss)
 
-        gradients, found = jax.grad(loss_of, has_aux=True)(trainable)
-        outputs, others, losses, total = found
-        trainable, of_optimizer = self.optimizer.stateless_apply(of_optimizer, gradients, trainable)
-        return trainable, others, of_optimizer, self._counted(of_metrics, targets, outputs, losses, total)
+        gradients, (outputs, after, losses, total, loss) = jax.grad(loss_of, has_aux=True)(trainable)
+        fine = jax.numpy.logical_and(self._are_finite(loss, gradients), done[1] == 0)
+        changed, of_optimizer = self.optimizer.stateless_apply(of_optimizer, gradients, trainable)
+        found = (changed, after, of_optimizer, self._counted(of_metrics, targets, outputs, losses, total))
+        kept = jax.tree.map(lambda new, old: jax.numpy.where(fine, new, old), _lists(found), _lists(values))
+        return kept, done.at[jax.numpy.where(fine, 0, 1)].add(1)
 
     def _evaluate_step(self, model: Any, values: Any, inputs: Mapping[str, Any], targets: Any, weights: Any) -> Any:
         trainable, others = model
@@ -176,7 +189,7 @@ class JaxLoop(OtherLoop):
         outputs, after, penalties = self.model.stateless_call(
             trainable, others, taken, training=training, return_losses=True
         )
-        return outputs, after, sum(penalties, start=extras.keras().ops.zeros(()))
+        return in_float32(outputs), after, sum(penalties, start=extras.keras().ops.zeros(()))
 
     def _counted(self, of_metrics: Any, targets: Any, outputs: Any, losses: list[Any], total: Any) -> list[Any]:
         variables = self._of_metrics()
@@ -206,34 +219,44 @@ class TorchLoop(OtherLoop):
         """See `OtherLoop`; with the number of the step."""
         return [*super().variables(), self._steps]
 
-    def train_steps(self, batches: Iterator[Batch], count: Any) -> None:
+    def train_steps(self, batches: Iterator[Batch], count: Any) -> tuple[int, tuple[float, float]]:
         """See `OtherLoop`."""
-        torch = extras.require("torch")
-        for _ in range(int(count)):
-            inputs, targets, weights = self._on_device(next(batches))
-            self._begin_step()
-            self.model.zero_grad()
-            outputs = call_model(self.model, inputs, training=True)
-            penalties = sum(self.model.losses)
-            losses, total = self._losses(targets, outputs, weights)
-            self.optimizer.scale_loss(total.sum() / len(weights) + penalties).backward()
-            variables = self.model.trainable_variables
-            with torch.no_grad():
-                self.optimizer.apply([variable.value.grad for variable in variables], variables)
-                self._update(targets, outputs, losses, total + penalties)
+        arrivals = Arrivals(batches)
+        for done in range(int(count)):
+            if not self._train_batch(arrivals.next()):
+                return done, arrivals.times
+        return int(count), arrivals.times
 
-    def evaluate_steps(self, batches: Iterator[Batch], count: Any) -> None:
+    def evaluate_steps(self, batches: Iterator[Batch], count: Any) -> int:
         """See `OtherLoop`."""
         with extras.require("torch").no_grad():
             for _ in range(int(count)):
                 inputs, targets, weights = self._on_device(next(batches))
-                outputs = call_model(self.model, inputs, training=False)
+                outputs = in_float32(call_model(self.model, inputs, training=False))
                 losses, total = self._losses(targets, outputs, weights)
                 self._update(targets, outputs, losses, total + sum(self.model.losses))
+            self.running_loss()  # waits for the device
+        return int(count)
 
-    def _devices(self) -> tuple[str, ...]:
-        cuda = extras.require("torch").cuda
-        return tuple(cuda.get_device_name(index) for index in range(cuda.device_count())) or ("cpu",)
+    def _train_batch(self, batch: Batch) -> bool:
+        """One step; gives whether it changed the weights."""
+        torch = extras.require("torch")
+        inputs, targets, weights = self._on_device(batch)
+        self._begin_step()
+        self.model.zero_grad()
+        outputs = in_float32(call_model(self.model, inputs, training=True))
+        penalties = sum(self.model.losses)
+        losses, total = self._losses(targets, outputs, weights)
+        loss = total.sum() / len(weights) + penalties
+        self.optimizer.scale_loss(loss).backward()
+        variables = self.model.trainable_variables
+        gradients = [variable.value.grad for variable in variables]
+        with torch.no_grad():
+            if not bool(self._are_finite(loss, gradients)):
+                return False
+            self.optimizer.apply(gradients, variables)
+            self._update(targets, outputs, losses, total + penalties)
+        return True
 
     def _begin_step(self) -> None:
         number = int(self._steps)
@@ -249,6 +272,10 @@ class TorchLoop(OtherLoop):
 
 def _values(groups: Sequence[Sequence[Any]]) -> tuple[list[Any], ...]:
     return tuple([variable.value for variable in group] for group in groups)
+
+
+def _lists(groups: Sequence[Sequence[Any]]) -> tuple[list[Any], ...]:
+    return tuple(list(group) for group in groups)
 
 
 def _assign(groups: Sequence[Sequence[Any]], values: Sequence[Sequence[Any]]) -> None:

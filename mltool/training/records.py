@@ -7,6 +7,7 @@ from typing import Any
 
 from mltool import extras
 from mltool.runs.atomic import finite, write_text
+from mltool.spec.outputs import OF_VALIDATION
 
 
 def append_line(file: Path, line: Mapping[str, Any]) -> None:
@@ -35,7 +36,11 @@ def keep_lines(file: Path, epochs: int) -> None:
 
 
 class Events:
-    """Scalars for TensorBoard; the file is made with the first one.
+    """The lines of metrics.jsonl as scalars for TensorBoard, which draws both curves of a metric into one chart.
+
+    Folders and names are those of Keras' `TensorBoard` callback: `train/` and `validation/`, `epoch_loss` in both; the
+    step is the epoch, from 1. A process of another backend writes none, as there may be no TensorFlow; the one that
+    started it writes all of them at the end, if it can.
 
     Args:
         folder: `events/` of the run.
@@ -43,36 +48,52 @@ class Events:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._writer: Any = None
+        self._writers: dict[str, Any] = {}
 
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes a value for every name; with another backend nothing, see `write_events`."""
-        if extras.backend() != "tensorflow":
+    def begin(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Replaces what a process before left: what it wrote of an epoch that runs again would contradict.
+
+        Args:
+            lines: of the epochs that count.
+        """
+        if not _can_be_written():
             return
+        for folder in _FOLDERS.values():
+            for file in (self._folder / folder).glob("events.out.tfevents.*"):
+                file.unlink()
+        for line in lines:
+            self.write(line)
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Writes the numbers of an epoch."""
+        if not _can_be_written():
+            return
+        for begins, folder in _FOLDERS.items():
+            found = {
+                name.removeprefix(begins): value
+                for name, value in finite(dict(line)).items()
+                if name not in _NO_SCALARS and value is not None and name.startswith(OF_VALIDATION) == bool(begins)
+            }
+            self._write(folder, line["epoch"], found)
+
+    def _write(self, folder: str, step: int, scalars: Mapping[str, float]) -> None:
         tf = extras.tensorflow()
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(str(self._folder))
+        if folder not in self._writers:
+            self._writers[folder] = tf.summary.create_file_writer(str(self._folder / folder))
         # What `tf.summary.scalar` writes, which needs the tensorboard package; TensorBoard reads it all the same.
         plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
         metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
-        with self._writer.as_default(step=step):
+        with self._writers[folder].as_default(step=step):
             for name, value in scalars.items():
-                tf.summary.write(name, tf.constant(value, tf.float32), metadata=metadata)
-        self._writer.flush()
+                tf.summary.write(f"epoch_{name}", tf.constant(value, tf.float32), metadata=metadata)
+        self._writers[folder].flush()
 
 
-def write_events(folder: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Writes the events of a finished training from its lines: where JAX or PyTorch trains, TensorFlow may be missing.
-
-    Args:
-        folder: `events/` of the run.
-        lines: of metrics.jsonl.
-    """
-    events = Events(folder)
-    for line in lines:
-        kept = {name: value for name, value in line.items() if value is not None}
-        events.write(line["epoch"], {name: kept[name] for name in kept if name not in NO_SCALARS})
+def _can_be_written() -> bool:
+    return extras.backend() == "tensorflow"
 
 
-NO_SCALARS = ("epoch", "phase", "step", "seconds")
-"""What a line of metrics.jsonl holds beside scalars."""
+_FOLDERS = {"": "train", OF_VALIDATION: "validation"}
+"""By what the names in a line of metrics.jsonl begin with."""
+
+_NO_SCALARS = ("epoch", "phase", "step", "seconds")

@@ -18,7 +18,7 @@ from mltool.data.dataset import Dataset, Samples, class_counts, open_dataset
 from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
 from mltool.data.mixing import Mixing, build_mixing
-from mltool.data.pipeline import Pipeline
+from mltool.data.pipeline import Pipeline, Shares, steps_per_epoch
 from mltool.data.random_layers import RANDOM_LAYERS
 from mltool.data.scan import scan
 from mltool.data.scratch import slices_of
@@ -39,14 +39,20 @@ from mltool.runs.run import Run
 from mltool.spec.backbones import weights_file
 from mltool.spec.blocks import MIXERS
 from mltool.spec.spec import Spec, to_plain
+from mltool.spec.strategy import CentralStorageStrategy, ParameterServerStrategy
 from mltool.spec.task import output_kind
+from mltool.training.batch_statistics import BatchStatistics
 from mltool.training.callbacks import Callback, EarlyStopping, build_callback
 from mltool.training.environment import describe_environment
 from mltool.training.head import Head
 from mltool.training.loop import Loop
+from mltool.training.measures import LoopOptions
 from mltool.training.other_loop import OtherLoop
+from mltool.training.parameter_server import CoordinatedLoop
 from mltool.training.phases import Phase, Trainability, build_phases
-from mltool.training.strategy import build_strategy, make_deterministic
+from mltool.training.runtime import compiles, make_deterministic, prepare_runtime
+from mltool.training.strategy import build_strategy, distribution_of, needs_static_shapes
+from mltool.training.workers import Workers
 
 logger = logging.getLogger("mltool")
 
@@ -59,6 +65,8 @@ class Setup:
         phases: one after the other; the loop is as the first of them begins.
         named_phases: whether the spec says phases.
         trainability: of the model without any freezing.
+        statistics: of its BatchNormalization layers.
+        workers: the processes that train it.
         summary: of that model.
         keep_best: whether the best weights are kept, not the last.
         data: with its splits.
@@ -73,6 +81,8 @@ class Setup:
     phases: tuple[Phase, ...]
     named_phases: bool
     trainability: Trainability
+    statistics: BatchStatistics
+    workers: Workers
     summary: ModelSummary
     keep_best: bool
     data: Dataset
@@ -94,10 +104,14 @@ def build_setup(run: Run) -> Setup:
     spec = run.spec
     require_same_spec(run, spec)
     require_same_code(run, *spec.code)
+    prepare_runtime(spec.train)
     data = open_data(run, spec)
     extras.keras().utils.set_random_seed(spec.seed)
-    make_deterministic()
-    strategy = build_strategy()
+    make_deterministic(spec.train)
+    strategy = build_strategy(spec.train.strategy)
+    workers = Workers(strategy)
+    shares = _shares_of(workers, spec.train.accumulate, fill=needs_static_shapes(strategy))
+    _require_samples_for_all(spec, shares)
     train = data.split("train")
     if spec.model.code and strategy.num_replicas_in_sync > 1:
         _try_out_elsewhere(spec, data)
@@ -106,16 +120,25 @@ def build_setup(run: Run) -> Setup:
         if spec.model.code and strategy.num_replicas_in_sync == 1:
             _try_out(model, spec)
         trainability, summary = Trainability(model), summarize(model)
-        phases = build_phases(spec.train, model)
+        statistics = BatchStatistics(model, spec.model.layers)
+        if isinstance(spec.train.strategy, CentralStorageStrategy):
+            _require_no_states(model)
+        elif shares.total > 1:
+            statistics.synchronize()
+        phases = build_phases(spec.train, model, steps_per_epoch(len(train), spec.data.batch_size))
         trainability.freeze(phases[0].frozen)
     heads = functools.partial(build_heads, spec, data, model, scales)
-    loop = Loop(model, phases[0].optimizer, heads=heads, strategy=strategy)
-    distribute = strategy.experimental_distribute_dataset if strategy.num_replicas_in_sync > 1 else None
+    options = LoopOptions(spec.train.accumulate, compiles(spec.train, model, strategy))
+    kind = CoordinatedLoop if isinstance(spec.train.strategy, ParameterServerStrategy) else Loop
+    loop = kind(model, phases[0].optimizer, heads=heads, strategy=strategy, options=options)
+    distribute = distribution_of(strategy)
     callbacks = build_callbacks_of(spec, loop)
     return Setup(
         phases=phases,
         named_phases=spec.train.phases is not None,
         trainability=trainability,
+        statistics=statistics,
+        workers=workers,
         summary=summary,
         keep_best=spec.train.keep == "best",
         data=data,
@@ -126,14 +149,45 @@ def build_setup(run: Run) -> Setup:
             seed=spec.seed,
             augment=_build_augment(spec, data),
             mix=_build_mixing(spec, train),
+            shares=shares,
             distribute=distribute,
             class_weights=class_weights_of(spec, data, train),
         ),
-        validation=Pipeline(data.split("validation"), spec.data.batch_size, distribute=distribute),
+        validation=Pipeline(data.split("validation"), spec.data.batch_size, shares=shares, distribute=distribute),
         build_callbacks=functools.partial(build_callbacks_of, spec, loop),
         monitor=callbacks.get("EarlyStopping", EarlyStopping(mode="min")),
         restores_best=any(thing.arguments.get("restore_best_weights") for thing in spec.train.callbacks),
     )
+
+
+def _require_no_states(model: Any) -> None:
+    """Central storage has one copy of every variable, and replicas cannot change one at once.
+
+    Raises:
+        SpecError: if training changes a variable that is no weight.
+    """
+    normalization = extras.keras().layers.BatchNormalization
+    for layer in model._flatten_layers():
+        if isinstance(layer, normalization) or any(v.name == "seed_generator_state" for v in layer.variables):
+            message = f"cannot train {layer.name!r}: every replica would change its state"
+            raise SpecError(Message(message, "take mirrored", key="train.strategy.central_storage"))
+
+
+def _shares_of(workers: Workers, accumulate: int, *, fill: bool) -> Shares:
+    return Shares(workers.replicas, workers.first_replica, workers.replicas_here, least=accumulate, fill=fill)
+
+
+def _require_samples_for_all(spec: Spec, shares: Shares) -> None:
+    """A step needs a sample for every part that is computed.
+
+    Raises:
+        SpecError: if the global batch is too small.
+    """
+    needed = shares.total * shares.least
+    if spec.data.batch_size < needed:
+        parts = f" in {shares.least} parts each (train.accumulate)" if shares.least > 1 else ""
+        message = f"{spec.data.batch_size} samples are not enough for {shares.total} replicas{parts}"
+        raise SpecError(Message(message, f"take {needed} or more: it is the global batch", key="data.batch_size"))
 
 
 def build_heads(spec: Spec, data: Dataset, model: Any, scales: Mapping[str, TargetScale]) -> list[Head]:
@@ -182,7 +236,9 @@ def record_setup(run: Run, setup: Setup) -> None:
             "kept_copies": document["copies"]["kept"],
         },
         model={"code": _code_of(spec.code), "weights": _weights_of(spec)},
-        environment=describe_environment(setup.loop.strategy),
+        environment=describe_environment(
+            setup.loop.strategy, jit_compile=setup.loop.options.jit_compile, deterministic=spec.train.deterministic
+        ),
     )
 
 

@@ -1,26 +1,184 @@
-"""How training is distributed over devices."""
+"""From `train.strategy` to a strategy of tf.distribute: what the machine does not have is refused, with the reason."""
 
-from typing import Any
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, assert_never
 
 from mltool import extras
+from mltool.errors import MachineError
+from mltool.spec.strategy import (
+    AutoStrategy,
+    CentralStorageStrategy,
+    MirroredStrategy,
+    MultiWorkerStrategy,
+    OneDeviceStrategy,
+    ParameterServerStrategy,
+    StrategySpec,
+    TpuStrategy,
+)
 
 
-def build_strategy() -> Any:
-    """The strategy `auto`: all GPUs of the machine when there are several, else one device."""
+def build_strategy(spec: StrategySpec) -> Any:  # noqa: PLR0911  a case a strategy
+    """The strategy that `spec` describes, on this machine.
+
+    Raises:
+        MachineError: if a device, or another process, is not there.
+    """
     tf = extras.tensorflow()
-    if len(tf.config.list_logical_devices("GPU")) > 1:
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()
+    match spec:
+        case AutoStrategy():
+            several = len(tf.config.list_logical_devices("GPU")) > 1
+            return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+        case OneDeviceStrategy():
+            return _one_device(spec)
+        case MirroredStrategy():
+            return tf.distribute.MirroredStrategy(
+                _require_devices(spec.devices, spec.NAME), cross_device_ops=_cross_device_ops(spec)
+            )
+        case CentralStorageStrategy():
+            devices = _require_devices(spec.devices, spec.NAME)
+            return tf.distribute.experimental.CentralStorageStrategy(devices, "CPU:0")
+        case MultiWorkerStrategy():
+            return _multi_worker(spec)
+        case ParameterServerStrategy():
+            resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+            return tf.distribute.ParameterServerStrategy(resolver)
+        case TpuStrategy():
+            return _tpu(spec)
+    return assert_never(spec)  # type: ignore[arg-type]
 
 
-def make_deterministic() -> None:
-    """Lets a GPU give the same bits twice, as a CPU does anyway; it holds for the whole process."""
+def _one_device(spec: OneDeviceStrategy) -> Any:
     tf = extras.tensorflow()
-    if tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_op_determinism()
+    gpus = [_short(device.name) for device in tf.config.list_logical_devices("GPU")]
+    (device,) = _require_devices((spec.device,), spec.NAME) if spec.device else (gpus or ["CPU:0"])[:1]
+    default = (gpus or ["CPU:0"])[0]
+    # The default strategy is the same on the device that TensorFlow takes by itself, and costs nothing.
+    return tf.distribute.get_strategy() if device == default else tf.distribute.OneDeviceStrategy(f"/{device}")
+
+
+def _require_devices(devices: Sequence[str] | None, strategy: str) -> list[str]:
+    """The devices that were asked for, or all GPUs.
+
+    Raises:
+        MachineError: if there are fewer.
+    """
+    tf = extras.tensorflow()
+    if devices is None:
+        found = [_short(device.name) for device in tf.config.list_logical_devices("GPU")]
+        if not found:
+            message = f"{strategy} takes all GPUs of the machine, and TensorFlow sees none"
+            raise MachineError(message, f"name devices: {strategy}: {{devices: [CPU:0, CPU:1]}}, or take auto")
+        return found
+    _split_cpu(devices)
+    known = [_short(device.name) for device in tf.config.list_logical_devices()]
+    missing = [device for device in devices if device not in known]
+    if missing:
+        there = ", ".join(name for name in known if re.match("CPU|GPU|TPU", name))
+        raise MachineError(
+            f"{strategy} asks for {', '.join(missing)}, which this machine does not have", f"TensorFlow sees {there}"
+        )
+    return list(devices)
+
+
+def _split_cpu(devices: Sequence[str]) -> None:
+    """Makes several devices of the CPU where several are named; possible only before TensorFlow's first operation.
+
+    Raises:
+        MachineError: if that is over.
+    """
+    tf = extras.tensorflow()
+    count = 1 + max((int(name[4:]) for name in devices if name.startswith("CPU:")), default=0)
+    if count == 1:
+        return
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    made = tf.config.get_logical_device_configuration(cpu)
+    if made is not None and len(made) >= count:
+        return
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    except RuntimeError as error:
+        raise MachineError(
+            f"{count} CPU devices cannot be made: TensorFlow runs already", "train in a process of its own"
+        ) from error
+
+
+def _cross_device_ops(spec: MirroredStrategy) -> Any:
+    tf = extras.tensorflow()
+    match spec.communication:
+        case "auto":
+            return None
+        case "nccl":
+            if not tf.config.list_physical_devices("GPU"):
+                raise MachineError("NCCL is for GPUs, and TensorFlow sees none", "take communication: auto")
+            return tf.distribute.NcclAllReduce()
+        case "hierarchical_copy":
+            return tf.distribute.HierarchicalCopyAllReduce()
+        case "reduce_to_one":
+            return tf.distribute.ReductionToOneDevice()
+    return assert_never(spec.communication)
+
+
+def _multi_worker(spec: MultiWorkerStrategy) -> Any:
+    tf = extras.tensorflow()
+    communication = tf.distribute.experimental.CommunicationImplementation
+    implementation = {"auto": communication.AUTO, "ring": communication.RING, "nccl": communication.NCCL}
+    if spec.communication == "nccl" and not tf.config.list_physical_devices("GPU"):
+        raise MachineError("NCCL is for GPUs, and TensorFlow sees none", "take communication: ring")
+    options = tf.distribute.experimental.CommunicationOptions(implementation=implementation[spec.communication])
+    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+
+
+def _tpu(spec: TpuStrategy) -> Any:
+    """Connects to a TPU.
+
+    Raises:
+        MachineError: if the name means nothing, nothing answers, or there is none: TensorFlow has an error for each.
+    """
+    tf = extras.tensorflow()
+    hint = "take strategy: auto, or name a TPU that this machine reaches"
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(spec.name, zone=spec.zone, project=spec.project)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise MachineError(f"the TPU {spec.name!r} cannot be found: {_first_line(error)}", hint) from error
+    try:
+        if spec.name != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+        raise MachineError(f"this machine has no TPU: {_first_line(error)}", hint) from error
+    except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
+        raise MachineError(f"the TPU {spec.name!r} does not answer: {_first_line(error)}", hint) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _short(name: str) -> str:
+    """`GPU:0` of `/device:GPU:0`, and of longer names."""
+    return name.rpartition("device:")[2]
+
+
+def distribution_of(strategy: Any) -> Callable[[Any], Any] | None:
+    """Makes of a dataset, one share after the other, what the strategy runs on; None on one device."""
+    if strategy.num_replicas_in_sync == 1:
+        return None
+    return lambda dataset: strategy.distribute_datasets_from_function(lambda _: dataset)
+
+
+def needs_static_shapes(strategy: Any) -> bool:
+    """Whether every batch must have one size."""
+    return isinstance(strategy, extras.tensorflow().distribute.TPUStrategy)
 
 
 def device_names() -> list[str]:
-    """The devices that training may use, such as `/device:CPU:0`."""
+    """The devices that training may use, such as `/device:CPU:0`; another backend than TensorFlow takes one alone."""
+    backend = extras.backend()
+    if backend == "jax":
+        return [f"/device:{extras.require('jax').default_backend().upper()}:0"]
+    if backend == "torch":
+        return [f"/device:{'GPU' if extras.require('torch').cuda.is_available() else 'CPU'}:0"]
     tf = extras.tensorflow()
     return [device.name for device in tf.config.list_logical_devices() if device.device_type in ("CPU", "GPU", "TPU")]

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,20 @@ from mltool.errors import (
     SpecError,
 )
 from mltool.evaluation.other_backend import check_under_tensorflow
-from mltool.runs.atomic import writing
+from mltool.models.precision import make_float32
+from mltool.runs.atomic import write_json, writing
 from mltool.runs.run import Run
+from mltool.spec.backend import require_tensorflow
 from mltool.spec.outputs import NO_RESULTS
+from mltool.spec.strategy import MultiWorkerStrategy
 from mltool.training.checkpoints import State
 from mltool.training.elsewhere import train_elsewhere
 from mltool.training.epochs import Epochs
 from mltool.training.interrupts import Interrupts
-from mltool.training.records import read_lines, write_events
+from mltool.training.profile import Profile, ProfileSummary
+from mltool.training.records import Events, read_lines
 from mltool.training.setup import Setup, build_setup, record_setup, record_threshold
+from mltool.training.workers import lost_worker
 
 logger = logging.getLogger("mltool")
 
@@ -40,6 +45,7 @@ class TrainResult:
         best_epoch: whose weights were kept (from 1), or None with `keep: last`.
         metrics: of the epoch that was kept, training and validation; those that are numbers.
         seconds: of training, over all resumptions.
+        profile: where one was asked for and there were steps enough.
     """
 
     run: Run
@@ -47,12 +53,17 @@ class TrainResult:
     best_epoch: int | None
     metrics: Mapping[str, float]
     seconds: float
+    profile: ProfileSummary | None = None
 
 
-def train(run: Run) -> TrainResult:
+def train(run: Run, *, profile: bool = False) -> TrainResult:
     """Trains the model of `run`; continues from its newest checkpoint where there is one.
 
     The weights are bit for bit those of a training that was never cut. A finished run is left as it is.
+
+    Args:
+        run: new, or not finished.
+        profile: whether some steps are profiled: a trace in events/, and profile.json.
 
     Raises:
         DataError: if the data are missing, damaged, or changed since the run began.
@@ -69,8 +80,10 @@ def train(run: Run) -> TrainResult:
             logger.info("%s is finished already", run.directory)
             return _result_of(run)
         try:
+            if profile:
+                require_tensorflow(run.spec, "a profile is taken of TensorFlow's steps")
             with Interrupts() as interrupts:
-                return _train(run, interrupts)
+                return _train(run, interrupts, Profile(run.events_folder) if profile else None)
         except (Interrupted, KeyboardInterrupt):
             run.update(status="interrupted")
             raise
@@ -81,7 +94,10 @@ def train(run: Run) -> TrainResult:
                 run.discard()
             raise
         except Exception as error:
-            run.update(status="failed", error=f"{type(error).__name__}: {error}")
+            lost = lost_worker(error) if isinstance(run.spec.train.strategy, MultiWorkerStrategy) else None
+            run.update(status="failed", error=str(lost or f"{type(error).__name__}: {error}"))
+            if lost is not None:
+                raise lost from error
             raise
 
 
@@ -89,39 +105,59 @@ _MENDED = DataError | SpecError | ArtifactError | MachineError | MissingExtraErr
 """What stands in the way of a training before it begins."""
 
 
-def _train(run: Run, interrupts: Interrupts) -> TrainResult:
-    backend = run.spec.train.backend
-    if backend == "tensorflow":
-        state = fit(run, build_setup(run), interrupts)
+def _train(run: Run, interrupts: Interrupts, profile: Profile | None) -> TrainResult:
+    if run.spec.train.backend == "tensorflow":
+        state = fit(run, build_setup(run), interrupts, profile)
     else:
-        state = train_elsewhere(run, interrupts)
-        run.update(backend={"name": backend, "difference": None})
-        check_under_tensorflow(run)
-        if extras.has("tensorflow"):
-            write_events(run.events_folder, read_lines(run.metrics_file))
+        state = _train_elsewhere(run, interrupts)
+    summary = None if profile is None else _record_profile(run, profile)
     _record_end(run, state)
-    return _result_of(run)
+    return replace(_result_of(run), profile=summary)
 
 
-def fit(run: Run, setup: Setup, interrupts: Interrupts) -> State:
+def _train_elsewhere(run: Run, interrupts: Interrupts) -> State:
+    state = train_elsewhere(run, interrupts)
+    run.update(backend={"name": run.spec.train.backend, "difference": None})
+    check_under_tensorflow(run)
+    if extras.has("tensorflow"):  # where another backend trains it may be missing: the events come last
+        Events(run.events_folder).begin(read_lines(run.metrics_file))
+    return state
+
+
+def fit(run: Run, setup: Setup, interrupts: Interrupts, profile: Profile | None = None) -> State:
     """Runs the epochs that are left, and writes the model with the weights that are kept.
 
     Raises:
         TrainingError: if the loss is no longer a number.
         Interrupted: after Ctrl-C or SIGTERM; a checkpoint of the very step is left.
     """
-    epochs = Epochs(run, setup, interrupts)
+    epochs = Epochs(run, setup, interrupts, profile)
     epochs.take_up()
     record_setup(run, setup)
     interrupts.note_only()
-    state = epochs.run_all()
+    try:
+        state = epochs.run_all()
+    finally:
+        if profile is not None:
+            profile.stop()
     if state.stopped:
         logger.info("stopped after epoch %d: %s", state.epoch, state.stopped)
     epochs.keep_the_best()
     record_threshold(run, setup)
+    make_float32(setup.loop.model)
+    setup.statistics.restore()
     setup.trainability.restore()  # phases are of the training: who loads the file finds the model of the spec
     _save_model(setup.loop.model, run.keras_file)
     return state
+
+
+def _record_profile(run: Run, profile: Profile) -> ProfileSummary | None:
+    summary = profile.summary()
+    if summary is None:
+        logger.warning("training was over before a profile could begin; it needs more steps or epochs")
+    else:
+        write_json(run.profile_file, summary.to_json())
+    return summary
 
 
 def _save_model(model: Any, file: Path) -> None:

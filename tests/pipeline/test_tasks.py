@@ -260,7 +260,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from mltool.runs.run import Run
 from mltool.training import setup
 from mltool.training.train import train
-setup.build_strategy = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+setup.build_strategy = lambda spec: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 train(Run.open(Path(sys.argv[1])))
 """
 

@@ -50,6 +50,30 @@ OWN = {"python": "mine:thing"}
             "train.anomaly: is not in this version with train.backend: jax",
             id="anomaly",
         ),
+        pytest.param(
+            {"train.strategy": "mirrored"},
+            "train.strategy: mirrored distributes by tf.distribute, and train.backend is jax",
+            id="strategy",
+        ),
+        pytest.param(
+            {"train.strategy": {"one_device": {"device": "GPU:1"}}},
+            "train.strategy.one_device.device: names a device as TensorFlow does, and train.backend is jax",
+            id="device",
+        ),
+        *(
+            pytest.param(
+                {f"train.{key}": value},
+                f"train.{key}: is a setting of TensorFlow's, and train.backend is jax (got {shown})",
+                id=key,
+            )
+            for key, value, shown in (
+                ("accumulate", 2, "2"),
+                ("tf32", False, "false"),
+                ("jit_compile", True, "true"),
+                ("threads", 1, "1"),
+                ("onednn", False, "false"),
+            )
+        ),
     ],
 )  # fmt: skip
 def test_what_another_backend_cannot_do_is_refused_with_the_reason(changes, expected, bench):

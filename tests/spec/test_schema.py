@@ -89,7 +89,7 @@ def test_layers_complete_with_their_arguments_and_inputs(schema):
 
 def test_a_key_of_a_later_version_is_left_out_or_has_one_value(schema):
     train = schema["$defs"]["TrainSpec"]["properties"]
-    assert train["strategy"]["const"] == "auto"
+    assert train["backend"]["const"] == "tensorflow"
     assert "target" not in schema["$defs"]["ConvertSpec"]["properties"]
     assert schema["$defs"]["ConvertSpec"]["properties"]["quantize"]["enum"] == [
         "none",
@@ -137,12 +137,16 @@ BAD = {
     "phases that are none": {"train.phases": []},
     "epochs beside phases": {"train.epochs": 1, "train.phases": [{"epochs": 1}]},
     "a phase without epochs": {"train.phases": [{}]},
-    "another strategy": {"train.strategy": "mirrored"},
+    "another strategy": {"train.strategy": "mirorred"},
     "an unknown loss": {"train.loss": "Crossentropy"},
     "a word for a boolean": {"train.loss": {"SparseCategoricalCrossentropy": {"from_logits": "yes"}}},
     "metrics that are no list": {"train.metrics": "accuracy"},
     "a callback of a later version": {"train.callbacks": ["TensorBoard"]},
     "a schedule that is none": {"train.optimizer": {"Adam": {"learning_rate": {"Cosine": {}}}}},
+    "a schedule of ours without its rate": {"train.optimizer": {"Adam": {"learning_rate": "OneCycle"}}},
+    "a factor below zero": {"train.learning_rates": {"top": -1}},
+    "factors beside phases": {"train.learning_rates": {"top": 1}, "train.phases": [{"epochs": 1}]},
+    "what does not decay, as text": {"train.no_weight_decay": "top", "train.optimizer": "adamw"},
     "a scheme of a later version": {"convert": [{"quantize": "int4"}]},
     "few samples to calibrate": {"convert": [{"representative": 7}]},
     "a target": {"convert": [{"target": "micro"}]},
@@ -180,6 +184,14 @@ GOOD = {
         "train.optimizer": {
             "adam": {"learning_rate": {"CosineDecay": {"initial_learning_rate": 0.1, "decay_steps": 9}}}
         }
+    },
+    "a schedule of ours": {
+        "train.optimizer": {"adam": {"learning_rate": {"Cosine": {"learning_rate": 0.1, "warmup_epochs": 0.5}}}}
+    },
+    "factors and what does not decay": {
+        "train.optimizer": "adamw",
+        "train.learning_rates": {"top": 0.1, "top/bias": 2},
+        "train.no_weight_decay": [".*/bias"],
     },
     "a map of preprocessing": {"data.inputs": {"a": {}}, "model.preprocess": {"a": ["Normalization"]}},
     "phases": {"train.phases": [{"epochs": 1, "optimizer": "sgd", "freeze": ["top"]}]},

@@ -14,10 +14,6 @@ LOGITS = {"SparseCategoricalCrossentropy": {"from_logits": True}}
     ("key", "value", "expected"),
     [
         pytest.param("train.step", {"python": "a:b"}, "leave this key out", id="step"),
-        pytest.param("train.strategy", "mirrored", "the only value here is 'auto'", id="strategy"),
-        pytest.param("train.precision", "mixed_float16", "the only value here is 'float32'", id="precision"),
-        pytest.param("train.jit_compile", True, "the only value here is 'auto'", id="jit_compile"),
-        pytest.param("train.optimizer", {"Adam": {"use_ema": True}}, "leave it out", id="an average of weights"),
         pytest.param("data.source.dataset", "hf:mnist", "known: digits", id="hf"),
         pytest.param("data.source.dataset", "imdb", "known: digits", id="texts of keras.datasets"),
         pytest.param("export.signatures", ["a"], "the only value here is ['serving_default']", id="signatures"),
@@ -707,9 +703,9 @@ PHASES = {
         },
         "changes a learning rate that the optimizer's schedule sets in every step",
     ),
-    "an average of weights": (
-        {"train.phases": [{"epochs": 1, "optimizer": {"Adam": {"use_ema": True}}}]},
-        "train.phases.0.optimizer.Adam.use_ema: not in this version",
+    "Keras' accumulation": (
+        {"train.phases": [{"epochs": 1, "optimizer": {"Adam": {"gradient_accumulation_steps": 2}}}]},
+        "train.phases.0.optimizer.Adam.gradient_accumulation_steps: Keras cannot accumulate under a strategy",
     ),
 }  # fmt: skip
 

@@ -360,9 +360,10 @@ keras = extras.keras()
 from pathlib import Path
 from mltool.data.dataset import Samples
 from mltool.data.mixing import build_mixing
-from mltool.data.pipeline import Pipeline
+from mltool.data.pipeline import Pipeline, Shares
 from mltool.models.keras_objects import build_keras
 from mltool.spec.catalogue import KerasObject
+from mltool.training.strategy import distribution_of
 from mltool.training.checkpoints import Checkpoints, State
 from mltool.spec.outputs import OutputSpec
 from mltool.spec.task import task_of
@@ -385,10 +386,11 @@ def train(strategy, folder):
     head = OutputSpec.model_construct(loss=loss, metrics=tuple(metrics))
     heads = lambda: [Head("", head, task=task_of(loss), shape=(3,))]
     loop = Loop(model, optimizer, heads=heads, strategy=strategy)
-    distribute = strategy.experimental_distribute_dataset if strategy.num_replicas_in_sync > 1 else None
+    replicas, distribute = strategy.num_replicas_in_sync, distribution_of(strategy)
     mix = build_mixing([keras.layers.MixUp(alpha=1.0)], 4, samples.inputs)
-    pipeline = Pipeline(samples, 16, seed=2, mix=mix, distribute=distribute)
-    validation = Pipeline(samples, 10, distribute=distribute)
+    shares = Shares(replicas, 0, replicas)
+    pipeline = Pipeline(samples, 16, seed=2, mix=mix, shares=shares, distribute=distribute)
+    validation = Pipeline(samples, 10, shares=shares, distribute=distribute)
     results = []
     for epoch in range(3):
         loop.reset_metrics()

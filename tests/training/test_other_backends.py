@@ -15,15 +15,19 @@ import pytest
 
 from mltool import extras
 from mltool.conversion.convert import convert
-from mltool.errors import ArtifactError, MachineError, MissingExtraError, SpecError
+from mltool.errors import ArtifactError, MachineError, MissingExtraError, SpecError, TrainingError
 from mltool.evaluation.evaluate import evaluate
 from mltool.evaluation.other_backend import check_under_tensorflow
 from mltool.evaluation.verify import verify
 from mltool.exporting.export import export
+from mltool.inference.keras_predictor import load_keras_model
 from mltool.runs.arrays import read_npz
+from mltool.runs.rate_test import RateTestFolder
 from mltool.runs.run import Run
+from mltool.training.rate_test import find_learning_rate
 from mltool.training.records import read_lines
 from mltool.training.train import train
+from mltool.training.trial import try_training
 
 DEADLINE_SECONDS = 240
 TORCH = pytest.param("torch", marks=[pytest.mark.slow, pytest.mark.skipif(not extras.has("torch"), reason="no torch")])
@@ -92,6 +96,12 @@ def start(*arguments: str | Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def untimed(run: Run) -> list[dict]:
+    """The lines of metrics.jsonl without what no two runs share."""
+    assert all(line["seconds"] > 0 for line in read_lines(run.metrics_file))
+    return [line | {"seconds": 0.0, "samples_per_second": 0.0} for line in read_lines(run.metrics_file)]
+
+
 def copied(run: Run, folder: Path) -> Run:
     shutil.copytree(run.directory, folder / "run")
     return Run.open(folder / "run")
@@ -106,7 +116,10 @@ def test_a_run_tells_what_it_was_trained_with_and_that_tensorflow_answers_the_sa
     assert manifest["environment"]["devices"]
     assert manifest["environment"]["command"][0] == "-c"
     assert [line["epoch"] for line in read_lines(uncut.metrics_file)] == list(range(1, EPOCHS + 1))
-    assert list(uncut.events_folder.glob("events.*"))
+    for folder in ("train", "validation"):
+        assert list((uncut.events_folder / folder).glob("events.out.tfevents.*"))
+    determinism = {"jit_compile": backend == "jax", "deterministic": True}
+    assert manifest["environment"]["determinism"] == determinism
     assert read_lines(uncut.metrics_file)[-1]["val_accuracy"] > 0.8
     assert {path.name for path in uncut.checkpoints_folder.iterdir()} >= {f"best-{manifest['best_epoch'] - 1}.npz"}
 
@@ -148,8 +161,7 @@ def test_a_training_that_was_cut_ends_with_the_bits_of_the_uncut_one(uncut, numb
     answers, expected = read_npz(run.backend_answers_file), read_npz(uncut.backend_answers_file)
     for name in expected:
         np.testing.assert_array_equal(answers[name], expected[name])
-    values = [[{**line, "seconds": 0} for line in read_lines(each.metrics_file)] for each in (run, uncut)]
-    assert values[0] == values[1]
+    assert untimed(run) == untimed(uncut)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -175,12 +187,95 @@ def test_another_backend_learns_what_tensorflow_learns(backend, features, make_r
         features["train"]["backend"] = name
         run = make_run(features, name)
         train(run)
-        found.append([{**line, "seconds": 0.0} for line in read_lines(run.metrics_file)])
+        found.append(untimed(run))
     assert len(found[0]) == 4
     assert found[0][-1]["loss"] < found[0][0]["loss"]
     for one, other in zip(*found, strict=True):
         assert list(one) == list(other)
         np.testing.assert_allclose(list(one.values()), list(other.values()), rtol=2e-5, atol=1e-6)
+
+
+DIVERGING = {
+    "layers": [{"Dense": {"units": 3, "kernel_initializer": "Zeros"}}],
+    "optimizer": {"SGD": {"learning_rate": 3e38}},
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_that_is_not_finite_changes_nothing_and_ends_the_training(backend, features, make_run):
+    """The first step leaves weights of 1e37, with which the second one overflows."""
+    features["model"] = {"layers": DIVERGING["layers"]}
+    features["train"] |= {"backend": backend, "optimizer": DIVERGING["optimizer"], "epochs": 3}
+    run = make_run(features)
+    with pytest.raises(
+        TrainingError, match=r"the loss, or a gradient, is not finite in step [1-4] of epoch 1; lower the learning rate"
+    ):
+        train(run)
+    assert run.manifest["status"] == "failed"
+    assert not run.keras_file.exists()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_learning_rates_and_decay_are_those_of_tensorflow(backend, features, make_run):
+    """A schedule in epochs with its warm-up, factors by pattern, weights that do not decay, averaged weights."""
+    features["model"]["layers"] = [
+        {"Dense": {"units": 4, "kernel_initializer": "Identity", "activation": "tanh"}},
+        {"Dense": {"units": 3, "kernel_initializer": "Zeros"}},
+    ]
+    schedule = {"Cosine": {"learning_rate": 0.05, "warmup_epochs": 1, "cycle_epochs": 1.5, "cycle_decay": 0.5}}
+    features["train"] |= {
+        "epochs": 5,
+        "keep": "last",
+        "optimizer": {"AdamW": {"learning_rate": schedule, "weight_decay": 0.1, "use_ema": True, "ema_momentum": 0.9}},
+        "learning_rates": {"dense/.*": 0.1},
+        "no_weight_decay": [".*/bias"],
+    }
+    found = []
+    for name in ("tensorflow", backend):
+        features["train"]["backend"] = name
+        run = make_run(features, name)
+        train(run)
+        found.append((untimed(run), load_keras_model(run.keras_file).get_weights()))
+    assert len({line["learning_rate"] for line in found[0][0]}) == 5
+    for one, other in zip(*(lines for lines, _ in found), strict=True):
+        np.testing.assert_allclose(list(one.values()), list(other.values()), rtol=2e-5, atol=1e-6)
+    for one, other in zip(*(weights for _, weights in found), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_mixed_precision_learns_and_leaves_a_float32_model(backend, precision, features, make_run):
+    features["train"] |= {"backend": backend, "precision": precision, "epochs": 12, "optimizer": ADAM}
+    run = make_run(features)
+    result = train(run)
+    assert result.metrics["loss"] < 0.8 * read_lines(run.metrics_file)[0]["loss"]
+    model = load_keras_model(run.keras_file)
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+    assert run.manifest["backend"]["difference"] <= 1e-5
+
+
+ADAM = {"Adam": {"learning_rate": 0.02}}
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        pytest.param(lambda run: train(run, profile=True), "a profile is taken of TensorFlow's steps", id="profile"),
+        pytest.param(lambda run: try_training(run.spec), "a trial runs TensorFlow's steps", id="trial"),
+        pytest.param(
+            lambda run: find_learning_rate(run.spec, RateTestFolder(run.directory)),
+            "learning rates are tested with TensorFlow's steps",
+            id="test of learning rates",
+        ),
+    ],
+)
+def test_what_only_tensorflow_can_do_is_exit_3_and_told(use, message, features, make_run):
+    features["train"]["backend"] = "jax"
+    with pytest.raises(SpecError, match=f"{message}, and this spec trains with jax") as caught:
+        use(make_run(features))
+    assert caught.value.exit_code == 3
+    assert caught.value.messages[0].key == "train.backend"
 
 
 def test_a_backend_that_is_not_installed_is_exit_9_and_leaves_no_run(features, make_run, monkeypatch):

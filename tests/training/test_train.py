@@ -46,7 +46,7 @@ def test_every_task_learns(features, make_run, target, loss, units, metrics):
     assert len(lines) == result.epochs == 30
     assert lines[-1]["loss"] < 0.7 * lines[0]["loss"]
     assert lines[-1]["val_loss"] < 0.8 * lines[0]["val_loss"]
-    assert set(result.metrics) == set(lines[-1]) - {"epoch", "step", "seconds", "learning_rate"}
+    assert set(result.metrics) == set(lines[-1]) - {"epoch", "step", "seconds", "samples_per_second", "learning_rate"}
     assert np.isfinite(list(result.metrics.values())).all()
 
 
@@ -146,26 +146,6 @@ def test_a_finished_run_tells_all_that_it_was_made_of(trained_run):
     assert [line["step"] for line in read_lines(trained_run.metrics_file)] == [13, 26, 39, 52]
 
 
-def test_events_hold_every_scalar_of_every_epoch(trained_run):
-    import tensorflow as tf
-
-    (file,) = trained_run.events_folder.iterdir()
-    found = {
-        (event.step, value.tag): float(tf.make_ndarray(value.tensor))
-        for record in tf.data.TFRecordDataset(str(file))
-        for event in [tf.compat.v1.Event.FromString(record.numpy())]
-        for value in event.summary.value
-    }
-    expected = {
-        (line["epoch"], name): value
-        for line in read_lines(trained_run.metrics_file)
-        for name, value in line.items()
-        if name not in ("epoch", "step", "seconds")
-    }
-    assert len(found) == 4 * 5
-    assert found == pytest.approx(expected)
-
-
 def test_weights_of_the_last_or_of_the_best_epoch_are_kept(features, make_run):
     """A learning rate that jumps away after the first epoch makes the first one the best."""
     steps = {"PiecewiseConstantDecay": {"boundaries": [4], "values": [0.05, 5.0]}}
@@ -205,7 +185,7 @@ def test_a_loss_that_is_no_number_fails_the_run(features, make_run):
     features["train"] |= {"loss": "MeanSquaredError", "metrics": [], "optimizer": {"SGD": {"learning_rate": 1e30}}}
     run = make_run(features)
     with pytest.raises(
-        TrainingError, match=r"the loss is (nan|inf) after step \d of epoch 1; lower the learning rate"
+        TrainingError, match=r"the loss, or a gradient, is not finite in step \d of epoch 1; lower the learning rate"
     ) as found:
         train(run)
     assert found.value.exit_code == 6

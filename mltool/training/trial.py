@@ -1,0 +1,194 @@
+"""A trial of a training: all is built, a few steps run, the cost of the whole is told, and nothing is left behind."""
+
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mltool import extras
+from mltool.data.batches import Batches
+from mltool.data.pipeline import Pipeline
+from mltool.runs.run import Run
+from mltool.spec.backend import require_tensorflow
+from mltool.spec.spec import Spec
+from mltool.training.chunks import Chunks
+from mltool.training.interrupts import Interrupts
+from mltool.training.measures import Measures
+from mltool.training.setup import Setup, build_setup, record_setup
+from mltool.training.strategy import device_names
+from mltool.training.watching import gpu_bytes, shown_bytes
+
+MEASURED_CHUNKS = 3
+"""Timed after the one that compiles: the first ones are short, the last one as long as those of a training."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast steps of one kind run.
+
+    Attributes:
+        steps: of an epoch.
+        compile_seconds: of the first step, compiling included.
+        step_seconds: of a step once it is compiled.
+        chunk: steps that run in one call then.
+    """
+
+    steps: int
+    compile_seconds: float
+    step_seconds: float
+    chunk: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a training will cost.
+
+    Attributes:
+        parameters: values of all weights.
+        trainable_parameters: those that the first phase changes.
+        weight_bytes: of the model, float32.
+        optimizer_bytes: of the optimizer's variables.
+        activation_bytes: of the outputs of all layers for a batch, as the way back needs them: an estimate, without
+            what operations need on the way; None where it is not known before.
+        peak_bytes: the most that the process held in memory so far, data and libraries included.
+        gpu_bytes: of every GPU, `current` and `peak`.
+        devices: that training uses.
+        batch_size: global.
+        epochs: of all phases.
+        training: pace of its steps.
+        validation: likewise.
+        expected_seconds: of the whole training, where no callback stops it; without starting and reading the data.
+    """
+
+    parameters: int
+    trainable_parameters: int
+    weight_bytes: int
+    optimizer_bytes: int
+    activation_bytes: int | None
+    peak_bytes: int
+    gpu_bytes: dict[str, dict[str, int]]
+    devices: list[str]
+    batch_size: int
+    epochs: int
+    training: Pace
+    validation: Pace
+    expected_seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """A few lines for people."""
+        activations = "unknown" if self.activation_bytes is None else shown_bytes(self.activation_bytes)
+        peaks = [f"{name} {shown_bytes(sizes['peak'])}" for name, sizes in self.gpu_bytes.items()]
+        pace = self.training
+        return "\n".join(
+            [
+                f"parameters   {self.parameters:,} ({self.trainable_parameters:,} trainable)",
+                f"memory       weights {shown_bytes(self.weight_bytes)}, optimizer {shown_bytes(self.optimizer_bytes)},"
+                f" activations of a batch about {activations}",
+                f"             peak: process {', '.join([shown_bytes(self.peak_bytes), *peaks])}",
+                f"devices      {', '.join(self.devices)}",
+                f"step         {1e3 * pace.step_seconds:.3g} ms, {self.batch_size / pace.step_seconds:,.0f} samples/s"
+                f" in batches of {self.batch_size}; {pace.chunk} steps a call; {pace.compile_seconds:.1f} s to compile",
+                f"to expect    {_shown_time(self.expected_seconds)} for {self.epochs} epochs of {pace.steps} steps and"
+                f" {self.validation.steps} of validation",
+            ]
+        )
+
+
+def try_training(spec: Spec) -> Trial:
+    """Builds what `train` builds, in a temporary run, and runs a few steps of training and validation.
+
+    Args:
+        spec: checked.
+
+    Raises:
+        MltoolError: whatever would stop the training before its first step.
+    """
+    require_tensorflow(spec, "a trial runs TensorFlow's steps")
+    # SIGTERM as Ctrl-C, so that the folder goes then too.
+    with Interrupts(), tempfile.TemporaryDirectory(prefix="mltool-trial-") as folder:
+        run = Run.create(spec, Path(folder) / "run")
+        setup = build_setup(run)
+        record_setup(run, setup)
+        loop = setup.loop
+        training = _pace(loop, setup.pipeline, loop.train_steps)
+        loop.reset_metrics()
+        validation = _pace(loop, setup.validation, loop.evaluate_steps)
+        return _told(setup, training, validation)
+
+
+def _pace(loop: Measures, pipeline: Pipeline | Batches, run_steps: Callable[..., Any]) -> Pace:
+    chunks, took, epoch = Chunks(), [], 0
+    batches, left = pipeline.epoch(epoch), pipeline.steps
+    for _ in range(1 + MEASURED_CHUNKS):
+        if not left:
+            epoch += 1
+            batches, left = pipeline.epoch(epoch), pipeline.steps
+        count = chunks.next_length(left)
+        seconds = _timed(loop, pipeline, run_steps, batches, count)
+        chunks.took(count, seconds)
+        took.append((count, seconds))
+        left -= count
+    # The longest chunk is the most like those of a training, the calls of short ones cost more than their steps.
+    count, seconds = max(took[1:], key=lambda chunk: chunk[0])
+    return Pace(pipeline.steps, took[0][1], seconds / count, chunks.next_length(pipeline.steps))
+
+
+def _timed(
+    loop: Measures, pipeline: Pipeline | Batches, run_steps: Callable[..., Any], batches: Any, count: int
+) -> float:
+    tf = extras.tensorflow()
+    started = time.perf_counter()
+    with pipeline.reading():
+        run_steps(batches, tf.constant(count, tf.int64))
+        loop.running_loss()  # waits for the device
+    return time.perf_counter() - started
+
+
+def _told(setup: Setup, training: Pace, validation: Pace) -> Trial:
+    summary, loop = setup.summary, setup.loop
+    epochs = sum(phase.epochs for phase in setup.phases)
+    of_one, batch_size = summary.all_activation_bytes.float32, setup.pipeline.batch_size
+    compiling = training.compile_seconds * len(setup.phases) + validation.compile_seconds
+    an_epoch = sum(pace.steps * pace.step_seconds for pace in (training, validation))
+    return Trial(
+        parameters=summary.parameters,
+        trainable_parameters=sum(math.prod(weight.shape) for weight in loop.model.trainable_variables),
+        weight_bytes=summary.weight_bytes.float32 or 0,
+        optimizer_bytes=sum(math.prod(v.shape) * _size(v.dtype) for v in loop.optimizer.variables),
+        activation_bytes=None if of_one is None else of_one * batch_size,
+        peak_bytes=_peak_bytes(),
+        gpu_bytes=gpu_bytes(),
+        devices=device_names(),
+        batch_size=batch_size,
+        epochs=epochs,
+        training=training,
+        validation=validation,
+        expected_seconds=compiling + epochs * an_epoch,
+    )
+
+
+def _size(dtype: Any) -> int:
+    return int(extras.tensorflow().as_dtype(dtype).size)
+
+
+def _peak_bytes() -> int:
+    if sys.platform == "win32":
+        return int(extras.require("psutil").Process().memory_info().peak_wset)
+    import resource  # which Windows does not have
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # getrusage(2): kilobytes, on macOS bytes
+
+
+def _shown_time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
