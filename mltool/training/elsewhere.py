@@ -4,9 +4,10 @@ That process needs no TensorFlow. It does all that training does, in the run dir
 of; here the model is held against TensorFlow afterwards, see `evaluation/other_backend.py`.
 """
 
+import contextlib
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,23 @@ def _save_answers(run: Run, model: Any, inputs: dict[str, np.ndarray[Any, Any]])
     keras = extras.keras()
     names = run.input_schema.output_names
     taken = {name: keras.ops.convert_to_tensor(values) for name, values in inputs.items()}
-    outputs = call_model(model, taken, training=False)
+    with _in_whole_float32():
+        outputs = call_model(model, taken, training=False)
     if not isinstance(outputs, dict):
         outputs = {names[0]: outputs}
     save_answers(run, {name: keras.ops.convert_to_numpy(values) for name, values in outputs.items()})
+
+
+@contextlib.contextmanager
+def _in_whole_float32() -> Iterator[None]:
+    """Inside, products of float32 are that: by default GPUs keep 10 bits of the mantissa, and TensorFlow's CPU all."""
+    if extras.backend() == "jax":
+        with extras.require("jax").default_matmul_precision("highest"):
+            yield
+        return
+    cudnn = extras.require("torch").backends.cudnn  # products of matrices are whole by PyTorch's default
+    before, cudnn.allow_tf32 = cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before

@@ -243,19 +243,26 @@ def test_learning_rates_and_decay_are_those_of_tensorflow(backend, features, mak
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_mixed_precision_learns_and_leaves_a_float32_model(backend, precision, features, make_run):
-    features["train"] |= {"backend": backend, "precision": precision, "epochs": 12, "optimizer": ADAM}
-    run = make_run(features)
-    result = train(run)
-    assert result.metrics["loss"] < 0.8 * read_lines(run.metrics_file)[0]["loss"]
-    model = load_keras_model(run.keras_file)
-    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
-    assert run.manifest["backend"]["difference"] <= 1e-5
+def test_mixed_precision_learns_what_float32_learns_and_leaves_a_float32_model(backend, features, make_run):
+    hidden = {"Dense": {"units": 8, "activation": "relu", "kernel_initializer": "Identity"}}
+    features["model"]["layers"] = [hidden, {"Dense": {"units": 3, "kernel_initializer": "Zeros"}}]
+    features["train"] |= {"backend": backend, "epochs": 6, "optimizer": ADAM}
+    losses = []
+    for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
+        features["train"]["precision"] = precision
+        run = make_run(features, precision)
+        train(run)
+        losses.append(read_lines(run.metrics_file)[-1]["loss"])
+        model = load_keras_model(run.keras_file)
+        assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+        assert run.manifest["backend"]["difference"] <= 1e-5
+    assert len(set(losses)) == 3
+    assert losses[1:] == pytest.approx([losses[0]] * 2, rel=0.02)
+    assert losses[0] < 0.9 * np.log(3)
 
 
-ADAM = {"Adam": {"learning_rate": 0.02}}
+ADAM = {"Adam": {"learning_rate": 0.05}}
 
 
 @pytest.mark.parametrize(
