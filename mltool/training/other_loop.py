@@ -124,9 +124,6 @@ class JaxLoop(OtherLoop):
         """See `OtherLoop`; the steps are compiled anew, as what is trainable is part of them."""
         super().take(optimizer)
         jax = extras.require("jax")
-        # Averages of weights begin as the very arrays of the weights, and a step gives each of its arrays away once.
-        for variable in optimizer.variables:
-            variable.assign(jax.numpy.copy(variable.value))
         self._train = jax.jit(self._train_step, donate_argnums=(0, 1))
         self._evaluate = jax.jit(self._evaluate_step, donate_argnums=1)
 
