@@ -150,7 +150,7 @@ def test_weights_of_the_last_or_of_the_best_epoch_are_kept(features, make_run):
     """A learning rate that jumps away after the first epoch makes the first one the best."""
     steps = {"PiecewiseConstantDecay": {"boundaries": [4], "values": [0.05, 5.0]}}
     features["train"] |= {"epochs": 3, "optimizer": {"SGD": {"learning_rate": steps}}}
-    one_epoch = with_train(features, epochs=1)
+    one_epoch = with_train(features, epochs=1, optimizer={"SGD": {"learning_rate": 0.05}})
     best, last = with_train(features, keep="best"), with_train(features, keep="last")
     runs = {name: make_run(spec, name) for name, spec in {"one": one_epoch, "best": best, "last": last}.items()}
     results = {name: train(run) for name, run in runs.items()}
