@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -82,10 +83,14 @@ class Child:
 
     Args:
         package: only functions of modules inside this package may be called.
+        environment: variables that differ from those of this process.
+        descriptors: open files that it inherits, under the same numbers.
     """
 
-    def __init__(self, package: str = "mltool") -> None:
-        self._package = package
+    def __init__(
+        self, package: str = "mltool", *, environment: Mapping[str, str] | None = None, descriptors: Sequence[int] = ()
+    ) -> None:
+        self._package, self._environment, self._descriptors = package, dict(environment or {}), tuple(descriptors)
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._captured: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as this object
@@ -136,6 +141,12 @@ class Child:
             raise
         return _unwrap(kind, value)
 
+    def signal(self, number: int) -> None:
+        """Hands a signal on to the child, where it runs; a signal handler may call this while `call` waits."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.send_signal(number)
+
     def close(self, *, kill: bool = False) -> None:
         """Ends the child: politely when it is idle, else (or with `kill`) together with all that it started."""
         process, self._process = self._process, None
@@ -163,7 +174,8 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     stdout=self._captured,
                     stderr=self._captured,
-                    pass_fds=[theirs.fileno()],
+                    env={**os.environ, **self._environment},
+                    pass_fds=[theirs.fileno(), *self._descriptors],
                     start_new_session=True,
                 )
             self._connection = ours

@@ -51,6 +51,42 @@ def configure(*, json_output: bool, quiet: bool, verbose: bool) -> None:
     _hear_remarks()
 
 
+@dataclass(frozen=True)
+class Speech:
+    """How a command speaks, for a process that speaks in its place.
+
+    Attributes:
+        json_output: as of `configure`.
+        quiet: likewise.
+        verbose: likewise.
+        descriptor: where remarks go; that process must inherit it.
+    """
+
+    json_output: bool
+    quiet: bool
+    verbose: bool
+    descriptor: int
+
+
+def speech() -> Speech | None:
+    """How this command speaks; None where `configure` was not called, and everything is silent."""
+    if not _settings.configured:
+        return None
+    try:
+        descriptor = _settings.err.fileno()
+    except (OSError, ValueError):  # a stream of the caller's, that is no file
+        descriptor = sys.__stderr__.fileno() if sys.__stderr__ else 2
+    return Speech(_settings.json, _settings.quiet, _settings.verbose, descriptor)
+
+
+def speak_as(told: Speech | None) -> None:
+    """Speaks in the place of the process that `speech` is of."""
+    if told is None:
+        return
+    _settings.saved_err = os.fdopen(told.descriptor, "w", encoding="utf-8", closefd=False)
+    configure(json_output=told.json_output, quiet=told.quiet, verbose=told.verbose)
+
+
 def wants_json() -> bool:
     """Whether stdout takes one JSON document and nothing else."""
     return _settings.json

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -44,6 +45,13 @@ def refuse_own(): raise OwnError("nine", "do ten")
 def fail(): raise ZeroDivisionError("by nought")
 def unpicklable(): return lambda: 0
 def environment(name): return os.environ.get(name)
+def write_to(descriptor, text): os.write(descriptor, text.encode())
+def wait_for_signal(path):
+    import signal, threading
+    came = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: came.set())
+    open(path, "w").close()
+    return came.wait(60)
 '''
 
 
@@ -220,3 +228,32 @@ def test_nothing_of_a_busy_child_outlives_the_parent(package: Path, tmp_path: Pa
 
     assert _gone(pid)
     assert _gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_child_sees_the_variables_that_differ_and_the_others(package, monkeypatch):
+    monkeypatch.setenv("OF_BOTH", "one")
+    with Child("foreign", environment={"OF_THE_CHILD": "two"}) as child:
+        assert child.call("foreign.work:environment", name="OF_BOTH") == "one"
+        assert child.call("foreign.work:environment", name="OF_THE_CHILD") == "two"
+    assert "OF_THE_CHILD" not in os.environ
+
+
+def test_a_child_writes_to_an_open_file_that_it_was_given(package, tmp_path):
+    with (tmp_path / "words").open("w+b") as file, Child("foreign", descriptors=[file.fileno()]) as child:
+        child.call("foreign.work:write_to", descriptor=file.fileno(), text="heard")
+        assert (tmp_path / "words").read_bytes() == b"heard"
+
+
+def test_a_signal_is_handed_on_while_the_child_works(package, tmp_path):
+    started = tmp_path / "started"
+    with Child("foreign") as child:
+
+        def hand_on() -> None:
+            while not started.exists():
+                pass
+            child.signal(signal.SIGUSR1)
+
+        thread = Thread(target=hand_on)
+        thread.start()
+        assert child.call("foreign.work:wait_for_signal", path=str(started), timeout_seconds=90) is True
+        thread.join()

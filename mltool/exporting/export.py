@@ -13,6 +13,7 @@ from mltool import extras
 from mltool.errors import VerificationError
 from mltool.evaluation.agreement import Agreement, compare_values, worst_of
 from mltool.evaluation.evaluate import output_of, run_data
+from mltool.evaluation.other_backend import check_under_tensorflow
 from mltool.inference.answers import by_output
 from mltool.inference.keras_predictor import KerasPredictor, load_keras_model
 from mltool.inference.saved_model import SavedModelPredictor
@@ -77,6 +78,7 @@ def export_locked(run: Run, *, force: bool = False) -> ExportResult:
         run.require_unchanged(folder)
         return ExportResult(run, folder, None)
     started = time.perf_counter()
+    check_under_tensorflow(run)
     model = load_keras_model(run.keras_file)
     with writing_folder(folder) as temporary:
         write_saved_model(model, run.input_schema.output_names, temporary)

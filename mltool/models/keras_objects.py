@@ -26,6 +26,13 @@ REFUSALS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 """What Keras raises for values that it does not take: mostly the first two, the others where it forgot to check."""
 
 
+def refusals() -> tuple[type[Exception], ...]:
+    """`REFUSALS`, and what the backend raises itself: of dtypes or shapes that it cannot compute in."""
+    if extras.backend() == "tensorflow":
+        return (*REFUSALS, extras.tensorflow().errors.OpError)
+    return (*REFUSALS, RuntimeError)  # torch's own errors are; those of jax are ValueErrors and TypeErrors
+
+
 def build_keras(
     thing: KerasObject,
     module: str | None = None,

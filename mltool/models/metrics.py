@@ -105,7 +105,7 @@ def update_metric(
 
 def result_of(built: Any) -> float:
     """What a metric says; F1 of a single output is a list of one."""
-    return float(np.reshape(built.result(), ()))
+    return float(np.reshape(extras.keras().ops.convert_to_numpy(built.result()), ()))
 
 
 def greater_is_better(built: Any, metric: KerasObject) -> bool | None:
@@ -127,10 +127,10 @@ def takes_one_hot_targets(metric: KerasObject, task: Task) -> bool:
 
 def targets_for(metric: KerasObject, targets: Any, num_classes: int, task: Task) -> Any:
     """Targets as the metric takes them: [samples] class numbers, one-hot, or a column for a binary output."""
-    tf = extras.tensorflow()
+    ops = extras.keras().ops
     if takes_one_hot_targets(metric, task):
-        return tf.one_hot(targets, num_classes)
-    return tf.cast(targets[:, tf.newaxis], tf.float32) if task == "binary" else targets
+        return ops.one_hot(targets, num_classes)
+    return ops.cast(targets[:, None], "float32") if task == "binary" else targets
 
 
 def wants_logits(metric: KerasObject) -> bool:

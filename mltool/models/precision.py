@@ -24,9 +24,9 @@ def computing_in(policy: str) -> Iterator[None]:
 
 def in_float32(outputs: Any) -> Any:
     """Outputs of a model in float32: losses and metrics of half precision lose digits, or overflow."""
-    tf = extras.tensorflow()
-    return tf.nest.map_structure(
-        lambda value: tf.cast(value, tf.float32) if value.dtype.is_floating else value, outputs
+    keras = extras.keras()
+    return keras.tree.map_structure(
+        lambda value: keras.ops.cast(value, "float32") if keras.backend.is_float_dtype(value.dtype) else value, outputs
     )
 
 

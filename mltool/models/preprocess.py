@@ -11,7 +11,7 @@ from mltool.errors import DataError, Message, SpecError
 from mltool.models.auto import auto_preprocess
 from mltool.models.backbones import Backbone
 from mltool.models.blocks import OF_SOUND, OURS, BlockLayer, build_block
-from mltool.models.keras_objects import REFUSALS, build_keras, reason_of
+from mltool.models.keras_objects import REFUSALS, build_keras, reason_of, refusals
 from mltool.models.own_layer import OwnLayerBuilder
 from mltool.spec.catalogue import KerasObject, call_arguments
 from mltool.spec.catalogue_entries import backbones
@@ -189,7 +189,13 @@ def _chain(layers: Sequence[LayerSpec], tensor: Any, batches: Callable[[], Itera
 
 
 def _adapt(layer: Any, before: Sequence[Any], batches: Callable[[], Iterator[Array]]) -> None:
-    """Lets a layer learn from training data, streamed: no more than a batch is in memory twice."""
+    """Lets a layer learn from training data.
+
+    Streamed, so that no more than a batch is in memory twice; on other backends than TensorFlow, Keras takes one array.
+    """
+    if extras.backend() != "tensorflow":
+        layer.adapt(_all_through(before, batches))
+        return
     tf = extras.tensorflow()
 
     def through() -> Iterator[Any]:
@@ -202,6 +208,17 @@ def _adapt(layer: Any, before: Sequence[Any], batches: Callable[[], Iterator[Arr
     first = next(through())
     signature = tf.TensorSpec((None, *first.shape[1:]), first.dtype)
     layer.adapt(tf.data.Dataset.from_generator(through, output_signature=signature))
+
+
+def _all_through(before: Sequence[Any], batches: Callable[[], Iterator[Array]]) -> Array:
+    """All training samples of an input, as the layers before leave them."""
+    parts = []
+    for batch in batches():
+        values: Any = batch.astype(np.float32)
+        for earlier in before:
+            values = earlier(values)
+        parts.append(extras.keras().ops.convert_to_numpy(values))
+    return np.concatenate(parts)
 
 
 def build_layer(spec: LayerSpec, at: str) -> Any:
@@ -248,8 +265,7 @@ def call_layer(spec: LayerSpec, own: KerasObject, layer: Any, sources: Sequence[
     as_list = len(sources) > 1 and len(needed) == 1
     try:
         output = layer(list(sources)) if as_list else layer(*sources)
-    # Of dtypes that it cannot compute in, TensorFlow says so itself.
-    except (*REFUSALS, extras.tensorflow().errors.OpError) as error:
+    except refusals() as error:
         raise SpecError(Message(does_not_fit(spec, sources), reason_of(error), key=at)) from error
     count = len(extras.keras().tree.flatten(output))
     if count > 1:

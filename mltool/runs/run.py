@@ -46,6 +46,7 @@ class Run:
         self.callbacks_folder = self.directory / "callbacks"
         self.checkpoints_folder = self.directory / "checkpoints"
         self.keras_file = self.directory / "model.keras"
+        self.backend_answers_file = self.directory / "backend_answers.npz"
         self.model_summary_file = self.directory / "model.json"
         self.evaluation_file = self.directory / "evaluation.json"
         self.saved_model_folder = self.directory / "saved_model" / "1"

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, Strict, model_validator
 from mltool.spec.architectures import ARCHITECTURES, has_head
 from mltool.spec.argument_check import did_you_mean, shown
 from mltool.spec.backbones import answers_with
+from mltool.spec.backend import backend_problems
 from mltool.spec.blocks import MIXERS
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.catalogue_entries import backbones
@@ -83,6 +84,7 @@ class Spec(Section):
             *self._pattern_problems(),
             *self._convert_problems(),
             *self._limit_problems(),
+            *backend_problems(self),
         )
         raise_problems(problems, None)
         return self

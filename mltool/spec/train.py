@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, Strict, model_validator
 
 from mltool.spec.argument_check import did_you_mean, shown
+from mltool.spec.backend import Backend
 from mltool.spec.callbacks import OUR_CALLBACKS, REFUSED_CALLBACKS
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.catalogue_entries import known_names, load_entry
@@ -18,7 +19,7 @@ from mltool.spec.outputs import OF_VALIDATION, ONLY, Measure, OutputSpec, output
 from mltool.spec.own_step import StepSpec
 from mltool.spec.own_things import OwnThing
 from mltool.spec.schedule_check import schedule_problems
-from mltool.spec.section import Checked, Later, Section, raise_problem, raise_problems
+from mltool.spec.section import Checked, Section, raise_problem, raise_problems
 from mltool.spec.strategy import AutoStrategy, Strategy
 from mltool.spec.task import ANOMALY_METRICS, Task, task_of
 
@@ -207,8 +208,9 @@ class TrainSpec(Section):
     on_oom: Literal["halve", "stop"] = "halve"
     """What follows when a device runs out of memory: `halve` goes on from the last checkpoint with twice as many parts
     of a batch (see accumulate), once; `stop` fails."""
-    backend: Annotated[Any, Later("tensorflow")] = "tensorflow"
-    """Keras' backend."""
+    backend: Backend = "tensorflow"
+    """What Keras trains with: tensorflow, jax or torch. All else is done with TensorFlow, where the model is proven to
+    answer as it did."""
     phases: Annotated[tuple[PhaseSpec, ...] | None, Strict(False)] = None
     """A list of phases, one after the other, instead of epochs and optimizer; callbacks begin anew in each, and
     EarlyStopping ends the phase."""

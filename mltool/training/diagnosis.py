@@ -9,6 +9,7 @@ from typing import Any
 from mltool import extras
 from mltool.data.order import epoch_order
 from mltool.training.checkpoints import State
+from mltool.training.loop import Loop
 from mltool.training.patterns import layers_of
 from mltool.training.setup import Setup
 from mltool.training.step import TrainStep, dense
@@ -29,10 +30,13 @@ def find_cause(setup: Setup, state: State, seed: int) -> tuple[str, str]:
     Returns:
         What to add to a message (a layer, a loss or a weight, and the sample if it is its fault), and a hint.
     """
+    loop = setup.loop
+    if not isinstance(loop, Loop):  # another backend's: its layers are called within its own steps alone
+        return "", _LOWER_RATE
     try:
         batch = next(setup.pipeline.epoch(state.epoch, state.step))
-        sample = _sample_at_fault(setup, state, seed, batch)
-        place = _place_at_fault(setup, batch)
+        sample = _sample_at_fault(setup, loop, state, seed, batch)
+        place = _place_at_fault(loop, batch)
     # Whatever layers raise that were written for a graph: what this is about must be told all the same.
     except Exception:
         logger.debug("the step could not be run again", exc_info=True)
@@ -42,12 +46,12 @@ def find_cause(setup: Setup, state: State, seed: int) -> tuple[str, str]:
     return f": {found}" if found else "", hint
 
 
-def _sample_at_fault(setup: Setup, state: State, seed: int, batch: Any) -> str:
+def _sample_at_fault(setup: Setup, loop: Loop, state: State, seed: int, batch: Any) -> str:
     """The first sample of a batch that a model was given with a number that is none."""
     train, size, workers = setup.data.split("train"), setup.pipeline.batch_size, setup.workers
     begin = state.step * size
     samples = min(size, len(train) - begin)
-    local = setup.loop.strategy.experimental_local_results
+    local = loop.strategy.experimental_local_results
     for replica in range(workers.replicas_here):
         first = samples * (workers.first_replica + replica) // workers.replicas
         for what, values in _named(batch):
@@ -76,9 +80,8 @@ def _first_bad_row(values: Any) -> int | None:
     return int(rows[0, 0]) if len(rows) else None
 
 
-def _place_at_fault(setup: Setup, batch: Any) -> str:
+def _place_at_fault(loop: Loop, batch: Any) -> str:
     """The first layer whose output is not finite, else the loss, else the first weight with such a gradient."""
-    loop = setup.loop
     step = TrainStep(loop.model, loop.optimizer, heads=loop.heads, strategy=loop.strategy)
     local = loop.strategy.experimental_local_results
     with _watched(loop.model) as bad_layers:

@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mltool import console, extras
+import numpy as np
+
+from mltool import console
+from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
 from mltool.errors import ArtifactError, Interrupted
 from mltool.runs.run import Run
@@ -265,17 +268,22 @@ class Epochs:
         return bool(self._user) and self._setup.workers.any(self._user.stop)
 
     def _in_chunks(
-        self, run_steps: Callable[..., Any], pipeline: Pipeline, batches: Iterator[Any], chunks: Chunks, left: int
+        self,
+        run_steps: Callable[..., Any],
+        pipeline: Pipeline | Batches,
+        batches: Iterator[Any],
+        chunks: Chunks,
+        left: int,
     ) -> Iterator[tuple[int, int]]:
         """Runs `left` steps; yields after every chunk how many it took, and how many of them were done."""
-        tf = extras.tensorflow()
         while left:
             most = self._due.steps_before_next(self.state.global_step) if pipeline is self._setup.pipeline else None
             # By the clock of one process: all must run as many.
             count = self._setup.workers.of_chief(chunks.next_length(left if most is None else min(left, most)))
             started = time.perf_counter()
             with pipeline.reading():
-                done = int(run_steps(batches, tf.constant(count, tf.int64)))  # waits for the device
+                # An array, lest a number be traced anew each time.
+                done = int(run_steps(batches, np.asarray(count, np.int64)))  # waits for the device
             seconds = time.perf_counter() - started
             chunks.took(count, seconds)
             self.state.seconds += seconds

@@ -10,6 +10,7 @@ from mltool.runs.run import Run
 from mltool.training.callbacks import learning_rate_of
 from mltool.training.checkpoints import State
 from mltool.training.diagnosis import find_cause
+from mltool.training.loop import Loop
 from mltool.training.setup import Setup, accumulate_of
 
 logger = logging.getLogger("mltool")
@@ -68,6 +69,9 @@ class Faults:
         Raises:
             OutOfMemory: if that happens.
         """
+        if extras.backend() != "tensorflow":
+            yield
+            return
         tf = extras.tensorflow()
         try:
             yield
@@ -85,9 +89,10 @@ class Faults:
         Raises:
             TrainingError: if the loss has a gradient for none of them; none was changed.
         """
-        step = self._setup.loop.step
-        if step is self._looked_at:
+        loop = self._setup.loop
+        if not isinstance(loop, Loop) or loop.step is self._looked_at:
             return
+        step = loop.step
         self._looked_at = step
         names = [variable.path for variable in step.unreached]
         shown = f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"

@@ -8,7 +8,7 @@ import numpy as np
 
 from mltool import extras
 from mltool.errors import Message, SpecError
-from mltool.models.keras_objects import REFUSALS, reason_of
+from mltool.models.keras_objects import reason_of, refusals
 from mltool.models.losses import OwnLoss, build_loss
 from mltool.models.metrics import build_metric, greater_is_better, targets_for, update_metric, wants_logits
 from mltool.models.outputs import TargetScale
@@ -66,12 +66,15 @@ class Head:
 
     def sample_losses(self, targets: Any, outputs: Any) -> Any:
         """One loss a sample, float32 [samples]; an output with more axes counts as the mean over them."""
-        tf = extras.tensorflow()
+        ops = extras.keras().ops
         if self._target_scale is not None:
-            mean, deviation = tf.constant(self._target_scale.mean), tf.constant(self._target_scale.deviation)
+            mean, deviation = (
+                ops.convert_to_tensor(values, "float32")
+                for values in (self._target_scale.mean, self._target_scale.deviation)
+            )
             targets, outputs = (targets - mean) / deviation, (outputs - mean) / deviation
-        losses = tf.cast(self._loss(self._loss_targets(targets, outputs), outputs), tf.float32)
-        return tf.reduce_mean(losses, axis=list(range(1, losses.shape.rank))) if losses.shape.rank > 1 else losses
+        losses = ops.cast(self._loss(self._loss_targets(targets, outputs), outputs), "float32")
+        return ops.mean(losses, axis=tuple(range(1, len(losses.shape)))) if len(losses.shape) > 1 else losses
 
     def update(self, targets: Any, outputs: Any, losses: Any, real: Any = None) -> None:
         """Counts a batch in the metrics.
@@ -93,7 +96,7 @@ class Head:
     ) -> None:
         if self.task == "multi_label":
             # Of mixed samples, shares: metrics see the labels of the one with the greater share.
-            targets = extras.tensorflow().round(targets)
+            targets = extras.keras().ops.round(targets)
         ready = targets_for(one.metric, targets, self._shape[-1], self.task)
         seen = outputs if wants_logits(one.metric) else probabilities
         update_metric(metric, one.metric, ready, seen, real=real, at=one.at)
@@ -104,13 +107,13 @@ class Head:
         Raises:
             SpecError: if the loss or a metric does not take what the model gives, or a metric gives several values.
         """
-        tf = extras.tensorflow()
+        ops = extras.keras().ops
         # A number of samples that the outputs have nowhere else: what is reduced to another axis must show.
         samples = next(count for count in itertools.count(_TRIED) if count not in self._shape)
-        outputs = tf.zeros((samples, *self._shape))
+        outputs = ops.zeros((samples, *self._shape))
         if self.task in ("classification", "binary", "segmentation"):
             axes = self._shape[:-1] if self.task == "segmentation" else ()
-            targets = tf.zeros((samples, *axes), tf.int64)
+            targets = ops.zeros((samples, *axes), "int64")
         else:
             targets = outputs
         place, shape = f"{self._place}.loss.{self._loss_spec.name}", tuple(outputs.shape[1:])
@@ -119,17 +122,18 @@ class Head:
             for metric, one in zip(self._metrics, self._measures, strict=True):
                 place = one.at
                 self._count(metric, one, targets, outputs, self._probabilities(outputs))
-                if np.size(metric.result()) > 1:
-                    message = f"gives {np.size(metric.result())} values, one is expected"
+                values = np.size(ops.convert_to_numpy(metric.result()))
+                if values > 1:
+                    message = f"gives {values} values, one is expected"
                     raise SpecError(Message(message, "write average: macro", key=place))
-        except (*REFUSALS, tf.errors.OpError) as error:
+        except refusals() as error:
             message = f"does not take outputs of shape {shape} and their targets"
             raise SpecError(Message(message, reason_of(error), key=place)) from error
         if isinstance(self._loss, OwnLoss):
             self._loss.require_gradient(self._loss_targets(targets, outputs), outputs)
         if any(isinstance(thing, OwnThing) for thing in (self._loss_spec, *(one.metric for one in self._measures))):
             # What runs may still be no graph (`.numpy()`): better now than in the first step.
-            tf.function(self._run_all, autograph=False)(targets, outputs)
+            extras.tensorflow().function(self._run_all, autograph=False)(targets, outputs)
 
     def _run_all(self, targets: Any, outputs: Any) -> None:
         self.update(targets, outputs, self.sample_losses(targets, outputs))
@@ -141,18 +145,18 @@ class Head:
 
     def _loss_targets(self, targets: Any, outputs: Any) -> Any:
         """Targets as the loss takes them: one-hot, a column for a binary output; nothing is left of an autoencoder."""
-        tf = extras.tensorflow()
+        ops = extras.keras().ops
         if self.task == "anomaly":
-            return tf.zeros_like(outputs)
+            return ops.zeros_like(outputs)
         if takes_one_hot(self._loss_spec):
-            return tf.one_hot(targets, self._shape[-1])
-        return tf.cast(targets[:, tf.newaxis], tf.float32) if self.task == "binary" else targets
+            return ops.one_hot(targets, self._shape[-1])
+        return ops.cast(targets[:, None], "float32") if self.task == "binary" else targets
 
     def _probabilities(self, outputs: Any) -> Any:
-        tf = extras.tensorflow()
+        ops = extras.keras().ops
         if self.kind != "logits":
             return outputs
-        return tf.nn.sigmoid(outputs) if self.task in ("binary", "multi_label") else tf.nn.softmax(outputs)
+        return ops.sigmoid(outputs) if self.task in ("binary", "multi_label") else ops.softmax(outputs)
 
 
 _TRIED = 3

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -21,6 +22,7 @@ class Interrupts:
         self.name = ""
         self._before: dict[int, Any] = {}
         self._noting = False
+        self._receiver: Callable[[int], None] | None = None
 
     def note_only(self) -> None:
         """From now on somebody looks at `asked` again and again: reading data and tracing is over."""
@@ -29,6 +31,10 @@ class Interrupts:
             # TensorFlow takes SIGTERM for itself when it joins other workers: a notice that nothing here reads.
             for number in self._before:
                 signal.signal(number, self._note)
+
+    def hand_to(self, receiver: Callable[[int], None] | None) -> None:
+        """From now on another process looks at what is asked: it gets the first signal; None ends that."""
+        self._receiver = receiver
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
@@ -46,5 +52,7 @@ class Interrupts:
         self.asked = True
         self.name = signal.Signals(number).name
         signal.signal(number, self._before[number])
-        if not self._noting:
+        if self._receiver is not None:
+            self._receiver(number)
+        elif not self._noting:
             raise KeyboardInterrupt(self.name)

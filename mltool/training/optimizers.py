@@ -1,9 +1,10 @@
 """The optimizer of a phase: Keras', with a schedule, learning rates by layer, and weights that do not decay."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mltool.errors import Message, SpecError
@@ -42,9 +43,8 @@ def build_optimizer(phase: PhaseSpec, model: Any, span: Span, *, at: str) -> Any
         built = build_schedule(schedule, span, at=f"{place}.learning_rate.{schedule.name}")
         thing = replace(thing, arguments={**thing.arguments, "learning_rate": built})
     factors = _factors(phase.learning_rates, model, at=f"{at}.learning_rates")
-    optimizer = build_keras(thing, "optimizers", at=place, subclass=_with_factors if factors else None)
-    if factors:
-        optimizer.factors = [(variable, factor) for variable, factor in factors.values()]
+    subclass = partial(_with_factors, list(factors.values())) if factors else None
+    optimizer = build_keras(thing, "optimizers", at=place, subclass=subclass)
     kept = [
         variable
         for index, pattern in enumerate(phase.no_weight_decay)
@@ -73,9 +73,12 @@ def _factors(asked: Mapping[str, float], model: Any, *, at: str) -> dict[int, tu
     return found
 
 
-def _with_factors(optimizer: type) -> type:
-    """The class with factors, under the same name: Keras' calls its variables after it."""
-    return type(optimizer.__name__, (_WithFactors, optimizer), {})
+def _with_factors(factors: Sequence[tuple[Any, float]], optimizer: type) -> type:
+    """The class with factors, under the same name: Keras' calls its variables after it.
+
+    They are the class's, as Keras would take weights in an attribute of the optimizer for variables of its own.
+    """
+    return type(optimizer.__name__, (_WithFactors, optimizer), {"factors": factors})
 
 
 class _WithFactors:
@@ -85,7 +88,7 @@ class _WithFactors:
     One optimizer holds all, so clipping by the norm of all gradients and the count of steps stay what they are.
     """
 
-    factors: Any = ()
+    factors: Sequence[tuple[Any, float]]
     """Pairs of a variable and its factor; 1 where there is none."""
 
     _rate_factor = 1.0

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from mltool import console, extras
+from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
 from mltool.errors import TrainingError
 from mltool.runs.atomic import write_json
 from mltool.runs.rate_test import RateTestFolder
 from mltool.runs.run import Run
+from mltool.spec.backend import require_tensorflow
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.spec import Spec
 from mltool.training.setup import Setup, build_setup
@@ -63,8 +65,9 @@ def find_learning_rate(spec: Spec, folder: RateTestFolder) -> RateTest:
     Raises:
         TrainingError: if the loss fell at none of them; the curve is written all the same.
         DataError: if the data are missing or damaged.
-        SpecError: if the model does not fit the data.
+        SpecError: if the model does not fit the data, or the spec trains with another backend.
     """
+    require_tensorflow(spec, "learning rates are tested with TensorFlow's steps")
     with tempfile.TemporaryDirectory() as scratch:
         setup = build_setup(Run.create(_with_rate(spec), Path(scratch) / "run"))
         rates, losses = _raise_rates(setup)
@@ -121,7 +124,7 @@ def _raise_rates(setup: Setup) -> tuple[list[float], list[float]]:
     return rates, losses
 
 
-def _batches(pipeline: Pipeline, steps: int) -> Iterator[Iterator[Any]]:
+def _batches(pipeline: Pipeline | Batches, steps: int) -> Iterator[Iterator[Any]]:
     """The batches of an epoch, again for each of them; as many epochs as are needed."""
     for step in range(steps):
         epoch, place = divmod(step, pipeline.steps)

@@ -51,7 +51,8 @@ class Events:
     """The lines of metrics.jsonl as scalars for TensorBoard, which draws both curves of a metric into one chart.
 
     Folders and names are those of Keras' `TensorBoard` callback: `train/` and `validation/`, `epoch_loss` in both; the
-    step is the epoch, from 1.
+    step is the epoch, from 1. A process of another backend writes none, as there may be no TensorFlow; the one that
+    started it writes all of them at the end, if it can.
 
     Args:
         folder: `events/` of the run.
@@ -68,6 +69,8 @@ class Events:
             lines: of the epochs that count.
         """
         self._writers.clear()
+        if not _can_be_written():
+            return
         for folder in _FOLDERS.values():
             for file in (self._folder / folder).glob("events.out.tfevents.*"):
                 file.unlink()
@@ -80,6 +83,8 @@ class Events:
         Raises:
             DiskError: if that cannot be done.
         """
+        if not _can_be_written():
+            return
         try:
             self._write_line(line)
         except extras.tensorflow().errors.OpError as error:
@@ -105,6 +110,10 @@ class Events:
             for name, value in scalars.items():
                 tf.summary.write(f"epoch_{name}", tf.constant(value, tf.float32), metadata=metadata)
         self._writers[folder].flush()
+
+
+def _can_be_written() -> bool:
+    return extras.backend() == "tensorflow"
 
 
 _FOLDERS = {"": "train", OF_VALIDATION: "validation"}

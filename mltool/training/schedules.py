@@ -75,14 +75,13 @@ def _schedule_class() -> Any:
             self._rate = rate
 
         def __call__(self, step: Any) -> Any:
-            tf = extras.tensorflow()
-            return self._rate(tf.cast(tf.convert_to_tensor(step), tf.float32))
+            return self._rate(extras.keras().ops.cast(step, "float32"))
 
     return InSteps
 
 
 def _constant(given: Mapping[str, Any], span: Span) -> Rate:
-    return _warmed(given, span, lambda step: extras.tensorflow().fill((), np.float32(given["learning_rate"])))
+    return _warmed(given, span, lambda step: extras.keras().ops.full((), given["learning_rate"], "float32"))
 
 
 def _polynomial(given: Mapping[str, Any], span: Span) -> Rate:
@@ -132,10 +131,10 @@ def _cosine(given: Mapping[str, Any], span: Span) -> Rate:
     begins, ends = np.asarray(edges[:-1], np.float32), np.asarray(edges[1:], np.float32)
 
     def cosine(step: Any) -> Any:
-        tf = extras.tensorflow()
+        ops = extras.keras().ops
         cycle = _passed(step, edges[1:-1])
-        number = tf.cast(cycle, tf.int32)
-        progress = _progress(step, tf.gather(begins, number), tf.gather(ends, number))
+        number = ops.cast(cycle, "int32")
+        progress = _progress(step, ops.take(begins, number), ops.take(ends, number))
         return final + (rate - final) * given["cycle_decay"] ** cycle * _half_cosine(progress)
 
     return _warmed(given, span, cosine)
@@ -168,7 +167,7 @@ def _one_cycle(given: Mapping[str, Any], span: Span) -> Rate:
     def one_cycle(step: Any) -> Any:
         up = first + (highest - first) * (1 - _half_cosine(_progress(step, 0, top)))
         down = last + (highest - last) * _half_cosine(_progress(step, top, span.total))
-        return extras.tensorflow().where(step < top, up, down)
+        return extras.keras().ops.where(step < top, up, down)
 
     return one_cycle
 
@@ -201,25 +200,26 @@ def _warmed(given: Mapping[str, Any], span: Span, rate: Rate) -> Rate:
     def warmed(step: Any) -> Any:
         rising = first + (given["learning_rate"] - first) * (step / end)
         # What is not taken is computed too: a power of a negative number of steps might be none.
-        return extras.tensorflow().where(step < end, rising, rate(extras.tensorflow().maximum(step, np.float32(end))))
+        ops = extras.keras().ops
+        return ops.where(step < end, rising, rate(ops.maximum(step, np.float32(end))))
 
     return warmed
 
 
 def _progress(step: Any, begin: Any, end: Any) -> Any:
     """From 0 at `begin` to 1 at `end` and after."""
-    return extras.tensorflow().clip_by_value((step - begin) / (end - begin), 0.0, 1.0)
+    return extras.keras().ops.clip((step - begin) / (end - begin), 0.0, 1.0)
 
 
 def _half_cosine(progress: Any) -> Any:
     """From 1 to 0."""
-    return 0.5 * (1 + extras.tensorflow().cos(math.pi * progress))
+    return 0.5 * (1 + extras.keras().ops.cos(math.pi * progress))
 
 
 def _passed(step: Any, places: Sequence[float]) -> Any:
     """How many of these steps were reached, float32."""
-    tf = extras.tensorflow()
-    return tf.reduce_sum(tf.cast(step >= np.asarray(places, np.float32), tf.float32))
+    ops = extras.keras().ops
+    return ops.sum(ops.cast(ops.greater_equal(step, np.asarray(places, np.float32)), "float32"))
 
 
 def _require_that_it_ends(schedule: KerasObject, built: Any, span: Span, *, at: str) -> None:
@@ -231,7 +231,8 @@ def _require_that_it_ends(schedule: KerasObject, built: Any, span: Span, *, at: 
     for key, length in _lengths(schedule):
         if length <= span.total:
             continue
-        end = float(built(extras.tensorflow().constant(span.total, extras.tensorflow().int64)))
+        ops = extras.keras().ops
+        end = float(ops.convert_to_numpy(built(ops.convert_to_tensor(span.total, "int32"))))
         message = (
             f"{length:g} steps are more than the {span.total} of its phase, {span.epochs} epochs of {span.steps}:"
             f" it would end at a learning rate of {end:.3g}"

@@ -14,6 +14,7 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.augment import Augmentation, MaskedAugmentation, build_augmentation, build_masked_augmentation
+from mltool.data.batches import Batches
 from mltool.data.dataset import Dataset, Samples, class_counts, open_dataset
 from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
@@ -46,7 +47,9 @@ from mltool.training.batch_statistics import BatchStatistics
 from mltool.training.callbacks import Callback, EarlyStopping, build_callback
 from mltool.training.environment import describe_environment
 from mltool.training.head import Head
-from mltool.training.loop import Loop, LoopOptions
+from mltool.training.loop import Loop
+from mltool.training.measures import LoopOptions
+from mltool.training.other_loop import OtherLoop
 from mltool.training.own_step import load_step
 from mltool.training.parameter_server import CoordinatedLoop
 from mltool.training.phases import Phase, Trainability, build_phases
@@ -92,10 +95,10 @@ class Setup:
     keep_best: bool
     average: WeightAverage | None
     data: Dataset
-    loop: Loop
-    pipeline: Pipeline
+    loop: Loop | OtherLoop
+    pipeline: Pipeline | Batches
     whole_batches: Callable[[int], Iterator[Any]]
-    validation: Pipeline
+    validation: Pipeline | Batches
     build_callbacks: Callable[[], dict[str, Callback]]
     monitor: Callback
     restores_best: bool
@@ -110,10 +113,10 @@ def build_setup(run: Run) -> Setup:
         SpecError: if model, loss or metrics do not fit the data.
     """
     spec = run.spec
-    _require_same_spec(run, spec)
+    require_same_spec(run, spec)
     require_same_code(run, *spec.code)
     prepare_runtime(spec.train)
-    data = _open_data(run, spec)
+    data = open_data(run, spec)
     extras.keras().utils.set_random_seed(spec.seed)
     make_deterministic(spec.train)
     strategy = build_strategy(spec.train.strategy)
@@ -136,14 +139,14 @@ def build_setup(run: Run) -> Setup:
             statistics.synchronize()
         phases = build_phases(spec.train, model, steps_per_epoch(len(train), spec.data.batch_size))
         trainability.freeze(phases[0].frozen)
-    heads = functools.partial(_build_heads, spec, data, model, scales)
+    heads = functools.partial(build_heads, spec, data, model, scales)
     own = None if spec.train.step is None else load_step(spec.train.step.python, spec.train.step.arguments or {})
     jit_compile = own is None and compiles(spec.train, model, strategy)
     options = LoopOptions(accumulate, jit_compile, own)
     kind = CoordinatedLoop if isinstance(spec.train.strategy, ParameterServerStrategy) else Loop
     loop = kind(model, phases[0].optimizer, heads=heads, strategy=strategy, options=options)
     distribute = distribution_of(strategy)
-    callbacks = _build_callbacks(spec, loop)
+    callbacks = build_callbacks_of(spec, loop)
     build_pipeline = functools.partial(
         Pipeline,
         train,
@@ -151,7 +154,7 @@ def build_setup(run: Run) -> Setup:
         seed=spec.seed,
         augment=_build_augment(spec, data),
         mix=_build_mixing(spec, train),
-        class_weights=_class_weights(spec, data, train),
+        class_weights=class_weights_of(spec, data, train),
     )
     setup = Setup(
         phases=phases,
@@ -167,7 +170,7 @@ def build_setup(run: Run) -> Setup:
         pipeline=build_pipeline(shares=shares, distribute=distribute),
         whole_batches=lambda epoch: build_pipeline().epoch(epoch),
         validation=Pipeline(data.split("validation"), spec.data.batch_size, shares=shares, distribute=distribute),
-        build_callbacks=functools.partial(_build_callbacks, spec, loop),
+        build_callbacks=functools.partial(build_callbacks_of, spec, loop),
         monitor=callbacks.get("EarlyStopping", EarlyStopping(mode="min")),
         restores_best=spec.train.restores_best,
         user_callbacks=build_user_callbacks(spec.train.callbacks, run.callbacks_folder, writes=workers.is_chief),
@@ -218,7 +221,8 @@ def _require_samples_for_all(spec: Spec, shares: Shares) -> None:
         raise SpecError(Message(message, f"take {needed} or more: it is the global batch", key="data.batch_size"))
 
 
-def _build_heads(spec: Spec, data: Dataset, model: Any, scales: Mapping[str, TargetScale]) -> list[Head]:
+def build_heads(spec: Spec, data: Dataset, model: Any, scales: Mapping[str, TargetScale]) -> list[Head]:
+    """Losses and metrics of every output of a model."""
     return [
         Head(
             key,
@@ -312,7 +316,7 @@ def _training_sections(spec: Spec) -> dict[str, Any]:
     return found
 
 
-def _require_same_spec(run: Run, spec: Spec) -> None:
+def require_same_spec(run: Run, spec: Spec) -> None:
     """A run goes on as it began, or not at all: half of its steps by another spec are nobody's training.
 
     Raises:
@@ -345,8 +349,13 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield from _flat(item, f"{path}.{key}" if path else str(key))
 
 
-def _open_data(run: Run, spec: Spec) -> Dataset:
-    if spec.data.source.known_kind in ("images", None):
+def open_data(run: Run, spec: Spec) -> Dataset:
+    """The data of a run, with the splits that it recorded where it did.
+
+    Raises:
+        DataError: if they are missing, damaged, or changed since the run began.
+    """
+    if spec.data.source.known_kind in ("images", None) and extras.backend() == "tensorflow":
         # Needed in a moment anyway; for a folder that may hold images now, because it decodes them too.
         extras.tensorflow()
     data = open_dataset(spec)
@@ -437,7 +446,8 @@ def _build_mixing(spec: Spec, train: Samples) -> Mixing | None:
     return build_mixing(layers, spec.seed, train.inputs, first=min(things))
 
 
-def _build_callbacks(spec: Spec, loop: Loop) -> dict[str, Callback]:
+def build_callbacks_of(spec: Spec, loop: Loop | OtherLoop) -> dict[str, Callback]:
+    """The callbacks of a spec, by Keras' name, with nothing seen yet."""
     directions = loop.greater_is_better()
     return {
         callback.name: build_callback(callback, directions, at=f"train.callbacks.{index}.{callback.name}")
@@ -446,7 +456,7 @@ def _build_callbacks(spec: Spec, loop: Loop) -> dict[str, Callback]:
     }
 
 
-def _class_weights(spec: Spec, data: Dataset, train: Samples) -> Array | None:
+def class_weights_of(spec: Spec, data: Dataset, train: Samples) -> Array | None:
     """How much a training sample of every class counts; None where all count alike.
 
     `balanced`: samples / (classes * samples of the class), as scikit-learn's `compute_class_weight` has it (King and

@@ -196,6 +196,11 @@ def needs_static_shapes(strategy: Any) -> bool:
 
 
 def device_names() -> list[str]:
-    """The devices that training may use, such as `/device:CPU:0`."""
+    """The devices that training may use, such as `/device:CPU:0`; another backend than TensorFlow takes one alone."""
+    backend = extras.backend()
+    if backend == "jax":
+        return [f"/device:{extras.require('jax').default_backend().upper()}:0"]
+    if backend == "torch":
+        return [f"/device:{'GPU' if extras.require('torch').cuda.is_available() else 'CPU'}:0"]
     tf = extras.tensorflow()
     return [device.name for device in tf.config.list_logical_devices() if device.device_type in ("CPU", "GPU", "TPU")]

@@ -9,21 +9,35 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mltool.errors import ArtifactError, DataError, DiskError, Interrupted, MachineError, MltoolError, SpecError
+from mltool import extras
+from mltool.errors import (
+    ArtifactError,
+    DataError,
+    DiskError,
+    Interrupted,
+    MachineError,
+    MissingExtraError,
+    MltoolError,
+    SpecError,
+)
+from mltool.evaluation.other_backend import check_under_tensorflow
 from mltool.models.precision import make_float32
 from mltool.runs.atomic import write_json, writing
 from mltool.runs.join import join, place_to_write
 from mltool.runs.run import Run
+from mltool.spec.backend import require_tensorflow
 from mltool.spec.outputs import NO_RESULTS
 from mltool.spec.strategy import MultiWorkerStrategy, ParameterServerStrategy
 from mltool.training.checkpoints import State, newest_file
+from mltool.training.elsewhere import train_elsewhere
 from mltool.training.epochs import Epochs
 from mltool.training.faults import OutOfMemory, go_on_with_less_memory
 from mltool.training.interrupts import Interrupts
+from mltool.training.loop import Loop
 from mltool.training.parameter_server import serve
 from mltool.training.profile import Profile, ProfileSummary
-from mltool.training.records import read_lines
-from mltool.training.setup import build_setup, record_setup, record_threshold
+from mltool.training.records import Events, read_lines
+from mltool.training.setup import Setup, build_setup, record_setup, record_threshold
 from mltool.training.workers import lost_worker
 
 logger = logging.getLogger("mltool")
@@ -66,8 +80,9 @@ def train(run: Run, *, profile: bool = False) -> TrainResult:
         TrainingError: if the loss, or a gradient, is not finite, no weight has a gradient, or a callback of the user's
             raises.
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
-        MachineError: if another process trains this run, workers do not meet, the disk is full, or a device has no
-            memory left.
+        MachineError: if another process trains this run, workers do not meet, the disk is full, a device has no memory
+            left, or the environment asks for another backend of Keras.
+        MissingExtraError: if the backend of the spec is not installed.
     """
     if run.status == "trained":
         logger.info("%s is finished already", run.directory)
@@ -83,6 +98,8 @@ def _train_in(run: Run, profile: bool) -> TrainResult:
     with run.locked():
         run.clear_partial_files()
         try:
+            if profile:
+                require_tensorflow(run.spec, "a profile is taken of TensorFlow's steps")
             with Interrupts() as interrupts:
                 return _train(run, interrupts, Profile(run.events_folder) if profile else None)
         except (Interrupted, KeyboardInterrupt):
@@ -106,7 +123,7 @@ def _train_in(run: Run, profile: bool) -> TrainResult:
             raise
 
 
-_MENDED = DataError | SpecError | ArtifactError | MachineError
+_MENDED = DataError | SpecError | ArtifactError | MachineError | MissingExtraError
 """What stands in the way of a training before it begins."""
 
 
@@ -121,16 +138,40 @@ def _with_what_is_left(run: Run, error: MltoolError) -> MltoolError:
 
 
 def _train(run: Run, interrupts: Interrupts, profile: Profile | None) -> TrainResult:
+    if run.spec.train.backend == "tensorflow":
+        state = _train_within_memory(run, interrupts, profile)
+    else:
+        state = _train_elsewhere(run, interrupts)
+    summary = None if profile is None else _record_profile(run, profile)
+    _record_end(run, state)
+    return replace(_result_of(run), profile=summary)
+
+
+def _train_within_memory(run: Run, interrupts: Interrupts, profile: Profile | None) -> State:
     while True:
         try:
-            return _train_as_planned(run, interrupts, profile)
+            return fit(run, build_setup(run), interrupts, profile)
         except OutOfMemory as error:
             go_on_with_less_memory(run, error)
         gc.collect()  # the model, its optimizer and compiled steps refer to each other
 
 
-def _train_as_planned(run: Run, interrupts: Interrupts, profile: Profile | None) -> TrainResult:
-    setup = build_setup(run)
+def _train_elsewhere(run: Run, interrupts: Interrupts) -> State:
+    state = train_elsewhere(run, interrupts)
+    run.update(backend={"name": run.spec.train.backend, "difference": None})
+    check_under_tensorflow(run)
+    if extras.has("tensorflow"):  # where another backend trains it may be missing: the events come last
+        Events(run.events_folder).begin(read_lines(run.metrics_file))
+    return state
+
+
+def fit(run: Run, setup: Setup, interrupts: Interrupts, profile: Profile | None = None) -> State:
+    """Runs the epochs that are left, and writes the model with the weights that are kept.
+
+    Raises:
+        TrainingError: if the loss is no longer a number.
+        Interrupted: after Ctrl-C or SIGTERM; a checkpoint of the very step is left.
+    """
     epochs = Epochs(run, setup, interrupts, profile)
     epochs.take_up()
     record_setup(run, setup)
@@ -142,7 +183,7 @@ def _train_as_planned(run: Run, interrupts: Interrupts, profile: Profile | None)
             profile.stop()
     if state.stopped:
         logger.info("stopped after epoch %d: %s", state.epoch, state.stopped)
-    if (step := run.spec.train.step) is not None:
+    if (step := run.spec.train.step) is not None and isinstance(setup.loop, Loop):
         _record_traces(run, step.python, setup.loop.traces)
     epochs.keep_the_best()
     epochs.end_callbacks()
@@ -151,9 +192,7 @@ def _train_as_planned(run: Run, interrupts: Interrupts, profile: Profile | None)
     setup.statistics.restore()
     setup.trainability.restore()  # phases are of the training: who loads the file finds the model of the spec
     _save_model(setup.loop.model, run.keras_file)
-    summary = None if profile is None else _record_profile(run, profile)
-    _record_end(run, state)
-    return replace(_result_of(run), profile=summary)
+    return state
 
 
 def _record_profile(run: Run, profile: Profile) -> ProfileSummary | None:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from mltool import extras
+from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
 from mltool.runs.run import Run
+from mltool.spec.backend import require_tensorflow
 from mltool.spec.spec import Spec
 from mltool.training.chunks import Chunks
 from mltool.training.interrupts import Interrupts
-from mltool.training.loop import Loop
+from mltool.training.measures import Measures
 from mltool.training.setup import Setup, build_setup, record_setup
 from mltool.training.strategy import device_names
 from mltool.training.watching import gpu_bytes, shown_bytes
@@ -109,6 +111,7 @@ def try_training(spec: Spec) -> Trial:
     Raises:
         MltoolError: whatever would stop the training before its first step.
     """
+    require_tensorflow(spec, "a trial runs TensorFlow's steps")
     # SIGTERM as Ctrl-C, so that the folder goes then too.
     with Interrupts(), tempfile.TemporaryDirectory(prefix="mltool-trial-") as folder:
         run = Run.create(spec, Path(folder) / "run")
@@ -121,7 +124,7 @@ def try_training(spec: Spec) -> Trial:
         return _told(setup, training, validation)
 
 
-def _pace(loop: Loop, pipeline: Pipeline, run_steps: Callable[..., Any]) -> Pace:
+def _pace(loop: Measures, pipeline: Pipeline | Batches, run_steps: Callable[..., Any]) -> Pace:
     chunks, took, epoch = Chunks(), [], 0
     batches, left = pipeline.epoch(epoch), pipeline.steps
     for _ in range(1 + MEASURED_CHUNKS):
@@ -138,7 +141,9 @@ def _pace(loop: Loop, pipeline: Pipeline, run_steps: Callable[..., Any]) -> Pace
     return Pace(pipeline.steps, took[0][1], seconds / count, chunks.next_length(pipeline.steps))
 
 
-def _timed(loop: Loop, pipeline: Pipeline, run_steps: Callable[..., Any], batches: Any, count: int) -> float:
+def _timed(
+    loop: Measures, pipeline: Pipeline | Batches, run_steps: Callable[..., Any], batches: Any, count: int
+) -> float:
     tf = extras.tensorflow()
     started = time.perf_counter()
     with pipeline.reading():

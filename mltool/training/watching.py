@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from mltool import extras
+from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
 from mltool.spec.data import DataSpec
 from mltool.training.strategy import device_names
@@ -71,10 +72,11 @@ class Watch:
         pipeline: of the training samples.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline | Batches) -> None:
         self._pipeline = pipeline
         self._devices = _shown_devices()
-        self._runs_ahead = self._devices != "CPU"
+        # JAX hands a CPU its work and goes on, too.
+        self._runs_ahead = self._devices != "CPU" or extras.backend() == "jax"
         self._warm = False
         self.begin_epoch()
 
@@ -164,10 +166,20 @@ def resident_bytes() -> int:
 
 
 def gpu_bytes() -> dict[str, dict[str, int]]:
-    """Of every GPU that computes, what TensorFlow holds `current`ly and at its `peak`."""
-    tf = extras.tensorflow()
+    """Of every GPU that computes, what the backend holds `current`ly and at its `peak`."""
     names = [name.removeprefix("/device:") for name in device_names() if "GPU" in name]
-    return {name: dict(tf.config.experimental.get_memory_info(name)) for name in names}
+    return {name: _gpu_memory(name) for name in names}
+
+
+def _gpu_memory(name: str) -> dict[str, int]:
+    backend = extras.backend()
+    if backend == "jax":
+        found = extras.require("jax").devices()[0].memory_stats()
+        return {"current": int(found["bytes_in_use"]), "peak": int(found["peak_bytes_in_use"])}
+    if backend == "torch":
+        cuda = extras.require("torch").cuda
+        return {"current": int(cuda.memory_allocated()), "peak": int(cuda.max_memory_allocated())}
+    return dict(extras.tensorflow().config.experimental.get_memory_info(name))
 
 
 def shown_bytes(size: float) -> str:

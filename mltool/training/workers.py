@@ -38,11 +38,11 @@ class Workers:
     """
 
     def __init__(self, strategy: Any) -> None:
-        tf = extras.tensorflow()
         self._strategy = strategy
         self.replicas = self.replicas_here = int(strategy.num_replicas_in_sync)
         self.count, index = 1, 0
-        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        # One replica is one process, on any backend: only several of them need TensorFlow.
+        if self.replicas > 1 and isinstance(strategy, extras.tensorflow().distribute.MultiWorkerMirroredStrategy):
             self.replicas_here = len(strategy.extended.worker_devices)
             self.count = self.replicas // self.replicas_here
             index = strategy.cluster_resolver.task_id or 0

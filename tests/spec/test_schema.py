@@ -88,8 +88,8 @@ def test_layers_complete_with_their_arguments_and_inputs(schema):
 
 
 def test_a_key_of_a_later_version_is_left_out_or_has_one_value(schema):
-    train = schema["$defs"]["TrainSpec"]["properties"]
-    assert train["backend"]["const"] == "tensorflow"
+    assert schema["$defs"]["ExportSpec"]["properties"]["warmup"]["const"] == 32
+    assert schema["$defs"]["TrainSpec"]["properties"]["backend"]["enum"] == ["tensorflow", "jax", "torch"]
     assert "target" not in schema["$defs"]["ConvertSpec"]["properties"]
     assert schema["$defs"]["ConvertSpec"]["properties"]["quantize"]["enum"] == [
         "none",

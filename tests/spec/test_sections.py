@@ -13,7 +13,6 @@ LOGITS = {"SparseCategoricalCrossentropy": {"from_logits": True}}
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        pytest.param("train.backend", "jax", "the only value here is 'tensorflow'", id="backend"),
         pytest.param("data.source.dataset", "hf:mnist", "known: digits", id="hf"),
         pytest.param("data.source.dataset", "imdb", "known: digits", id="texts of keras.datasets"),
         pytest.param("export.signatures", ["a"], "the only value here is ['serving_default']", id="signatures"),
@@ -97,7 +96,7 @@ def test_keys_are_known_in_every_section():
         ),
         pytest.param({"data.split.test": 0}, "must be greater than 0 (got 0)", id="no test set"),
         pytest.param(
-            {"train.keep": "bset"}, "must be 'best' or 'last' (got 'bset'); did you mean 'best'?", id="a choice"
+            {"train.keep": "bset"}, "must be 'best', 'last' or 'average' (got 'bset'); did you mean 'best'?", id="a choice"
         ),
         pytest.param(
             {"train.metrics": "accuracy"}, "must be a list (got 'accuracy'); write [accuracy]", id="no list of metrics"

@@ -313,5 +313,5 @@ def test_tensorflow_is_there_before_a_folder_is_read(path, asked, monkeypatch):
     monkeypatch.setattr(setup, "open_dataset", read)
     monkeypatch.setattr(setup.extras, "tensorflow", lambda: found.append("tensorflow"))
     with pytest.raises(OpenedError):
-        setup._open_data(None, SimpleNamespace(data=SimpleNamespace(source=SourceSpec(path=path))))
+        setup.open_data(None, SimpleNamespace(data=SimpleNamespace(source=SourceSpec(path=path))))
     assert found == asked
