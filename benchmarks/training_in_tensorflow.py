@@ -81,7 +81,7 @@ def chunked(spec: Spec, folder: Path, *, gathers: bool = True) -> Epoch:
         for metric in metrics:
             metric.reset_state()
         run(iter(data), tf.constant(steps))
-        return [float(metric.result()) for metric in metrics][0]
+        return next(float(metric.result()) for metric in metrics)
 
     return epoch
 
@@ -97,7 +97,7 @@ def step_by_step(spec: Spec, folder: Path) -> Epoch:
             metric.reset_state()
         for batch, targets in data:
             compiled(batch, targets)
-        return [float(metric.result()) for metric in metrics][0]
+        return next(float(metric.result()) for metric in metrics)
 
     return epoch
 

@@ -1,6 +1,6 @@
 """Training throughput and memory: mltool against loops written by hand, Keras' `fit`, and PyTorch.
 
-    python benchmarks/training_loop.py --torch-python torchvenv/bin/python     MLP, small CNN and LSTM, on random samples
+    python benchmarks/training_loop.py --torch-python torchvenv/bin/python     MLP, small CNN, LSTM; random samples
     python benchmarks/training_loop.py configs/digits.yaml                     a spec of classes, with one input
 
 Every contestant trains the same model on the same samples in a process of its own. In a round each runs one epoch while
@@ -68,7 +68,10 @@ def write_spec(name: str, folder: Path, batch_size: int) -> Path:
     x = random.standard_normal((samples + 2 * HELD_OUT, *shape), dtype=np.float32)
     y = (x.reshape(len(x), -1) @ random.standard_normal((int(np.prod(shape)), 10), dtype=np.float32)).argmax(1)
     parts = {"train": slice(None, samples), "validation": slice(samples, -HELD_OUT), "test": slice(-HELD_OUT, None)}
-    np.savez(folder / "data.npz", **{f"{key}_{part}": {"x": x, "y": y}[key][rows] for part, rows in parts.items() for key in "xy"})
+    np.savez(
+        folder / "data.npz",
+        **{f"{key}_{part}": {"x": x, "y": y}[key][rows] for part, rows in parts.items() for key in "xy"},
+    )
     spec = {
         "name": name,
         "data": {"source": {"path": str(folder / "data.npz")}, "batch_size": batch_size},
