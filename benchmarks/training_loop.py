@@ -1,134 +1,194 @@
-"""Training throughput: mltool's loop against a hand-written `@tf.function` loop of the same model and data.
+"""Training throughput and memory: mltool against loops written by hand, Keras' `fit`, and PyTorch.
 
-    python benchmarks/training_loop.py configs/digits.yaml
-    python benchmarks/training_loop.py configs/mnist.yaml --set data.source.path=mnist.npz
+    python benchmarks/training_loop.py --torch-python torchvenv/bin/python     MLP, small CNN, LSTM; random samples
+    python benchmarks/training_loop.py configs/digits.yaml                     a spec of classes, with one input
 
-Epochs of the two alternate in one process (A B A B ...), so that a machine whose speed drifts favours neither; the
-figure is the median of the ratios, pair by pair. Above 1 mltool is faster.
+Every contestant trains the same model on the same samples in a process of its own. In a round each runs one epoch while
+the others wait, in an order that moves on from round to round, so that a machine whose speed drifts favors nobody. The
+figure is the median of the ratios of a round, and how far they go; above 1 mltool is faster. Memory is the most that a
+process held, its libraries included.
 """
 
 import argparse
-import functools
+import json
+import os
 import statistics
-import time
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
-from mltool import extras
-from mltool.data.dataset import Dataset, Samples
-from mltool.data.pipeline import Pipeline
-from mltool.models.build import build_model, call_model
-from mltool.models.keras_objects import build_keras
-from mltool.models.preprocess import ModelInput
+import numpy as np
+from turns import Player, Turn
+
+from mltool.data.dataset import Dataset
 from mltool.spec.load import load_spec
-from mltool.spec.outputs import ONLY
-from mltool.spec.spec import Spec
-from mltool.training.chunks import Chunks
-from mltool.training.head import Head
-from mltool.training.loop import Loop
-from mltool.training.strategy import build_strategy
+
+CONTESTANTS = ("mltool", "chunked", "chunked, samples shuffled", "step", "fit", "torch")
+MEANINGS = {
+    "mltool": "mltool's loop",
+    "chunked": "by hand: an epoch in one @tf.function, one gather a batch",
+    "chunked, samples shuffled": "the same, from_tensor_slices and shuffle",
+    "step": "by hand: one @tf.function step called from Python",
+    "fit": "Keras' fit",
+    "torch": "PyTorch, eager",
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "mlp": {
+        "shape": (32768, 784),
+        "layers": [{"Dense": {"units": 128, "activation": "relu"}}, {"Dense": {"units": 10}}],
+    },
+    "cnn": {
+        "shape": (1024, 32, 32, 3),
+        "layers": [
+            {"Conv2D": {"filters": 32, "kernel_size": 3, "activation": "relu"}},
+            "MaxPooling2D",
+            {"Conv2D": {"filters": 64, "kernel_size": 3, "activation": "relu"}},
+            "MaxPooling2D",
+            {"Conv2D": {"filters": 64, "kernel_size": 3, "activation": "relu"}},
+            "Flatten",
+            {"Dense": {"units": 64, "activation": "relu"}},
+            {"Dense": {"units": 10}},
+        ],
+    },
+    "lstm": {"shape": (4096, 32, 8), "layers": [{"LSTM": {"units": 32}}, {"Dense": {"units": 10}}]},
+}
+"""`training_in_torch.py` has the same layers."""
+LEARNING_RATE = 1e-3
+HELD_OUT = 128
+"""Samples of validation and test, which a spec must have."""
 
 
-class MltoolEpochs:
-    """Epochs of mltool's own loop, chunks and pipeline, as `mltool train` runs them."""
-
-    def __init__(self, spec: Spec, model: Any, train: Samples) -> None:
-        optimizer = build_keras(spec.train.optimizer, "optimizers")
-        head = spec.train.heads[ONLY]
-
-        def heads() -> list[Head]:
-            return [Head(ONLY, head, task="classification", shape=tuple(model.output_shape[1:]))]
-
-        self.loop = Loop(model, optimizer, heads=heads, strategy=build_strategy(spec.train.strategy))
-        self.pipeline = Pipeline(train, spec.data.batch_size, seed=spec.seed)
-        self.chunks, self.epoch = Chunks(), 0
-
-    def run(self) -> dict[str, float]:
-        """One epoch; its metrics."""
-        tf = extras.tensorflow()
-        self.loop.reset_metrics()
-        iterator, step = self.pipeline.epoch(self.epoch), 0
-        while step < self.pipeline.steps:
-            count = self.chunks.next_length(self.pipeline.steps - step)
-            started = time.perf_counter()
-            self.loop.train_steps(iterator, tf.constant(count, tf.int64))
-            results = self.loop.results()
-            self.chunks.took(count, time.perf_counter() - started)
-            step += count
-        self.epoch += 1
-        return results
+def write_spec(name: str, folder: Path, batch_size: int) -> Path:
+    """Random samples whose class follows from them, and a spec of the model for them."""
+    random = np.random.default_rng(0)
+    samples, *shape = MODELS[name]["shape"]
+    x = random.standard_normal((samples + 2 * HELD_OUT, *shape), dtype=np.float32)
+    y = (x.reshape(len(x), -1) @ random.standard_normal((int(np.prod(shape)), 10), dtype=np.float32)).argmax(1)
+    parts = {"train": slice(None, samples), "validation": slice(samples, -HELD_OUT), "test": slice(-HELD_OUT, None)}
+    np.savez(
+        folder / "data.npz",
+        **{f"{key}_{part}": {"x": x, "y": y}[key][rows] for part, rows in parts.items() for key in "xy"},
+    )
+    spec = {
+        "name": name,
+        "data": {"source": {"path": str(folder / "data.npz")}, "batch_size": batch_size},
+        "model": {"layers": MODELS[name]["layers"]},
+        "train": {
+            "optimizer": {"Adam": {"learning_rate": LEARNING_RATE}},
+            "loss": {"SparseCategoricalCrossentropy": {"from_logits": True}},
+            "metrics": ["accuracy"],
+        },
+    }
+    (folder / "spec.yaml").write_text(json.dumps(spec), encoding="utf-8")
+    return folder / "spec.yaml"
 
 
-class HandWrittenEpochs:
-    """What an engineer writes by hand: tf.data with shuffle, batch and prefetch, and one `@tf.function` step."""
+def write_samples(spec: Path, folder: Path) -> tuple[int, int]:
+    """The training samples of a spec, for those that do not know mltool; gives their number and the batch size."""
+    checked = load_spec(spec)
+    train = Dataset(checked).split("train")
+    (values,) = train.inputs.values()
+    np.save(folder / "x.npy", np.asarray(values[:], np.float32))
+    np.save(folder / "y.npy", np.asarray(train.targets[:], np.int64))
+    return len(train), checked.data.batch_size
 
-    def __init__(self, spec: Spec, model: Any, train: Samples) -> None:
-        tf, keras = extras.tensorflow(), extras.keras()
-        optimizer = build_keras(spec.train.optimizer, "optimizers")
-        optimizer.build(model.trainable_variables)
-        loss_function = build_keras(spec.train.heads[ONLY].loss, "losses")
-        self.loss, self.accuracy = keras.metrics.Mean(), keras.metrics.SparseCategoricalAccuracy()
-        inputs = train.first(len(train))
-        self.data = (
-            tf.data.Dataset.from_tensor_slices((inputs, train.targets[:]))
-            .shuffle(len(train), seed=spec.seed)
-            .batch(spec.data.batch_size)
-            .prefetch(tf.data.AUTOTUNE)
+
+def players(name: str, spec: Path, folder: Path, batch_size: int, arguments: argparse.Namespace) -> Iterator[Player]:
+    """Starts the contestants, all at once."""
+    here = Path(__file__).parent
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    for contestant in arguments.contestants:
+        if contestant != "torch":
+            words = [sys.executable, here / "training_in_tensorflow.py", contestant, spec, folder, arguments.threads]
+        elif arguments.torch_python and name in MODELS:
+            script = here / "training_in_torch.py"
+            words = [arguments.torch_python, script, name, folder, batch_size, LEARNING_RATE, arguments.threads]
+        else:
+            why = "--torch-python is not given" if name in MODELS else "it knows no specs"
+            print(f"{name}: without PyTorch, as {why}", file=sys.stderr)
+            continue
+        yield Player(contestant, [str(word) for word in words], environment)
+
+
+def measure(name: str, spec: Path | None, arguments: argparse.Namespace) -> dict[str, Any]:
+    """All contestants on one model."""
+    with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
+        folder = Path(made)
+        spec = spec or write_spec(name, folder, arguments.batch_size)
+        samples, batch_size = write_samples(spec, folder)
+        versions: dict[str, str] = {}
+        playing = []
+        for player in players(name, spec, folder, batch_size, arguments):
+            stack.callback(player.stop)
+            playing.append(player)
+        for player in playing:
+            versions |= player.versions()
+        for player in playing * arguments.warm_up:  # compiles, and finds the length of a chunk
+            player.turn()
+        turns: dict[str, list[Turn]] = {player.name: [] for player in playing}
+        for number in range(arguments.rounds):
+            first = number % len(playing)
+            for player in playing[first:] + playing[:first]:
+                turns[player.name].append(player.turn())
+    rows = {contestant: row_of(turns["mltool"], own, samples) for contestant, own in turns.items()}
+    return {"model": name, "samples": samples, "batch_size": batch_size, "versions": versions, "contestants": rows}
+
+
+def row_of(ours: Sequence[Turn], theirs: Sequence[Turn], samples: int) -> dict[str, float]:
+    """The figures of a contestant."""
+    ratios = [their.seconds / our.seconds for our, their in zip(ours, theirs, strict=True)]
+    return {
+        "samples_per_second": samples / statistics.median(turn.seconds for turn in theirs),
+        "ratio": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "peak_bytes": theirs[-1].peak_bytes,
+        "loss": theirs[-1].loss,
+    }
+
+
+def text_of(found: dict[str, Any], arguments: argparse.Namespace) -> str:
+    """The table of a model."""
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    lines = [
+        f"{found['model']}: {found['samples']:,} samples an epoch, batch {found['batch_size']},"
+        f" {arguments.rounds} rounds, {arguments.threads} threads each, oneDNN on; {versions}",
+        f"  {'':58} {'samples/s':>10} {'mltool is':>10} {'(least to most)':>17} {'peak':>8} {'loss':>7}",
+    ]
+    for name, row in found["contestants"].items():
+        spread = f"({row['ratio_min']:.3f} to {row['ratio_max']:.3f})"
+        lines.append(
+            f"  {MEANINGS[name]:58} {row['samples_per_second']:10,.0f} {row['ratio']:10.3f} {spread:>17}"
+            f" {row['peak_bytes'] / 1e6:5.0f} MB {row['loss']:7.4f}"
         )
-
-        def step(batch: Any, targets: Any) -> None:
-            with tf.GradientTape() as tape:
-                outputs = call_model(model, batch, training=True)
-                loss = loss_function(targets, outputs)
-            gradients = tape.gradient(loss, model.trainable_variables)
-            optimizer.apply(gradients, model.trainable_variables)
-            self.loss.update_state(loss)
-            self.accuracy.update_state(targets, outputs)
-
-        self.step = tf.function(step, reduce_retracing=True)
-
-    def run(self) -> dict[str, float]:
-        """One epoch; its metrics."""
-        self.loss.reset_state()
-        self.accuracy.reset_state()
-        for batch, targets in self.data:
-            self.step(batch, targets)
-        return {"loss": float(self.loss.result()), "accuracy": float(self.accuracy.result())}
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Measures, and prints rates and their ratio."""
+    """Measures, and prints a table a model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("spec")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--pairs", type=int, default=7, help="epochs of each that count")
+    parser.add_argument("specs", nargs="*", type=Path, help="instead of the three models")
+    parser.add_argument("--models", type=lambda text: text.split(","), default=list(MODELS))
+    parser.add_argument("--contestants", type=lambda text: text.split("/"), default=list(CONTESTANTS))
+    parser.add_argument("--rounds", type=int, default=15, help="epochs of each that count")
+    parser.add_argument("--warm-up", type=int, default=4, help="epochs of each before")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--torch-python", help="a Python that has torch; without, PyTorch is left out")
+    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    spec = load_spec(arguments.spec, arguments.overrides)
-    data = Dataset(spec)
-    train = data.split("train")
-
-    def model() -> Any:
-        extras.keras().utils.set_random_seed(spec.seed)
-        inputs = {
-            name: ModelInput(shape, "float32", data.source.kinds.get(name, ""), functools.partial(train.batches, name))
-            for name, shape in data.input_shapes.items()
-        }
-        return build_model(spec.model, inputs, name=spec.name)
-
-    ours, theirs = MltoolEpochs(spec, model(), train), HandWrittenEpochs(spec, model(), train)
-    for _ in range(2):  # traces, and finds the length of a chunk
-        ours.run()
-        theirs.run()
-    rates: tuple[list[float], list[float]] = ([], [])
-    for _ in range(arguments.pairs):
-        for side, found in zip((ours.run, theirs.run), rates, strict=True):
-            started = time.perf_counter()
-            side()
-            found.append(len(train) / (time.perf_counter() - started))
-    ratios = [a / b for a, b in zip(*rates, strict=True)]
-    print(f"{spec.name}: {len(train)} samples an epoch, batch {spec.data.batch_size}, {arguments.pairs} pairs")
-    print(f"mltool        {statistics.median(rates[0]):10,.0f} samples/s (median)")
-    print(f"hand-written  {statistics.median(rates[1]):10,.0f} samples/s (median)")
-    print(f"ratio         {statistics.median(ratios):10.3f} (median; {min(ratios):.3f} to {max(ratios):.3f})")
+    asked: list[tuple[str, Path | None]] = [(spec.stem, spec) for spec in arguments.specs]
+    everything = []
+    for name, spec in asked or [(name, None) for name in arguments.models]:
+        everything.append(measure(name, spec, arguments))
+        if not arguments.json:
+            print(text_of(everything[-1], arguments), flush=True)
+    if arguments.json:
+        about = {"threads": arguments.threads, "onednn": True, "rounds": arguments.rounds}
+        print(json.dumps({**about, "models": everything}, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """Batches in the order that (seed, epoch) says, from any step on."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -81,3 +84,16 @@ def test_augmentation_sees_the_first_input_with_epoch_and_id_and_no_other():
     image, meta = (np.concatenate([inputs[name] for inputs, _ in found]) for name in ("image", "meta"))
     np.testing.assert_array_equal(image[:, 0, 0], 200 + SAMPLES.ids[order])
     np.testing.assert_array_equal(meta, SAMPLES.inputs["meta"][order])
+
+
+def test_a_pipeline_keeps_no_array_of_its_samples():
+    # Of an address that TensorFlow could not share: it copies.
+    array = np.zeros(4 * 10 * 8 + 64 + 4, np.uint8)
+    start = -array.ctypes.data % 64 + 4
+    values = array[start : start + 4 * 10 * 8].view(np.float32).reshape(10, 8)
+    kept, samples = weakref.ref(values), Samples({"x": values}, np.arange(10), np.arange(10))
+    pipeline = Pipeline(samples, 4)
+    assert len(batches(pipeline, 0)) == 3
+    del values, samples
+    gc.collect()
+    assert kept() is None

@@ -96,7 +96,9 @@ def test_keys_are_known_in_every_section():
         ),
         pytest.param({"data.split.test": 0}, "must be greater than 0 (got 0)", id="no test set"),
         pytest.param(
-            {"train.keep": "bset"}, "must be 'best', 'last' or 'average' (got 'bset'); did you mean 'best'?", id="a choice"
+            {"train.keep": "bset"},
+            "must be 'best', 'last' or 'average' (got 'bset'); did you mean 'best'?",
+            id="a choice",
         ),
         pytest.param(
             {"train.metrics": "accuracy"}, "must be a list (got 'accuracy'); write [accuracy]", id="no list of metrics"
