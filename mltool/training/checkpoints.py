@@ -83,6 +83,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, workers: Workers | None = None) -> None:
         self.folder, self._workers = folder, workers
+        self._writes = workers is None or workers.is_chief
         self._damaged: set[Path] = set()
 
     def save(self, state: State, variables: Sequence[Any]) -> None:
@@ -91,6 +92,8 @@ class Checkpoints:
         In this order, so that a process killed at any point leaves at least one that is whole, with its best weights.
         """
         arrays = _arrays(variables)
+        if not self._writes:  # what the arrays were read for: that takes all workers
+            return
         arrays["state"] = np.frombuffer(json.dumps({"version": VERSION, **asdict(state)}).encode(), dtype=np.uint8)
         newest = self._step_file(state.global_step)
         _save(newest, arrays)
@@ -104,7 +107,10 @@ class Checkpoints:
 
     def save_best(self, epoch: int, variables: Sequence[Any]) -> None:
         """Writes the best weights so far; call before `save`, which makes them count."""
-        _save(self._best_file(epoch), _arrays(variables))
+        arrays = _arrays(variables)
+        if not self._writes:
+            return
+        _save(self._best_file(epoch), arrays)
         self._remove_best_but({epoch, *map(_best_epoch_of, self._newest_first())})
 
     def _remove_best_but(self, epochs: set[int | None]) -> None:
@@ -160,9 +166,8 @@ class Checkpoints:
             ArtifactError: if they are missing or damaged.
         """
         file = self._best_file(epoch)
-        is_chief = self._workers is None or self._workers.is_chief
         try:
-            arrays = _read(self._of_chief(file.read_bytes() if is_chief else None) or b"")
+            arrays = _read(self._of_chief(file.read_bytes() if self._writes else None) or b"")
         except Exception as error:  # as in `_newest_whole`
             raise ArtifactError(f"{file} is missing or damaged: {error}", "train again") from error
         _assign(arrays, variables, file)

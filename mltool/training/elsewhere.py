@@ -17,7 +17,7 @@ import numpy as np
 from mltool import console, extras
 from mltool.child import Child, ChildCrashed, ChildError
 from mltool.data.batches import Batches
-from mltool.errors import Interrupted, Message, SpecError, TrainingError
+from mltool.errors import Interrupted, MachineError, Message, SpecError, TrainingError
 from mltool.evaluation.other_backend import NUM_SAMPLES, save_answers
 from mltool.inspection.model_summary import summarize
 from mltool.models.build import call_model
@@ -91,10 +91,28 @@ def train_here(
     run = Run.open(Path(directory))
     with Interrupts() as interrupts:
         setup = build_setup_here(run)
-        state = fit(run, setup, interrupts)
+        with _memory_of(backend):
+            state = fit(run, setup, interrupts)
         samples = setup.data.split("validation")
         _save_answers(run, setup.loop.model, samples.first(NUM_SAMPLES))
     return asdict(state)
+
+
+@contextlib.contextmanager
+def _memory_of(backend: str) -> Iterator[None]:
+    """Inside, a device without memory is the machine's, not a flaw.
+
+    Raises:
+        MachineError: if that happens.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError and JAX's XlaRuntimeError are such
+        text = str(error).strip()
+        if "out of memory" not in text.lower() and "RESOURCE_EXHAUSTED" not in text:
+            raise
+        message = f"out of memory, in training with {backend}: {text.splitlines()[0][:200]}"
+        raise MachineError(message, "make data.batch_size smaller, or take a smaller model") from error
 
 
 def build_setup_here(run: Run) -> Setup:

@@ -106,9 +106,11 @@ class Epochs:
         return self.state
 
     def _run_epoch(self, bar: console.Progress) -> None:
-        if self.state.logs is None:
-            self.state.logs = self._train_epoch(bar)
-        self._end_epoch(self.state.logs | self._validate(), bar)
+        with self._faults.watching_memory():
+            if self.state.logs is None:
+                self.state.logs = self._train_epoch(bar)
+            results = self.state.logs | self._validate()
+        self._end_epoch(results, bar)
 
     def _go_back(self, reason: str) -> None:
         """Goes back to the newest checkpoint with half the learning rate, and leaves one that says so."""
@@ -200,22 +202,21 @@ class Epochs:
         left = pipeline.steps - state.step
         run_steps = self._user.around("train", self._train_chunk, first=state.step, results=self._loop.results)
         chunks = self._in_chunks(run_steps, pipeline, batches, self._train_chunks, left)
-        with self._faults.watching_memory():
-            for taken, done in chunks:
-                self._faults.look_at_gradients()
-                state.step += done
-                state.global_step += done
-                self._show(bar)
-                if done < taken:
-                    self._faults.not_finite(state, taken - done)
-                    state.step += taken - done
-                    state.global_step += taken - done
-                if self._user_stops():
-                    break
-                if state.step < pipeline.steps:
-                    self._stop_if_asked()
-                if self._due.after_step(state.global_step):
-                    self._save()
+        for taken, done in chunks:
+            self._faults.look_at_gradients()
+            state.step += done
+            state.global_step += done
+            self._show(bar)
+            if done < taken:
+                self._faults.not_finite(state, taken - done)
+                state.step += taken - done
+                state.global_step += taken - done
+            if self._user_stops():
+                break
+            if state.step < pipeline.steps:
+                self._stop_if_asked()
+            if self._due.after_step(state.global_step):
+                self._save()
         self._say_what_holds_up()
         return self._loop.results()
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from mltool import extras
 from mltool.errors import MachineError, TrainingError
 from mltool.runs.run import Run
+from mltool.spec.strategy import MultiWorkerStrategy
 from mltool.training.callbacks import learning_rate_of
 from mltool.training.checkpoints import State
 from mltool.training.diagnosis import find_cause
@@ -37,6 +38,23 @@ class OutOfMemory(Exception):  # noqa: N818  as above, by `train`
     def __init__(self, message: str, replicas: int) -> None:
         super().__init__(message)
         self.replicas = replicas
+
+
+@contextmanager
+def out_of_memory(replicas: int) -> Iterator[None]:
+    """Inside, TensorFlow's error of a device without memory becomes ours.
+
+    Raises:
+        OutOfMemory: if that happens.
+    """
+    try:
+        yield
+    except extras.tensorflow().errors.ResourceExhaustedError as error:
+        first_line = (error.message or "").strip().splitlines()[:1]
+    else:
+        return
+    # Out here: what it refers to holds the memory.
+    raise OutOfMemory("".join(first_line)[:200], replicas)
 
 
 class Faults:
@@ -72,16 +90,8 @@ class Faults:
         if extras.backend() != "tensorflow":
             yield
             return
-        tf = extras.tensorflow()
-        try:
+        with out_of_memory(self._setup.workers.replicas):
             yield
-        except tf.errors.ResourceExhaustedError as error:
-            first_line = (error.message or "").strip().splitlines()[:1]
-            replicas = self._setup.workers.replicas
-        else:
-            return
-        # Out here: what it refers to holds the memory.
-        raise OutOfMemory("".join(first_line)[:200], replicas)
 
     def look_at_gradients(self) -> None:
         """Holds the first steps of every optimizer against the weights that they should change.
@@ -178,6 +188,9 @@ def go_on_with_less_memory(run: Run, memory: OutOfMemory) -> None:
     hint = "make data.batch_size smaller, or take a smaller model"
     if now != spec.train.accumulate:
         raise MachineError(f"out of memory again, with batches in {now} parts: {memory}", hint)
+    if isinstance(spec.train.strategy, MultiWorkerStrategy):
+        # The others wait in the step that this process has left: all must begin anew.
+        raise MachineError(f"out of memory: {memory}", f"write train.accumulate: {2 * now}, and launch it anew")
     if spec.train.step is not None:
         raise MachineError(f"out of memory: {memory}", f"{hint}: a step of yours cannot be computed in parts")
     if spec.train.on_oom == "stop":

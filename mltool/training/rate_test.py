@@ -14,13 +14,14 @@ from typing import Any
 from mltool import console, extras
 from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
-from mltool.errors import TrainingError
+from mltool.errors import MachineError, TrainingError
 from mltool.runs.atomic import write_json
 from mltool.runs.rate_test import RateTestFolder
 from mltool.runs.run import Run
 from mltool.spec.backend import require_tensorflow
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.spec import Spec
+from mltool.training.faults import OutOfMemory, out_of_memory
 from mltool.training.setup import Setup, build_setup
 
 LOWEST, HIGHEST = 1e-6, 10.0
@@ -70,7 +71,11 @@ def find_learning_rate(spec: Spec, folder: RateTestFolder) -> RateTest:
     require_tensorflow(spec, "learning rates are tested with TensorFlow's steps")
     with tempfile.TemporaryDirectory() as scratch:
         setup = build_setup(Run.create(_with_rate(spec), Path(scratch) / "run"))
-        rates, losses = _raise_rates(setup)
+        try:
+            with out_of_memory(setup.workers.replicas):
+                rates, losses = _raise_rates(setup)
+        except OutOfMemory as error:
+            raise MachineError(f"out of memory: {error}", "write train.accumulate: 2 or more") from error
     result = judge_rates(rates, losses)
     write_json(folder.curve_file, asdict(result))
     if result.suggestion < LOWEST:

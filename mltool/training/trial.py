@@ -12,10 +12,12 @@ from typing import Any
 from mltool import extras
 from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
+from mltool.errors import MachineError
 from mltool.runs.run import Run
 from mltool.spec.backend import require_tensorflow
 from mltool.spec.spec import Spec
 from mltool.training.chunks import Chunks
+from mltool.training.faults import OutOfMemory, out_of_memory
 from mltool.training.interrupts import Interrupts
 from mltool.training.measures import Measures
 from mltool.training.setup import Setup, build_setup, record_setup
@@ -118,9 +120,14 @@ def try_training(spec: Spec) -> Trial:
         setup = build_setup(run)
         record_setup(run, setup)
         loop = setup.loop
-        training = _pace(loop, setup.pipeline, loop.train_steps)
-        loop.reset_metrics()
-        validation = _pace(loop, setup.validation, loop.evaluate_steps)
+        try:
+            with out_of_memory(setup.workers.replicas):
+                training = _pace(loop, setup.pipeline, loop.train_steps)
+                loop.reset_metrics()
+                validation = _pace(loop, setup.validation, loop.evaluate_steps)
+        except OutOfMemory as error:
+            hint = "write train.accumulate: 2 or more, a smaller data.batch_size, or a smaller model"
+            raise MachineError(f"it does not fit: out of memory: {error}", hint) from error
         return _told(setup, training, validation)
 
 

@@ -45,7 +45,7 @@ class Workers:
         if self.replicas > 1 and isinstance(strategy, extras.tensorflow().distribute.MultiWorkerMirroredStrategy):
             self.replicas_here = len(strategy.extended.worker_devices)
             self.count = self.replicas // self.replicas_here
-            index = strategy.cluster_resolver.task_id or 0
+            index = _place_in_cluster(strategy.cluster_resolver)
         self.is_chief = index == 0
         self.first_replica = index * self.replicas_here
         self._sums: dict[Any, Any] = {}
@@ -94,3 +94,9 @@ class Workers:
             self._sums[values.dtype] = tf.function(on_all, input_signature=signature, autograph=False)
         found: np.ndarray[Any, Any] = self._sums[values.dtype](tf.constant(values)).numpy()
         return found
+
+
+def _place_in_cluster(resolver: Any) -> int:
+    """The number of this process; a task that is called chief comes before the workers, which count by themselves."""
+    chiefs = len(resolver.cluster_spec().as_dict().get("chief", ()))
+    return int(resolver.task_id or 0) + (chiefs if resolver.task_type == "worker" else 0)

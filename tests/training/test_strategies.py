@@ -222,3 +222,33 @@ def test_parameter_servers_reach_the_same_accuracy(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     _, lines = end_of(tmp_path / "run")
     assert max(line["val_accuracy"] for line in lines) > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "tasks", [("worker", "worker"), ("chief", "worker")], ids=["two workers", "a chief and a worker"]
+)
+def test_two_processes_learn_as_one_device(arrays, tmp_path, tasks):
+    from mltool.pipeline.launch import free_ports
+
+    row = EQUAL["clipped SGD with synchronized batch statistics"]
+    spec = spec_of(arrays, **row)
+    assert train_in_a_process(spec, tmp_path, "one").returncode == 0
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    cluster: dict[str, list[str]] = {}
+    for task, address in zip(tasks, addresses, strict=True):
+        cluster.setdefault(task, []).append(address)
+    file = tmp_path / "two.json"
+    file.write_text(json.dumps(spec), encoding="utf-8")  # strategy: auto, which takes what TF_CONFIG names
+    command = [sys.executable, "-m", "mltool.cli.main", "train", file, "--run-dir", tmp_path / "two"]
+    processes = []
+    for number, task in enumerate(tasks):
+        place = number - tasks.index(task)
+        environ = os.environ | {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": task, "index": place}})}
+        processes.append(subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err[-2000:]
+    for one, other in zip(end_of(tmp_path / "one")[0], end_of(tmp_path / "two")[0], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert Run.open(tmp_path / "two").manifest["environment"]["replicas"] == 2
