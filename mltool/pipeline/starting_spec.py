@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -238,12 +237,11 @@ def _train_lines(
 ) -> Iterator[str]:
     steps = -(-train // batch_size)
     epochs = int(np.clip(round(model.steps / steps), 10, 300))
-    decay: dict[str, Any] = {"initial_learning_rate": model.learning_rate, "decay_steps": epochs * steps}
     yield "train:"
     few = train * 0.1 < 50
     yield _remarked(f"  epochs: {epochs}", "" if few else "at most: ends where validation gets no better")
-    optimizer = f"  optimizer: {flow_yaml({'Adam': {'learning_rate': {'CosineDecay': decay}}})}"
-    yield _remarked(optimizer, f"{epochs} epochs of {steps} steps")
+    schedule = {"Cosine": {"learning_rate": model.learning_rate}}
+    yield _remarked(f"  optimizer: {flow_yaml({'Adam': {'learning_rate': schedule}})}", "falls to 0 over all epochs")
     if found.is_regression:
         yield "  loss: MeanSquaredError               # of scaled targets; answers are in the targets' units"
         yield "  metrics: [RootMeanSquaredError, MeanAbsoluteError]"

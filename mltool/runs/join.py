@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mltool.errors import MltoolError, UsageError
+from mltool.errors import UsageError
 from mltool.runs.cluster import Cluster, from_environment
 from mltool.runs.rendezvous import wait_for_all
 from mltool.runs.run import Run
@@ -76,11 +76,10 @@ def make_run(spec: Spec, directory: Path | None) -> Run:
         join(spec)
         return Run.open(directory)
     run = Run.create(spec, directory)
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(run.discard)
         join(spec)
-    except MltoolError:
-        run.discard()
-        raise
+        undo.pop_all()
     return run
 
 

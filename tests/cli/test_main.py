@@ -86,7 +86,8 @@ def error_classes():
 
 
 def test_every_exit_code_but_done_and_flaw_is_that_of_one_class():
-    codes = sorted(found.exit_code for found in error_classes())
+    # A kind of a kind, such as that of a full disk, exits as its kind.
+    codes = sorted(found.exit_code for found in error_classes() if "exit_code" in vars(found))
     assert codes == sorted(set(EXIT_CODES) - {0, 1})
 
 

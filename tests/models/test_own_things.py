@@ -285,7 +285,6 @@ CHECKED = {
         {"train": {"optimizer": own("dense")}},
         r"train\.optimizer\.python: an optimizer of yours cannot stand here in this version",
     ),
-    "a callback": ({"train": {"callbacks": [own("dense")]}}, r"callbacks\.0\.python: a callback of yours cannot stand"),
     "an augmentation": (
         {"data": {"source": {"dataset": "digits"}, "augment": [own("dense")]}},
         r"data\.augment\.0\.python: a layer of yours cannot stand here",

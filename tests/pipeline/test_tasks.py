@@ -178,7 +178,8 @@ def keras_of(run: Run) -> Any:
 
 def metrics_of(run: Run) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in run.metrics_file.read_text(encoding="utf-8").splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
+    times = ("seconds", "samples_per_second")
+    return [{name: value for name, value in line.items() if name not in times} for line in found]
 
 
 def test_a_training_of_several_outputs_that_was_cut_ends_as_the_uncut_one(arrays, tmp_path, monkeypatch):

@@ -142,7 +142,7 @@ CAUSES: dict[str, tuple[dict[str, Any], str]] = {
                 {"Dense": {"units": 2}},
             ]
         },
-        r": the layer 'log/log' gives NaN; lower the learning rate, clip",
+        r": the layer 'log/log(_\d+)?' gives NaN; lower the learning rate, clip",
     ),
     "a layer in a layer": (
         {

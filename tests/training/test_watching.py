@@ -223,6 +223,11 @@ def test_the_cure_is_one_that_the_spec_leaves(keys, cure):
     )
 
 
+def as_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a command that ran in this process before has set."""
+    monkeypatch.setattr(console, "_settings", console._Settings())
+
+
 def test_the_bar_shows_speed_figures_rate_memory_and_device(features, make_run, monkeypatch):
     shown: list[tuple[int, str, str]] = []
 
@@ -232,6 +237,7 @@ def test_the_bar_shows_speed_figures_rate_memory_and_device(features, make_run, 
         def update(self, completed: int, note: str = "", rate: str = "") -> None:
             shown.append((completed, note, rate))
 
+    as_library(monkeypatch)
     monkeypatch.setattr(console, "Progress", Shown)
     train(make_run(features))
     assert [completed for completed, _, _ in shown] == sorted(completed for completed, _, _ in shown)
@@ -243,6 +249,7 @@ def test_the_bar_shows_speed_figures_rate_memory_and_device(features, make_run, 
 
 def test_the_line_of_an_epoch_tells_its_time_and_speed(features, make_run, monkeypatch):
     said: list[str] = []
+    as_library(monkeypatch)
     monkeypatch.setattr(console.Progress, "line", lambda self, text: said.append(text))
     train(make_run(features))
     pattern = r"epoch \d/2  loss \S+  accuracy \S+  val_loss \S+  val_accuracy \S+  [\d.]+ s  [\d,]+ samples/s"
