@@ -387,9 +387,9 @@ class TrainSpec(Section):
         if self.precision == "mixed_float16":
             message = "scales the loss in mltool's step, and train.step is yours"
             yield Problem(("precision",), False, message, "take mixed_bfloat16, which needs no scale, or float32")
-        if self.on_nan == "skip":
-            message = "leaves steps out before they change a weight, and train.step changes them itself"
-            yield Problem(("on_nan",), False, message, "take stop or rollback")
+        if self.on_nan != "stop":
+            message = "needs a step that is looked at before it changes a weight, and train.step changes them itself"
+            yield Problem(("on_nan",), False, message, "take stop")
         if self.jit_compile is True:
             message = "compiles mltool's step, and train.step is yours"
             yield Problem(("jit_compile",), False, message, "leave it out")

@@ -11,7 +11,7 @@ import numpy as np
 from mltool import console
 from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
-from mltool.errors import ArtifactError, Interrupted
+from mltool.errors import ArtifactError, Interrupted, TrainingError
 from mltool.runs.run import Run
 from mltool.training.callbacks import improves, learning_rate_of, restore, state_of
 from mltool.training.checkpoints import Checkpoints, State
@@ -22,7 +22,7 @@ from mltool.training.interrupts import Interrupts
 from mltool.training.profile import Profile
 from mltool.training.records import Events, append_line, keep_lines, read_lines
 from mltool.training.setup import Setup
-from mltool.training.user_callbacks import UserCallbacks
+from mltool.training.user_callbacks import UserCallbacks, has_user_callbacks
 from mltool.training.watching import Waits, Watch, remark_of
 from mltool.training.weight_average import WeightAverage, renew_batch_statistics
 
@@ -53,6 +53,8 @@ class Epochs:
         self._callbacks = setup.build_callbacks()
         of_all, steps = sum(phase.epochs for phase in setup.phases), setup.pipeline.steps
         self._user = UserCallbacks(setup.user_callbacks, self._loop.model, epochs=of_all, steps=steps)
+        # By the spec, not by what this process has: not all build all of them, and asking is a step of all.
+        self._asks_callbacks = has_user_callbacks(run.spec.train.callbacks)
         self._train_chunks, self._validation_chunks = (Chunks(self._user.longest(kind)) for kind in ("train", "test"))
         self._is_resumed = False
         self._stops = False
@@ -120,14 +122,23 @@ class Epochs:
             raise ArtifactError(f"{reason}, and there is no checkpoint to go back to", "train again")
         found.seconds = before.seconds
         self._go_on_from(found)
+        self._user.go_back(found.callbacks)
         self._watch.trace_anew()
         self._faults.went_back(found, before.rollbacks, reason)
         self._save()
 
     def keep_the_best(self) -> None:
-        """Puts the weights that `keep` asks for into the model."""
+        """Puts the weights that `keep` asks for into the model.
+
+        Raises:
+            TrainingError: if the best are asked for, and the monitor was NaN after every epoch.
+        """
         if self.state.best_epoch is not None:
             self._checkpoints.load_best(self.state.best_epoch, self._loop.model.variables)
+        elif self._setup.keep_best:
+            monitor = self._setup.monitor.monitor
+            message = f"{monitor} was NaN after every epoch: no weights are the best"
+            raise TrainingError(message, f"mend what makes {monitor} NaN, or write keep: last")
         elif self._setup.average is not None:
             self._keep_average(self._setup.average)
         else:
@@ -167,13 +178,14 @@ class Epochs:
         phase = self._setup.phases[number]
         self._setup.trainability.freeze(phase.frozen)
         self._loop.take(phase.optimizer)
+        self._user.take(phase.optimizer)
         self._watch.trace_anew()
 
     def _phase_is_over(self) -> bool:
         return self.state.stopped is not None or self.state.phase_epoch >= self._setup.phases[self.state.phase].epochs
 
     def _begin_next_phase(self) -> None:
-        """Goes on with the next phase: no checkpoint is needed, as one of the last epoch leads here again."""
+        """Goes on with the next phase: to resume, the checkpoint of the last epoch leads here again."""
         state = self.state
         if state.stopped:
             logger.info("phase %d ended after epoch %d: %s", state.phase + 1, state.epoch, state.stopped)
@@ -183,7 +195,8 @@ class Epochs:
         state.rate_factor = 1.0  # another optimizer
         self._take_phase(state.phase)
         self._callbacks = self._setup.build_callbacks()
-        self._user.take(self._loop.optimizer)
+        if self._faults.may_go_back:  # never into the phase before: its learning rate is none of this one's
+            self._save()
 
     def _steps_done(self) -> int:
         """Of all steps of all phases; those of a phase that was stopped count as done."""
@@ -199,7 +212,8 @@ class Epochs:
             self._user.call("on_epoch_begin", state.epoch)
         self._watch.begin_epoch()
         batches = pipeline.epoch(state.epoch, state.step)
-        left = pipeline.steps - state.step
+        # As in `fit`, one step runs where `on_epoch_begin` asks to stop; never as many as a clock lets into a chunk.
+        left = 1 if self._user_stops() else pipeline.steps - state.step
         run_steps = self._user.around("train", self._train_chunk, first=state.step, results=self._loop.results)
         chunks = self._in_chunks(run_steps, pipeline, batches, self._train_chunks, left)
         for taken, done in chunks:
@@ -266,7 +280,7 @@ class Epochs:
 
     def _user_stops(self) -> bool:
         """Whether a callback of the user's asks to stop; in any of the processes, so that all do."""
-        return bool(self._user) and self._setup.workers.any(self._user.stop)
+        return self._asks_callbacks and self._setup.workers.any(self._user.stop)
 
     def _in_chunks(
         self,
@@ -345,6 +359,7 @@ class Epochs:
         if not self._is_asked_to_stop():
             return
         self._save()
+        self._setup.workers.wait()  # who ends before the chief has written may take the chief along
         state, by = self.state, self._interrupts.name or "another process"
         raise Interrupted(
             f"{by}: stopped at epoch {state.epoch + 1}, step {state.step} of {self._setup.pipeline.steps}",

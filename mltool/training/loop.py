@@ -61,8 +61,9 @@ class Loop(Measures):
         """
         options = self.options
         self.optimizer = optimizer
-        with self.strategy.scope():
-            optimizer.build(self.model.trainable_variables)
+        if not optimizer.built:  # Keras' LossScaleOptimizer would make its variables once more
+            with self.strategy.scope():
+                optimizer.build(self.model.trainable_variables)
         self.step: TrainStep
         if options.own is not None:
             self.step = OwnStep(self.model, optimizer, heads=self.heads, strategy=self.strategy, step=options.own)

@@ -81,7 +81,7 @@ class Measures:
         What is validated, kept and deployed are they: an exponential moving average over the steps, after Polyak and
         Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30(4), 1992.
         """
-        before = [np.asarray(variable) for variable in self.model.trainable_variables if self._averages]
+        before = [np.asarray(variable) for variable in self.model.trainable_variables] if self._averages else []
         self.take_averages()
         try:
             yield
@@ -97,9 +97,12 @@ class Measures:
 
     @property
     def _averages(self) -> list[Any]:
-        """The variables that hold the averages of the trainable weights."""
+        """The variables that hold the averages of the trainable weights; none before a step changed the weights.
+
+        Until then they are zeros: where a loss is scaled, all steps so far may have been left out.
+        """
         own = self._own_optimizer
-        return own._model_variables_moving_average if own.use_ema else []
+        return own._model_variables_moving_average if own.use_ema and int(own.iterations) > 0 else []
 
     @property
     def _own_optimizer(self) -> Any:

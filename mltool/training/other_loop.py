@@ -53,7 +53,8 @@ class OtherLoop(Measures, ABC):
     def take(self, optimizer: Any) -> None:
         """Goes on with another optimizer, and with the weights that are trainable now."""
         self.optimizer = optimizer
-        optimizer.build(self.model.trainable_variables)
+        if not optimizer.built:  # Keras' LossScaleOptimizer would make its variables once more
+            optimizer.build(self.model.trainable_variables)
 
     @abstractmethod
     def train_steps(self, batches: Iterator[Batch], count: Any) -> tuple[int, tuple[float, float]]:

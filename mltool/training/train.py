@@ -103,12 +103,11 @@ def _train_in(run: Run, profile: bool) -> TrainResult:
             with Interrupts() as interrupts:
                 return _train(run, interrupts, Profile(run.events_folder) if profile else None)
         except (Interrupted, KeyboardInterrupt):
-            run.update(status="interrupted")
+            _note(run, status="interrupted")
             raise
         except MltoolError as error:
             failure = _with_what_is_left(run, error)
-            with contextlib.suppress(MachineError):  # a full disk takes no note either; `training` can be resumed too
-                run.update(status="failed", error=str(failure))
+            _note(run, status="failed", error=str(failure))
             if run.is_new and isinstance(error, _MENDED) and "training_sections" not in run.manifest:
                 # Nothing was trained: the same command must work once the data, the spec or the weights are mended.
                 run.discard()
@@ -117,10 +116,16 @@ def _train_in(run: Run, profile: bool) -> TrainResult:
             raise failure from error
         except Exception as error:
             lost = lost_worker(error) if isinstance(run.spec.train.strategy, MultiWorkerStrategy) else None
-            run.update(status="failed", error=str(lost or f"{type(error).__name__}: {error}"))
+            _note(run, status="failed", error=str(lost or f"{type(error).__name__}: {error}"))
             if lost is not None:
                 raise lost from error
             raise
+
+
+def _note(run: Run, **how_it_ended: str) -> None:
+    """Writes down how a training ended, unless that fails too: a full disk takes no note, and the reason is told."""
+    with contextlib.suppress(MachineError):  # `training`, which it says then, can be resumed too
+        run.update(**how_it_ended)
 
 
 _MENDED = DataError | SpecError | ArtifactError | MachineError | MissingExtraError

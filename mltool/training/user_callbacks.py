@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,16 @@ class UserCallback:
     at: str
 
     @property
+    def writes_lines(self) -> bool:
+        """Whether it writes a line an epoch into `file`."""
+        return self.reference == "CSVLogger"
+
+    @property
+    def file(self) -> Path:
+        """What it writes, if it does."""
+        return Path(self.callback.filename)
+
+    @property
     def has_state(self) -> bool:
         """Whether it can be resumed exactly."""
         return all(callable(getattr(self.callback, name, None)) for name in ("get_state", "set_state"))
@@ -56,6 +67,16 @@ class UserCallback:
     def watches(self, kind: Kind) -> bool:
         """Whether it does something around every step."""
         return not all(_is_default(getattr(self.callback, name)) for name in _OF_BATCHES[kind])
+
+
+def _length_of(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
+
+
+def _cut(file: Path, state: Mapping[str, int] | None) -> None:
+    """Cuts a file to its length at a checkpoint; one that is shorter, or of which nothing is known, stays."""
+    if state is not None and _length_of(file) > state["bytes"]:
+        os.truncate(file, state["bytes"])
 
 
 def _is_default(method: Any) -> bool:
@@ -98,6 +119,11 @@ def _own(thing: OwnThing, at: str) -> Any:
 def _no_state(one: UserCallback, what: str) -> TrainingError:
     hint = "return numbers, text, lists, and maps whose keys are text"
     return TrainingError(f"get_state of {one.reference} gives {what}", hint)
+
+
+def has_user_callbacks(things: Iterable[KerasObject]) -> bool:
+    """Whether any process of the training has callbacks that are not mltool's."""
+    return any(isinstance(thing, OwnThing) or thing.name not in OUR_CALLBACKS for thing in things)
 
 
 class UserCallbacks:
@@ -143,14 +169,29 @@ class UserCallbacks:
         self.take(optimizer)
         self._model.stop_training = False
         self._say_what_is_slow()
-        self._prepare_files(is_new=states is None)
+        self._prepare_files(states)
         own = [one.callback for one in self._callbacks]
         with self._calling():
             self._list = extras.keras().callbacks.CallbackList(own, model=self._model, **self._params)
         self.call("on_train_begin")
         if states is not None:
-            self._restore(states)
+            self._restore(states, "begins anew")
         self.states()
+
+    def go_back(self, states: Mapping[str, Any]) -> None:
+        """Goes on from the states of a checkpoint within the training.
+
+        Raises:
+            TrainingError: if a callback raises.
+        """
+        if not self._callbacks:
+            return
+        self._prepare_files(states)
+        for one in self._callbacks:
+            if one.writes_lines:
+                with self._calling():
+                    one.callback.on_train_begin()  # opens the file again, and finds out whether it needs a header
+        self._restore(states, "does not go back")
 
     def take(self, optimizer: Any) -> None:
         """Shows another optimizer to the callbacks, where they look for it."""
@@ -217,7 +258,8 @@ class UserCallbacks:
         if not self._callbacks:
             return {}
         states = {one.key: self._state_of(one) for one in self._callbacks if one.has_state}
-        return {_STOP: {"asked": self.stop}, **states}
+        files = {one.key: {"bytes": _length_of(one.file)} for one in self._callbacks if one.writes_lines}
+        return {_STOP: {"asked": self.stop}, **states, **files}
 
     def _state_of(self, one: UserCallback) -> Any:
         with self._calling():
@@ -230,14 +272,14 @@ class UserCallbacks:
             raise _no_state(one, "what a checkpoint gives back otherwise")
         return state
 
-    def _restore(self, states: Mapping[str, Any]) -> None:
+    def _restore(self, states: Mapping[str, Any], otherwise: str) -> None:
         for one in self._callbacks:
             if one.has_state:
                 with self._calling():
                     one.callback.set_state(states[one.key])
-            elif one.reference != "CSVLogger":
-                message = "inexact: the callback %s keeps no state (get_state, set_state); it begins anew"
-                logger.warning(message, one.reference)
+            elif not one.writes_lines:
+                message = "inexact: the callback %s keeps no state (get_state, set_state); it %s"
+                logger.warning(message, one.reference, otherwise)
         self._model.stop_training = states[_STOP]["asked"]
 
     def _say_what_is_slow(self) -> None:
@@ -246,11 +288,15 @@ class UserCallbacks:
                 message = "%s asks for every batch of %s: one step runs at a time, which is slower"
                 logger.warning(message, " and ".join(names), which)
 
-    def _prepare_files(self, *, is_new: bool) -> None:
+    def _prepare_files(self, states: Mapping[str, Any] | None) -> None:
+        """Lets files of epochs begin, or end where the checkpoint was written: what came after runs again."""
         for one in self._callbacks:
-            if one.reference == "CSVLogger":
-                Path(one.callback.filename).parent.mkdir(parents=True, exist_ok=True)
-                one.callback.append = one.callback.append or not is_new
+            if not one.writes_lines:
+                continue
+            one.file.parent.mkdir(parents=True, exist_ok=True)
+            if states is not None:
+                one.callback.append = True
+                _cut(one.file, states.get(one.key))
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:

@@ -58,6 +58,11 @@ class Workers:
         """Whether any process says so."""
         return self.sum([int(flag)])[0] > 0 if self.count > 1 else flag
 
+    def wait(self) -> None:
+        """Waits until all processes are here."""
+        if self.count > 1:
+            self.sum([0])
+
     def sum(self, numbers: Sequence[int]) -> list[int]:
         """The sums over the processes."""
         found: list[int] = self._sum_of(np.asarray(numbers, np.int64)).tolist()

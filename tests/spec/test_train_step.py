@@ -50,6 +50,15 @@ def test_a_step_is_found_beside_the_spec_and_recorded_with_its_file(bench):
             "train.precision: scales the loss in mltool's step, and train.step is yours; take mixed_bfloat16",
             id="a scaled loss",
         ),
+        *(
+            pytest.param(
+                {"train.step": STEP, "train.on_nan": answer},
+                "train.on_nan: needs a step that is looked at before it changes a weight, and train.step changes them "
+                "itself; take stop",
+                id=f"{answer} of a step that is not finite",
+            )
+            for answer in ("skip", "rollback")
+        ),
         pytest.param(
             {"train.step": STEP, "train.jit_compile": True},
             "train.jit_compile: compiles mltool's step, and train.step is yours; leave it out",

@@ -13,7 +13,7 @@ import pytest
 from mltool import extras
 from mltool.data.order import epoch_order
 from mltool.data.pipeline import Pipeline
-from mltool.errors import ArtifactError, Interrupted, MachineError, TrainingError
+from mltool.errors import ArtifactError, DiskError, Interrupted, MachineError, TrainingError
 from mltool.runs.run import Run
 from mltool.training import due
 from mltool.training.checkpoints import Checkpoints, State, newest_file
@@ -25,6 +25,8 @@ from mltool.training.setup import build_setup
 from mltool.training.train import train
 
 TRAINED_ON, BATCH, POISONED = 108, 32, 50
+SAMPLES_OF_OTHERS = 150 - TRAINED_ON
+COMPILED = Loop._compiled
 
 CODE = """
 import keras
@@ -37,11 +39,36 @@ class Log(keras.layers.Layer):
     def call(self, inputs):
         return keras.ops.log(inputs)
 
+class OfSquares(keras.layers.Layer):
+    def call(self, inputs):
+        squares = keras.ops.square(inputs)
+        return inputs * (squares / squares)
+
 def deaf(targets, outputs):
     return keras.ops.mean(keras.ops.square(keras.ops.stop_gradient(outputs) - targets), axis=-1)
 
 def root_of_nothing(targets, outputs):
     return keras.ops.sum(keras.ops.sqrt(0.0 * outputs), axis=-1)
+"""
+
+
+COUNTING = """
+import keras
+
+class Counting(keras.callbacks.Callback):
+    # Every fifth step halves the learning rate.
+    steps = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        if self.steps % 5 == 0:
+            self.model.optimizer.learning_rate = float(self.model.optimizer.learning_rate) / 2
+
+    def get_state(self):
+        return {"steps": self.steps}
+
+    def set_state(self, state):
+        self.steps = state["steps"]
 """
 
 
@@ -112,6 +139,25 @@ def one_step_chunks(
         return 1
 
     monkeypatch.setattr(Chunks, "next_length", next_length)
+
+
+def not_finite_once(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """One step a chunk; that of number `at` (from 0) is as one that was not finite: it changes nothing."""
+    one_step_chunks(monkeypatch)
+    compiled, calls = COMPILED, iter(range(10_000))
+
+    def once(self: Loop) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        train_steps, evaluate_steps = compiled(self)
+
+        def steps(batches: Any, count: Any) -> Any:
+            if next(calls) == at:
+                next(batches)
+                return 0, np.zeros(2)
+            return train_steps(batches, count)
+
+        return steps, evaluate_steps
+
+    monkeypatch.setattr(Loop, "_compiled", once)
 
 
 class Killed(BaseException):
@@ -285,6 +331,85 @@ def test_a_training_that_goes_back_resumes_to_the_same_bits(hot, make_run, monke
     train(killed(run, monkeypatch, chunk))
     assert_same_end(run, uncut)
     assert run.manifest["rollbacks"] == uncut.manifest["rollbacks"]
+
+
+def test_a_rollback_keeps_the_variables_of_a_loss_scale(values, make_run, arrays, tmp_path, monkeypatch):
+    """A schedule is halved by compiling the steps anew, with the same optimizer: its checkpoints fit the next one."""
+    shutil.copy(arrays, tmp_path / "own.npz")
+    schedule = {"PiecewiseConstantDecay": {"boundaries": [1], "values": [0.1, 0.05]}}
+    values["train"] |= {"precision": "mixed_float16", "optimizer": {"SGD": {"learning_rate": schedule}}}
+    values["train"] |= {"on_nan": "rollback"}
+    uncut, run = make_run(values, "uncut"), make_run(values, "run")
+    not_finite_once(monkeypatch, at=2)
+    train(uncut)
+    assert uncut.manifest["rollbacks"] == 1
+    not_finite_once(monkeypatch, at=2)
+    train(killed(run, monkeypatch, 7))
+    assert_same_end(run, uncut)
+
+
+def test_a_rollback_stays_in_its_phase(values, make_run, arrays, tmp_path, monkeypatch):
+    """Its learning rate is halved where the step failed, and no phase before is touched."""
+    shutil.copy(arrays, tmp_path / "own.npz")
+    for key in ("epochs", "optimizer"):
+        del values["train"][key]
+    phases = [{"epochs": 1, "optimizer": {"SGD": {"learning_rate": rate}}} for rate in (0.1, 0.02)]
+    values["train"] |= {"on_nan": "rollback", "phases": phases}
+    uncut, run = make_run(values, "uncut"), make_run(values, "run")
+    not_finite_once(monkeypatch, at=5)
+    train(uncut)
+    assert uncut.manifest["rollbacks"] == 1
+    assert [line["learning_rate"] for line in lines(uncut)] == pytest.approx([0.1, 0.01])
+    not_finite_once(monkeypatch, at=5)
+    train(killed(run, monkeypatch, 8))  # in the second phase, when it went back
+    assert_same_end(run, uncut)
+    assert run.manifest["rollbacks"] == 1
+
+
+def test_a_rollback_takes_callbacks_along(values, make_run, arrays, tmp_path, monkeypatch, caplog):
+    shutil.copy(arrays, tmp_path / "own.npz")
+    (tmp_path / "counting.py").write_text(COUNTING, encoding="utf-8")
+    csv = {"CSVLogger": {"filename": "epochs.csv"}}
+    values["train"] |= {"on_nan": "rollback", "checkpoint": {"every": "2 epochs"}}
+    values["train"] |= {"callbacks": [{"python": "counting:Counting"}, csv]}
+    run = make_run(values)
+    not_finite_once(monkeypatch, at=5)  # the first epoch is over, and has no checkpoint
+    train(run)
+    assert run.manifest["rollbacks"] == 1
+    # Of the 12 steps that count, the fifth and the tenth: not of those that were taken back.
+    assert lines(run)[-1]["learning_rate"] == pytest.approx(0.05 * 0.5**2)
+    written = (run.callbacks_folder / "epochs.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in written] == ["epoch", "0", "1", "2"]
+
+
+def test_best_weights_of_a_monitor_that_is_never_a_number_are_an_error(values, make_run, arrays, tmp_path):
+    stored = dict(np.load(arrays))
+    stored["f"][-SAMPLES_OF_OTHERS:, 0] *= 1e30  # of validation and test; the loss of training stays a number
+    np.savez(tmp_path / "own.npz", f=stored["f"], value=stored["value"])
+    values["model"]["layers"].append({"python": "faulty:OfSquares"})
+    values["train"] |= {"keep": "best"}
+    run = make_run(values)
+    message = "val_loss was NaN after every epoch: no weights are the best; mend what makes val_loss NaN, or write keep"
+    with pytest.raises(TrainingError, match=message) as found:
+        train(run)
+    assert found.value.exit_code == 6
+    assert not run.keras_file.exists()
+    kept = make_run({**values, "train": {**values["train"], "keep": "last"}}, "kept")
+    train(kept)
+    assert [line["val_loss"] for line in lines(kept)] == [None] * 3
+
+
+def test_the_first_error_is_told_where_the_disk_takes_no_note_of_it(features, make_run, monkeypatch):
+    def fail(run: Run) -> None:
+        monkeypatch.setattr(Run, "update", full)
+        raise ZeroDivisionError("a flaw")
+
+    def full(self: Run, **entries: Any) -> None:
+        raise DiskError("disk full", "free space")
+
+    monkeypatch.setattr("mltool.training.train.build_setup", fail)
+    with pytest.raises(ZeroDivisionError, match="a flaw"):
+        train(make_run(features))
 
 
 def test_three_rollbacks_are_enough(values, make_run):

@@ -156,6 +156,25 @@ def test_averaged_weights_are_what_is_validated():
         np.testing.assert_array_equal(one, other)
 
 
+def test_averages_of_no_step_are_not_taken_for_weights():
+    """A scale that is too high leaves every step out; the averages are zeros then."""
+    import tensorflow as tf
+
+    model = plain()
+    average = KerasObject("SGD", {"learning_rate": 0.1, "use_ema": True})
+    loop = loop_with(LoopOptions(), model, KerasObject("LossScaleOptimizer", {"inner_optimizer": average}))
+    before = model.get_weights()
+    loop.optimizer.dynamic_scale.assign(np.inf)
+    batches = Pipeline(samples_of(X, Y), 8).epoch(0)
+    loop.train_steps(batches, tf.constant(2, tf.int64))
+    with loop.averaged():
+        for one, other in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(one, other)
+    loop.take_averages()
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_gradients_are_clipped_by_the_norm_of_all():
     model = plain()
     loop = loop_with(

@@ -1,6 +1,7 @@
 """Callbacks of Keras and of the user's: called as Keras' `fit` does, resumed exactly, heard when they want to stop."""
 
 import csv
+import functools
 import json
 import signal
 import sys
@@ -12,8 +13,12 @@ import pytest
 
 from mltool.errors import Interrupted, SpecError, TrainingError
 from mltool.runs.run import Run
+from mltool.training import setup
+from mltool.training.checkpoints import Checkpoints
 from mltool.training.chunks import Chunks
 from mltool.training.train import train
+from mltool.training.user_callbacks import build_user_callbacks
+from mltool.training.workers import Workers
 
 CALLBACKS = '''
 import keras
@@ -91,6 +96,11 @@ class Stopping(keras.callbacks.Callback):
 class StoppingBatch(Stopping):
     def on_train_batch_end(self, batch, logs=None):
         self.model.stop_training = batch == self.batch
+
+
+class StoppingFirst(Stopping):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.stop_training = epoch == self.epoch
 
 
 class Zeros(keras.callbacks.Callback):
@@ -257,6 +267,49 @@ def test_a_callback_stops_within_an_epoch_which_is_validated_then(calls, feature
     assert run.manifest["stopped"] == "a callback set model.stop_training"
 
 
+def test_a_callback_that_stops_as_an_epoch_begins_lets_one_step_run_as_fit_does(calls, features, make_run, monkeypatch):
+    """However many the clock would let into a chunk."""
+    monkeypatch.setattr(Chunks, "next_length", lambda self, left: min(left, 3))
+    run = make_run(with_callbacks(features, own("StoppingFirst", epoch=1), epochs=5))
+    train(run)
+    assert [line["step"] for line in lines(run)] == [4, 5]
+    assert run.manifest["stopped"] == "a callback set model.stop_training"
+
+
+CHIEFS = [{"CSVLogger": {"filename": "epochs.csv"}}, {"RemoteMonitor": {"root": "http://localhost:9"}}]
+
+
+@pytest.mark.parametrize("callback", CHIEFS, ids=[next(iter(row)) for row in CHIEFS])
+def test_a_worker_asks_the_others_as_often_as_the_chief_that_has_callbacks(features, make_run, monkeypatch, callback):
+    """What is asked is a step of all: who asks less lets the others wait for ever."""
+    asked: list[str] = []
+    monkeypatch.setattr(Chunks, "next_length", lambda self, left: 1)
+    monkeypatch.setattr(Workers, "any", lambda self, flag: asked.append("any") or flag)
+    monkeypatch.setattr(Workers, "of_chief", lambda self, number: asked.append("of_chief") or number)
+    found = []
+    for is_chief in (True, False):
+        build = functools.partial(build_user_callbacks, writes=is_chief)
+        monkeypatch.setattr(
+            setup, "build_user_callbacks", lambda things, folder, writes, build=build: build(things, folder)
+        )
+        asked.clear()
+        train(make_run(with_callbacks(features, callback), f"chief-{is_chief}"))
+        found.append(list(asked))
+    assert found[0] == found[1]
+    assert "any" in found[0]
+
+
+def test_a_worker_that_stops_waits_until_the_chief_has_written(features, make_run, monkeypatch):
+    done: list[str] = []
+    save, wait = Checkpoints.save, Workers.wait
+    monkeypatch.setattr(Checkpoints, "save", lambda self, *rest: done.append("save") or save(self, *rest))
+    monkeypatch.setattr(Workers, "wait", lambda self: done.append("wait") or wait(self))
+    interrupt_at(monkeypatch, 2)
+    with pytest.raises(Interrupted, match="stopped at epoch 1, step 3"):
+        train(make_run(features))
+    assert done == ["save", "wait"]
+
+
 @pytest.mark.parametrize(
     ("at", "keep", "is_zero"),
     [("epoch", "last", True), ("epoch", "best", False), ("train", "best", True), ("train", "last", True)],
@@ -291,6 +344,38 @@ def test_a_csv_logger_writes_into_the_run_and_goes_on_when_resumed(features, mak
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert [float(row["val_loss"]) for row in rows] == [line["val_loss"] for line in lines(run)]
     assert "inexact" not in caplog.text
+
+
+class Killed(BaseException):
+    """Stands for kill -9."""
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_a_csv_logger_has_no_epoch_twice_after_a_kill_between_checkpoints(features, make_run, monkeypatch, append):
+    arguments = {"filename": "epochs.csv", "append": append, "separator": ";"}
+    spec = with_callbacks(features, {"CSVLogger": arguments}, epochs=4, checkpoint={"every": "2 epochs"})
+    run = make_run(spec)
+    file = run.callbacks_folder / "epochs.csv"
+    before = "epoch;accuracy\n0;0.5\n" if append else ""  # of another training
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(before)
+    with monkeypatch.context() as patched:
+        counted = iter(range(1000))
+
+        def next_length(self: Chunks, left: int) -> int:
+            if next(counted) == 17:  # in the fourth epoch, of 5 chunks as each is
+                raise Killed
+            return 1
+
+        patched.setattr(Chunks, "next_length", next_length)
+        with pytest.raises(Killed):
+            train(run)
+    killed = file.read_text()
+    assert [row[:2] for row in killed.removeprefix(before).splitlines()[-3:]] == ["0;", "1;", "2;"]
+    train(run)
+    assert file.read_text().startswith(before)
+    written = file.read_text().removeprefix(before).splitlines()
+    assert [row.partition(";")[0] for row in written] == [*([] if append else ["epoch"]), "0", "1", "2", "3"]
 
 
 def test_early_stopping_stands_beside_a_callback_of_the_users(calls, features, make_run):
