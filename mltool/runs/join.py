@@ -84,15 +84,23 @@ def make_run(spec: Spec, directory: Path | None) -> Run:
     return run
 
 
-def require_one_process(spec: Spec, verb: str) -> None:
+_AFTER_TRAINING = "train first: mltool launch SPEC; then mltool run --resume RUN"
+
+
+def require_one_process(spec: Spec, verb: str, hint: str = _AFTER_TRAINING) -> None:
     """Refuses a spec of several processes where only training is shared.
 
+    Args:
+        spec: checked.
+        verb: what is for one process.
+        hint: what to do instead.
+
     Raises:
-        UsageError: naming what to do instead.
+        UsageError: with the hint.
     """
-    if isinstance(of_workers(spec).train.strategy, _OF_SEVERAL):
-        hint = "train first: mltool launch SPEC; then mltool run --resume RUN"
-        raise UsageError(f"{verb} is for one process, and train.strategy is {spec.train.strategy.NAME}", hint)
+    strategy = of_workers(spec).train.strategy
+    if isinstance(strategy, _OF_SEVERAL):
+        raise UsageError(f"{verb} is for one process, and train.strategy is {strategy.NAME}", hint)
 
 
 @contextlib.contextmanager

@@ -97,9 +97,9 @@ class Measures:
 
     @property
     def _averages(self) -> list[Any]:
-        """The variables that hold the averages of the trainable weights."""
+        """The variables that hold the averages of the trainable weights; none before a step changed them."""
         own = self._own_optimizer
-        return own._model_variables_moving_average if own.use_ema else []
+        return own._model_variables_moving_average if own.use_ema and int(own.iterations) else []
 
     @property
     def _own_optimizer(self) -> Any:

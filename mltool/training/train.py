@@ -187,8 +187,8 @@ def fit(run: Run, setup: Setup, interrupts: Interrupts, profile: Profile | None 
         _record_traces(run, step.python, setup.loop.traces)
     epochs.keep_the_best()
     epochs.end_callbacks()
-    record_threshold(run, setup)
     make_float32(setup.loop.model)
+    record_threshold(run, setup)  # of scores as the model that is kept gives them
     setup.statistics.restore()
     setup.trainability.restore()  # phases are of the training: who loads the file finds the model of the spec
     _save_model(setup.loop.model, run.keras_file)
