@@ -201,7 +201,7 @@ def scales_loss(optimizer: Any) -> bool:
 
 
 LOWEST_SCALE = 1e-4
-"""Of a loss, as fairseq's `min_loss_scale` has it, at which its training ends; no gradient overflows for such a scale."""
+"""Of a loss: fairseq ends a training below it (`min_loss_scale`); no gradient overflows for such a scale."""
 
 
 def can_lower_scale(optimizer: Any) -> Any:

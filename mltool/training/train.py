@@ -116,7 +116,8 @@ def _train_in(run: Run, profile: bool) -> TrainResult:
                 raise
             raise failure from error
         except Exception as error:
-            lost = lost_worker(error) if isinstance(run.spec.train.strategy, MultiWorkerStrategy) else None
+            of_several = isinstance(run.spec.train.strategy, MultiWorkerStrategy | ParameterServerStrategy)
+            lost = lost_worker(error) if of_several else None
             run.update(status="failed", error=str(lost or f"{type(error).__name__}: {error}"))
             if lost is not None:
                 raise lost from error
