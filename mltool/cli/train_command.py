@@ -69,6 +69,10 @@ def command(
 
     if trial and (resume or run_dir or profile):
         raise UsageError("--trial leaves nothing behind; --resume, --run-dir and --profile are for a run")
+    if trial and find_rate:
+        raise UsageError("--trial runs a few steps, --find-lr many of its own", "run one, then the other")
+    if find_rate and profile:
+        raise UsageError("--find-lr trains nothing, so there is nothing to profile", "leave --profile out")
     if trial and target is not None:
         _tell_trial(load_spec(Path(target), overrides))
         return

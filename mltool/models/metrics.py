@@ -1,5 +1,6 @@
 """Keras' metrics of a spec, and the targets and outputs that each of them takes."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -70,8 +71,20 @@ def _own_metric(metric: OwnThing, name: str, *, at: str) -> Any:
         hint = "name a keras.metrics.Metric, or a function of (y_true, y_pred)"
         raise refusal(f"{metric.reference} is a class, and no metric of Keras", hint, key=at)
     built = call_user(metric.reference, metric.arguments, key=at)
+    if not _takes_weights(built.update_state):
+        hint = "write update_state(self, y_true, y_pred, sample_weight=None): samples that fill a batch up weigh 0"
+        raise refusal(f"{metric.reference} takes no sample_weight in update_state", hint, key=at)
     built.name = name
     return built
+
+
+def _takes_weights(update_state: Any) -> bool:
+    """Whether a metric can leave samples out: batches are filled up on a TPU, and in parts, also without memory."""
+    try:
+        inspect.signature(update_state).bind(None, None, sample_weight=None)
+    except TypeError:
+        return False
+    return True
 
 
 def update_metric(
@@ -90,7 +103,7 @@ def update_metric(
     Raises:
         SpecError: if code of the user's raises.
     """
-    counted = {} if real is None else {"sample_weight": real}
+    counted = {} if real is None else {"sample_weight": _weights_for(built, metric, targets, real)}
     if not isinstance(metric, OwnThing):
         built.update_state(targets, outputs, **counted)
         return
@@ -101,6 +114,20 @@ def update_metric(
 
     # Not converted by AutoGraph, as Keras' own metrics are not.
     extras.tensorflow().autograph.experimental.do_not_convert(update)()
+
+
+def _weights_for(built: Any, metric: KerasObject, targets: Any, real: Any) -> Any:
+    """Weights as a metric takes them: those that count places (pixels) want one for each of them."""
+    keras = extras.keras()
+    axes = len(targets.shape) - 1
+    if isinstance(built, keras.metrics.IoU):
+        classes = targets if built.sparse_y_true else keras.ops.argmax(targets, axis=built.axis)
+        weights = keras.ops.reshape(real, (-1, *[1] * (len(classes.shape) - 1)))
+        # Whole numbers, as they count: Keras warns of others.
+        return keras.ops.cast(keras.ops.broadcast_to(weights, keras.ops.shape(classes)), "int32")
+    if axes > 1 and not isinstance(metric, OwnThing) and not isinstance(built, keras.metrics.Mean):
+        return keras.ops.broadcast_to(keras.ops.reshape(real, (-1, *[1] * axes)), keras.ops.shape(targets))
+    return real
 
 
 def result_of(built: Any) -> float:

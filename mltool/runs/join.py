@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mltool.errors import UsageError
+from mltool.errors import MachineError, UsageError
 from mltool.runs.cluster import Cluster, from_environment
 from mltool.runs.rendezvous import wait_for_all
 from mltool.runs.run import Run
@@ -27,7 +27,8 @@ def join(spec: Spec) -> Cluster | None:
         Which worker this is; None where the spec is for one process.
 
     Raises:
-        MachineError: if nothing says which worker this is, or others did not come within `start_timeout`.
+        MachineError: if nothing says which worker this is, the strategy needs other tasks, or others did not come
+            within `start_timeout`.
     """
     global _met  # noqa: PLW0603  a process is one worker, as long as it lives
     strategy = spec.train.strategy
@@ -35,10 +36,32 @@ def join(spec: Spec) -> Cluster | None:
         return None
     if _met is None:
         cluster = from_environment("auto", os.environ)
+        _require_tasks(cluster, strategy)
+        if isinstance(strategy, ParameterServerStrategy):
+            # Else gRPC tries for ever to reach a task that is gone.
+            os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
         wait_for_all(cluster, strategy.start_timeout)
         os.environ["TF_CONFIG"] = cluster.to_tf_config()
         _met = cluster
     return _met
+
+
+def _require_tasks(cluster: Cluster, strategy: MultiWorkerStrategy | ParameterServerStrategy) -> None:
+    """Holds the task types of a cluster against those that a strategy needs.
+
+    Raises:
+        MachineError: if one is missing, or there is one too many.
+    """
+    is_served = isinstance(strategy, ParameterServerStrategy)
+    needed, known = ({"chief", "ps", "worker"},) * 2 if is_served else ({"worker"}, {"chief", "worker"})
+    found = set(cluster.jobs)
+    if needed <= found <= known:
+        return
+    message = (
+        f"{strategy.NAME} takes {' and '.join(sorted(known))} tasks, and this cluster has {', '.join(cluster.jobs)}"
+    )
+    hint = "name a chief, each ps and each worker in TF_CONFIG" if is_served else "leave all others out of TF_CONFIG"
+    raise MachineError(message, hint)
 
 
 def of_workers(spec: Spec) -> Spec:
@@ -83,15 +106,23 @@ def make_run(spec: Spec, directory: Path | None) -> Run:
     return run
 
 
-def require_one_process(spec: Spec, verb: str) -> None:
+_AFTER_TRAINING = "train first: mltool launch SPEC; then mltool run --resume RUN"
+
+
+def require_one_process(spec: Spec, verb: str, hint: str = _AFTER_TRAINING) -> None:
     """Refuses a spec of several processes where only training is shared.
 
+    Args:
+        spec: checked.
+        verb: what is for one process.
+        hint: what to do instead.
+
     Raises:
-        UsageError: naming what to do instead.
+        UsageError: with the hint.
     """
-    if isinstance(of_workers(spec).train.strategy, _OF_SEVERAL):
-        hint = "train first: mltool launch SPEC; then mltool run --resume RUN"
-        raise UsageError(f"{verb} is for one process, and train.strategy is {spec.train.strategy.NAME}", hint)
+    strategy = of_workers(spec).train.strategy
+    if isinstance(strategy, _OF_SEVERAL):
+        raise UsageError(f"{verb} is for one process, and train.strategy is {strategy.NAME}", hint)
 
 
 @contextlib.contextmanager

@@ -142,7 +142,7 @@ def _go_to_meeting(cluster: Cluster, timeout_seconds: float, deadline: float) ->
     raise MachineError(_missing_text([missing], len(cluster.members), timeout_seconds), _MISSING_HINT)
 
 
-_MISSING_HINT = "look at what it says, or give the workers more time: train.start_timeout"
+_MISSING_HINT = "look at what it says, or give the workers more time: start_timeout of train.strategy"
 
 
 def _missing_text(missing: Collection[str], count: int, timeout_seconds: float) -> str:

@@ -393,10 +393,6 @@ class TrainSpec(Section):
         if self.jit_compile is True:
             message = "compiles mltool's step, and train.step is yours"
             yield Problem(("jit_compile",), False, message, "leave it out")
-        for place, phase in self.placed_phases:
-            if phase.optimizer.name == "LossScaleOptimizer":
-                message = "scales the loss in mltool's step, and train.step is yours"
-                yield Problem((*place, "optimizer", phase.optimizer.name), True, message, "take the optimizer in it")
 
     @property
     def heads(self) -> Mapping[str, OutputSpec]:

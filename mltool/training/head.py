@@ -121,7 +121,8 @@ class Head:
             self.sample_losses(targets, outputs)
             for metric, one in zip(self._metrics, self._measures, strict=True):
                 place = one.at
-                self._count(metric, one, targets, outputs, self._probabilities(outputs))
+                # Weighted too, as batches may be filled up sooner or later.
+                self._count(metric, one, targets, outputs, self._probabilities(outputs), real=ops.ones((samples,)))
                 values = np.size(ops.convert_to_numpy(metric.result()))
                 if values > 1:
                     message = f"gives {values} values, one is expected"

@@ -14,7 +14,7 @@ from mltool.models.build import call_model
 from mltool.models.precision import in_float32
 from mltool.training.head import Head
 from mltool.training.measures import PLAIN, LoopOptions, Measures
-from mltool.training.step import scales_loss
+from mltool.training.step import can_lower_scale
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class OtherLoop(Measures, ABC):
     def _are_finite(self, loss: Any, gradients: Sequence[Any]) -> Any:
         """Whether loss and gradients are numbers; see `TrainStep`."""
         ops = extras.keras().ops
-        checked = [loss] if scales_loss(self.optimizer) else [loss, *gradients]
-        sums = [ops.cast(ops.sum(one), "float32") for one in checked if one is not None]
-        return ops.isfinite(ops.sum(ops.stack(sums)))
+        sums = [ops.cast(ops.sum(one), "float32") for one in gradients if one is not None]
+        are_numbers = ops.isfinite(ops.sum(ops.stack(sums))) if sums else True
+        return ops.logical_and(ops.isfinite(loss), ops.logical_or(are_numbers, can_lower_scale(self.optimizer)))
 
     def _losses(self, targets: Any, outputs: Any, weights: Any) -> tuple[list[Any], Any]:
         """The loss of every sample in every output, and their weighted sum, float32 [samples] each."""
@@ -172,7 +172,8 @@ class JaxLoop(OtherLoop):
             return scaled, (outputs, after, losses, total + penalties, loss)
 
         gradients, (outputs, after, losses, total, loss) = jax.grad(loss_of, has_aux=True)(trainable)
-        fine = jax.numpy.logical_and(self._are_finite(loss, gradients), done[1] == 0)
+        with self._with(of_optimizer, self.optimizer.variables):
+            fine = jax.numpy.logical_and(self._are_finite(loss, gradients), done[1] == 0)
         changed, of_optimizer = self.optimizer.stateless_apply(of_optimizer, gradients, trainable)
         found = (changed, after, of_optimizer, self._counted(of_metrics, targets, outputs, losses, total))
         kept = jax.tree.map(lambda new, old: jax.numpy.where(fine, new, old), _lists(found), _lists(values))

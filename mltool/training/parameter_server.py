@@ -4,6 +4,9 @@ Asynchronous by design (Dean et al., "Large Scale Distributed Deep Networks", NI
 twice, and a worker that is lost costs a batch, not the training.
 """
 
+import logging
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -11,16 +14,41 @@ from typing import Any, NoReturn
 from mltool import extras
 from mltool.training.loop import Loop
 
+logger = logging.getLogger("mltool")
+
+_LOOK_SECONDS, _ANSWER_SECONDS = 2.0, 10.0
+"""How often a server looks for the chief, and how long that may take."""
+
+_MISSED = 3
+"""So often in a row nobody must be there: a network may be away for a moment."""
+
 
 def serve() -> NoReturn:
-    """Works for the chief, as TF_CONFIG says, until the process is ended."""
+    """Works for the chief, as TF_CONFIG says, until that one has come and gone, or the process is ended."""
     tf = extras.tensorflow()
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     server = tf.distribute.Server(
         resolver.cluster_spec(), job_name=resolver.task_type, task_index=resolver.task_id, protocol="grpc"
     )
-    server.join()
-    raise AssertionError("TensorFlow's servers are never done")
+    (chief,) = resolver.cluster_spec().job_tasks("chief")
+    _wait_until_gone(chief)
+    logger.info("%s %d: the chief at %s is gone, so this ends too", resolver.task_type, resolver.task_id, chief)
+    del server
+    os._exit(0)  # TensorFlow's servers have no end
+
+
+def _wait_until_gone(address: str) -> None:
+    """Returns when somebody has listened there, and nobody does any more."""
+    host, _, port = address.rpartition(":")
+    has_come, missed = False, 0
+    while missed < _MISSED:
+        time.sleep(_LOOK_SECONDS)
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+        except OSError:
+            missed += has_come
+        else:
+            has_come, missed = True, 0
 
 
 class CoordinatedLoop(Loop):

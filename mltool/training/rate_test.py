@@ -16,12 +16,14 @@ from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
 from mltool.errors import MachineError, TrainingError
 from mltool.runs.atomic import write_json
+from mltool.runs.join import require_one_process
 from mltool.runs.rate_test import RateTestFolder
 from mltool.runs.run import Run
 from mltool.spec.backend import require_tensorflow
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.spec import Spec
 from mltool.training.faults import OutOfMemory, out_of_memory
+from mltool.training.interrupts import Interrupts
 from mltool.training.setup import Setup, build_setup
 
 LOWEST, HIGHEST = 1e-6, 10.0
@@ -67,9 +69,12 @@ def find_learning_rate(spec: Spec, folder: RateTestFolder) -> RateTest:
         TrainingError: if the loss fell at none of them; the curve is written all the same.
         DataError: if the data are missing or damaged.
         SpecError: if the model does not fit the data, or the spec trains with another backend.
+        UsageError: if the spec is for several processes.
     """
     require_tensorflow(spec, "learning rates are tested with TensorFlow's steps")
-    with tempfile.TemporaryDirectory() as scratch:
+    require_one_process(spec, "--find-lr", "add --set train.strategy=one_device")
+    # SIGTERM as Ctrl-C, so that the run goes then too.
+    with Interrupts(), tempfile.TemporaryDirectory(prefix="mltool-rates-") as scratch:
         setup = build_setup(Run.create(_with_rate(spec), Path(scratch) / "run"))
         try:
             with out_of_memory(setup.workers.replicas):
@@ -106,7 +111,9 @@ def _with_rate(spec: Spec) -> Spec:
     first: dict[str, Any] = {"optimizer": optimizer}
     if place:
         first = {"phases": (phase.model_copy(update=first),)}
-    return spec.model_copy(update={"train": spec.train.model_copy(update={**first, "callbacks": ()})})
+    # Nothing is kept; a mean of weights may begin in a later phase.
+    kept_none: dict[str, Any] = {"callbacks": (), "keep": "last", "average_from": None}
+    return spec.model_copy(update={"train": spec.train.model_copy(update={**first, **kept_none})})
 
 
 def _raise_rates(setup: Setup) -> tuple[list[float], list[float]]:

@@ -138,7 +138,9 @@ def build_setup(run: Run) -> Setup:
         elif shares.total > 1:
             statistics.synchronize()
         phases = build_phases(spec.train, model, steps_per_epoch(len(train), spec.data.batch_size))
-        trainability.freeze(phases[0].frozen)
+    # Before any freezing: of the weights of all phases.
+    average = WeightAverage(model.trainable_variables) if spec.train.keep == "average" else None
+    trainability.freeze(phases[0].frozen)
     heads = functools.partial(build_heads, spec, data, model, scales)
     own = None if spec.train.step is None else load_step(spec.train.step.python, spec.train.step.arguments or {})
     jit_compile = own is None and compiles(spec.train, model, strategy)
@@ -164,7 +166,7 @@ def build_setup(run: Run) -> Setup:
         workers=workers,
         summary=summary,
         keep_best=spec.train.keep == "best",
-        average=WeightAverage(model) if spec.train.keep == "average" else None,
+        average=average,
         data=data,
         loop=loop,
         pipeline=build_pipeline(shares=shares, distribute=distribute),

@@ -180,18 +180,13 @@ class TrainStep:
         return [None if tensor is None else next(summed) for tensor in tensors]
 
     def _are_finite(self, loss: Any, gradients: Sequence[Any]) -> Any:
-        """Whether loss and gradients are numbers.
-
-        With a scaled loss (mixed_float16) the optimizer itself skips gradients that overflow, and lowers the scale.
-        """
+        """Whether loss and gradients are numbers; gradients that a scaled loss lets overflow count as such."""
         tf = extras.tensorflow()
         fine = tf.math.is_finite(loss)
-        if not scales_loss(self.optimizer):
-            sums = [
-                tf.reduce_sum(g.values if isinstance(g, tf.IndexedSlices) else g) for g in gradients if g is not None
-            ]
-            if sums:
-                fine = tf.logical_and(fine, tf.math.is_finite(tf.add_n([tf.cast(one, tf.float32) for one in sums])))
+        sums = [tf.reduce_sum(g.values if isinstance(g, tf.IndexedSlices) else g) for g in gradients if g is not None]
+        if sums:
+            are_numbers = tf.math.is_finite(tf.add_n([tf.cast(one, tf.float32) for one in sums]))
+            fine = tf.logical_and(fine, tf.logical_or(are_numbers, can_lower_scale(self.optimizer)))
         return fine
 
 
@@ -203,6 +198,18 @@ def dense(gradient: Any) -> Any:
 def scales_loss(optimizer: Any) -> bool:
     """Whether an optimizer scales the loss, and looks after gradients that overflow."""
     return isinstance(optimizer, extras.keras().optimizers.LossScaleOptimizer)
+
+
+LOWEST_SCALE = 1e-4
+"""Of a loss: fairseq ends a training below it (`min_loss_scale`); no gradient overflows for such a scale."""
+
+
+def can_lower_scale(optimizer: Any) -> Any:
+    """Whether gradients that are not finite may be so for the scale of the loss (mixed_float16).
+
+    The optimizer itself skips their step then, and halves the scale; without end, if the scale is not the reason.
+    """
+    return optimizer.dynamic_scale >= LOWEST_SCALE if scales_loss(optimizer) else False
 
 
 def reduce_no_more(optimizer: Any) -> None:

@@ -51,7 +51,7 @@ def build_strategy(spec: StrategySpec) -> Any:  # noqa: PLR0911  a case a strate
 
 def _one_device(spec: OneDeviceStrategy) -> Any:
     tf = extras.tensorflow()
-    gpus = [_short(device.name) for device in tf.config.list_logical_devices("GPU")]
+    gpus = [short_name(device.name) for device in tf.config.list_logical_devices("GPU")]
     (device,) = _require_devices((spec.device,), spec.NAME) if spec.device else (gpus or ["CPU:0"])[:1]
     default = (gpus or ["CPU:0"])[0]
     # The default strategy is the same on the device that TensorFlow takes by itself, and costs nothing.
@@ -66,13 +66,13 @@ def _require_devices(devices: Sequence[str] | None, strategy: str) -> list[str]:
     """
     tf = extras.tensorflow()
     if devices is None:
-        found = [_short(device.name) for device in tf.config.list_logical_devices("GPU")]
+        found = [short_name(device.name) for device in tf.config.list_logical_devices("GPU")]
         if not found:
             message = f"{strategy} takes all GPUs of the machine, and TensorFlow sees none"
             raise MachineError(message, f"name devices: {strategy}: {{devices: [CPU:0, CPU:1]}}, or take auto")
         return found
     _split_cpu(devices)
-    known = [_short(device.name) for device in tf.config.list_logical_devices()]
+    known = [short_name(device.name) for device in tf.config.list_logical_devices()]
     missing = [device for device in devices if device not in known]
     if missing:
         there = ", ".join(name for name in known if re.match("CPU|GPU|TPU", name))
@@ -178,7 +178,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """`GPU:0` of `/device:GPU:0`, and of longer names."""
     return name.rpartition("device:")[2]
 

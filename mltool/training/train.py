@@ -115,7 +115,8 @@ def _train_in(run: Run, profile: bool) -> TrainResult:
                 raise
             raise failure from error
         except Exception as error:
-            lost = lost_worker(error) if isinstance(run.spec.train.strategy, MultiWorkerStrategy) else None
+            of_several = isinstance(run.spec.train.strategy, MultiWorkerStrategy | ParameterServerStrategy)
+            lost = lost_worker(error) if of_several else None
             _note(run, status="failed", error=str(lost or f"{type(error).__name__}: {error}"))
             if lost is not None:
                 raise lost from error
@@ -192,8 +193,8 @@ def fit(run: Run, setup: Setup, interrupts: Interrupts, profile: Profile | None 
         _record_traces(run, step.python, setup.loop.traces)
     epochs.keep_the_best()
     epochs.end_callbacks()
-    record_threshold(run, setup)
     make_float32(setup.loop.model)
+    record_threshold(run, setup)  # of scores as the model that is kept gives them
     setup.statistics.restore()
     setup.trainability.restore()  # phases are of the training: who loads the file finds the model of the spec
     _save_model(setup.loop.model, run.keras_file)

@@ -13,6 +13,7 @@ from mltool import extras
 from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
 from mltool.errors import MachineError
+from mltool.runs.join import require_one_process
 from mltool.runs.run import Run
 from mltool.spec.backend import require_tensorflow
 from mltool.spec.spec import Spec
@@ -111,9 +112,11 @@ def try_training(spec: Spec) -> Trial:
         spec: checked.
 
     Raises:
+        UsageError: if the spec is for several processes.
         MltoolError: whatever would stop the training before its first step.
     """
     require_tensorflow(spec, "a trial runs TensorFlow's steps")
+    require_one_process(spec, "a trial", "add --set train.strategy=one_device")
     # SIGTERM as Ctrl-C, so that the folder goes then too.
     with Interrupts(), tempfile.TemporaryDirectory(prefix="mltool-trial-") as folder:
         run = Run.create(spec, Path(folder) / "run")

@@ -9,7 +9,7 @@ from mltool import extras
 from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
 from mltool.spec.data import DataSpec
-from mltool.training.strategy import device_names
+from mltool.training.strategy import device_names, short_name
 
 INPUT_BOUND_SHARE = 0.2
 """From this share of the time on that steps wait for data, data are what holds a training up: where TensorFlow's
@@ -167,7 +167,7 @@ def resident_bytes() -> int:
 
 def gpu_bytes() -> dict[str, dict[str, int]]:
     """Of every GPU that computes, what the backend holds `current`ly and at its `peak`."""
-    names = [name.removeprefix("/device:") for name in device_names() if "GPU" in name]
+    names = [name for name in map(short_name, device_names()) if "GPU" in name]
     return {name: _gpu_memory(name) for name in names}
 
 
@@ -190,6 +190,6 @@ def shown_bytes(size: float) -> str:
 
 
 def _shown_devices() -> str:
-    others = [name for name in device_names() if "CPU" not in name]
-    kind = others[0].split(":")[1] if others else "CPU"
+    others = [name for name in map(short_name, device_names()) if "CPU" not in name]
+    kind = others[0].partition(":")[0] if others else "CPU"
     return f"{len(others)} {kind}s" if len(others) > 1 else kind

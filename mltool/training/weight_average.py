@@ -5,7 +5,7 @@ UAI 2018, arXiv:1803.05407, section 3.2: the average begins at 75 % of the train
 BatchNormalization, which no average has, come from one more pass over the training data.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,19 @@ from mltool.models.build import call_model
 
 
 class WeightAverage:
-    """The running mean of the trainable weights.
+    """The running mean of weights.
 
     Args:
-        model: a keras.Model; its weights in all of which the average is taken.
+        weights: Keras variables: all that a training changes, in any of its phases.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, weights: Sequence[Any]) -> None:
         variable = extras.keras().Variable
-        self._model = model
+        self._weights = list(weights)
         self._count = variable(0, dtype="int64", trainable=False, name="averaged_epochs")
         self._means = [
             variable(np.zeros(weight.shape, "float32"), dtype="float32", trainable=False, name="average")
-            for weight in model.trainable_variables
+            for weight in self._weights
         ]
 
     @property
@@ -43,14 +43,14 @@ class WeightAverage:
     def add(self) -> None:
         """Takes in the weights as they are."""
         count = self.epochs + 1
-        for mean, weight in zip(self._means, self._model.trainable_variables, strict=True):
+        for mean, weight in zip(self._means, self._weights, strict=True):
             before = np.asarray(mean)
             mean.assign(before + (np.asarray(weight) - before) / np.float32(count))
         self._count.assign(count)
 
     def put(self) -> None:
-        """Gives the model the mean."""
-        for mean, weight in zip(self._means, self._model.trainable_variables, strict=True):
+        """Gives the weights their mean."""
+        for mean, weight in zip(self._means, self._weights, strict=True):
             weight.assign(np.asarray(mean))
 
 

@@ -41,6 +41,30 @@ def test_a_trial_is_no_run(mltool, spec, other):
     assert [path.name for path in Path().iterdir()] == ["my.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trial", "--find-lr"], "--trial runs a few steps, --find-lr many of its own; run one, then the other"),
+        (["--find-lr", "--profile"], "--find-lr trains nothing, so there is nothing to profile; leave --profile out"),
+    ],
+    ids=["trial and test of rates", "test of rates and profile"],
+)
+def test_an_option_that_would_be_ignored_is_refused(mltool, spec, options, message):
+    ran = mltool("train", "my.yaml", *options)
+    assert ran.code == 2
+    assert message in ran.err
+    assert [path.name for path in Path().iterdir()] == ["my.yaml"]
+
+
+@pytest.mark.parametrize("option", ["--trial", "--find-lr"])
+@pytest.mark.parametrize("strategy", ["parameter_server", "multi_worker"])
+def test_what_is_for_one_process_refuses_a_strategy_of_several(mltool, spec, option, strategy):
+    ran = mltool("train", "my.yaml", option, "--set", f"train.strategy={strategy}")
+    assert ran.code == 2
+    told = f"is for one process, and train.strategy is {strategy}; add --set train.strategy=one_device"
+    assert told in ran.err
+
+
 def test_a_mistake_in_the_spec_of_a_trial_is_one_of_the_spec(mltool, spec):
     ran = mltool("train", "my.yaml", "--trial", "--set", "train.epochs=0")
     assert ran.code == 3

@@ -215,6 +215,16 @@ def test_a_step_that_is_not_finite_changes_nothing_and_ends_the_training(backend
     assert not run.keras_file.exists()
 
 
+@pytest.mark.parametrize("backend", ["tensorflow", *BACKENDS])
+def test_gradients_that_no_scale_of_the_loss_makes_finite_end_the_training(backend, features, make_run):
+    """Gradients of 1e12 are no float16. A scale of 2 ** 15 is below 1e-4 after 29 steps, which are 4 an epoch."""
+    steep = {"Dense": {"units": 3, "kernel_initializer": {"Identity": {"gain": 1e14}}}}
+    features["model"]["layers"] = [{"Dense": {"units": 3, "kernel_initializer": "Zeros"}}, steep]
+    features["train"] |= {"backend": backend, "epochs": 9, "precision": "mixed_float16"}
+    with pytest.raises(TrainingError, match="the loss, or a gradient, is not finite in step 2 of epoch 8"):
+        train(make_run(features))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_learning_rates_and_decay_are_those_of_tensorflow(backend, features, make_run):
     """A schedule in epochs with its warm-up, factors by pattern, weights that do not decay, averaged weights."""

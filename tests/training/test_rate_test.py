@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from mltool.runs.find import all_runs
 from mltool.runs.rate_test import RateTestFolder
 from mltool.spec.load import load_spec
 from mltool.spec.spec import Spec
+from mltool.training import rate_test
 from mltool.training.rate_test import STEPS, find_learning_rate, judge_rates
 
 
@@ -85,6 +89,24 @@ def test_it_leaves_the_curve_and_no_run(features, tmp_path, folder):
     assert "learning rate" in picture
     assert "$" not in picture
     assert "var(" not in picture
+
+
+def test_a_mean_of_weights_that_begins_in_a_later_phase_plays_no_part(features, tmp_path, folder):
+    optimizer = features["train"].pop("optimizer")
+    features["train"]["phases"] = [{"epochs": count, "optimizer": optimizer} for count in (1, 3)]
+    del features["train"]["epochs"]
+    features["train"] |= {"keep": "average", "average_from": 3}
+    assert find_learning_rate(spec_of(features, tmp_path), folder).suggestion > 0
+
+
+def test_a_signal_ends_it_and_nothing_is_left(features, tmp_path, folder, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(rate_test, "_raise_rates", lambda setup: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        find_learning_rate(spec_of(features, tmp_path), folder)
+    assert [path for path in temporary.iterdir() if "autograph" not in path.name] == []  # TensorFlow's, till the end
 
 
 def test_the_lowest_is_of_the_smoothed_loss_and_the_last_that_is_no_number_does_not_count():

@@ -134,6 +134,44 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_the_last(model_of, val
     assert loop.results() == results
 
 
+def scaled(model: Any, **sgd: Any) -> Loop:
+    import keras
+    import tensorflow as tf
+
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-5, **sgd))
+    return Loop(model, optimizer, heads=heads_of(model, CROSSENTROPY, ()), strategy=tf.distribute.get_strategy())
+
+
+def test_gradients_that_no_scale_of_the_loss_makes_finite_are_told():
+    """From 2 ** 15 on, 29 halvings lead below 1e-4."""
+    import tensorflow as tf
+
+    model = rooted()
+    loop, before = scaled(model), model.get_weights()
+    pipeline = Pipeline(samples_of(np.zeros((240, 6, 6, 1)), np.zeros(240, np.int64)), 8)
+    done, _ = loop.train_steps(pipeline.epoch(0), tf.constant(29, tf.int64))
+    assert (int(done), float(loop.optimizer.dynamic_scale)) == (29, 2.0**-14)
+    done, _ = loop.train_steps(pipeline.epoch(0), tf.constant(29, tf.int64))
+    assert (int(done), float(loop.optimizer.dynamic_scale)) == (0, 2.0**-14)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    loop.model.get_layer("out").bias.assign(np.ones(4))  # from here on, its root has a gradient
+    done, _ = loop.train_steps(pipeline.epoch(0), tf.constant(29, tf.int64))
+    assert (int(done), float(loop.optimizer.dynamic_scale)) == (29, 2.0**-14)
+
+
+def test_there_are_no_averaged_weights_before_a_step_changed_any():
+    import tensorflow as tf
+
+    model = rooted()
+    loop, before = scaled(model, use_ema=True), model.get_weights()
+    pipeline = Pipeline(samples_of(np.zeros((16, 6, 6, 1)), np.zeros(16, np.int64)), 8)
+    loop.train_steps(pipeline.epoch(0), tf.constant(2, tf.int64))
+    with loop.averaged():
+        for one, other in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_averaged_weights_are_what_is_validated():
     """Keras' own formula: average = m * average + (1 - m) * weight, the first average being the weight after step 1."""
     model = plain()
@@ -198,6 +236,21 @@ def test_half_precision_trains_and_leaves_a_model_in_float32(hard, make_run, pre
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
     assert model.output.dtype == "float32"
     assert {variable.dtype for variable in model.weights} == {"float32"}
+
+
+def test_the_threshold_of_anomalies_is_of_scores_in_float32(features, make_run, arrays):
+    import keras
+
+    features["model"]["layers"] = [{"Dense": {"units": 2}}, {"Dense": {"units": 4}}]
+    anomaly = {"normal": "0", "quantile": 0.9}
+    features["train"] |= {"loss": "MeanSquaredError", "anomaly": anomaly, "precision": "mixed_bfloat16"}
+    del features["train"]["metrics"]
+    run = make_run(features)
+    train(run)
+    inputs = np.load(arrays)["f"][run.load_splits()["train_ids"]]
+    outputs = np.asarray(keras.models.load_model(run.keras_file, compile=False)(inputs))
+    ((output,), scores) = run.manifest["input"]["outputs"], (outputs**2).mean(axis=1)  # the differences
+    assert output["threshold"] == pytest.approx(np.quantile(scores, 0.9), rel=1e-5)
 
 
 def test_layers_of_half_precision_compute_in_it_but_for_preprocessing_and_the_last(hard, make_run):

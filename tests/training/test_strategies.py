@@ -1,9 +1,11 @@
 """Strategies, in processes of their own: what a machine lacks is refused, what it has learns as one device."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,34 +194,41 @@ def test_an_environment_that_disagrees_is_refused_and_not_obeyed(monkeypatch):
         prepare_runtime(spec.model_copy(update={"onednn": True, "threads": 1}))
 
 
-@pytest.mark.slow
-def test_parameter_servers_reach_the_same_accuracy(tmp_path):
-    """Asynchronous: not the same bits, and no worse a model."""
+@contextlib.contextmanager
+def served(folder: Path, epochs: int) -> Iterator[dict[str, subprocess.Popen]]:
+    """The processes of a training with a parameter server and two workers, by name; what is left of them is ended."""
     from mltool.pipeline.launch import free_ports
 
     ports = [f"127.0.0.1:{port}" for port in free_ports(4)]
     cluster = {"chief": ports[:1], "ps": ports[1:2], "worker": ports[2:]}
-
-    def environment(task: str, index: int) -> dict[str, str]:
-        config = json.dumps({"cluster": cluster, "task": {"type": task, "index": index}})
-        return os.environ | {"TF_CONFIG": config, "GRPC_FAIL_FAST": "use_caller"}
-
     spec = Path(__file__).parents[2] / "configs/digits.yaml"
-    command = [sys.executable, "-m", "mltool.cli.main", "train", spec, "--run-dir", tmp_path / "run"]
-    command += ["--set", "train.strategy=parameter_server", "--set", "train.epochs=12"]
-    others = [
-        subprocess.Popen(command, env=environment(*task), stderr=subprocess.DEVNULL)
-        for task in [("ps", 0), ("worker", 0), ("worker", 1)]
-    ]
+    command = [sys.executable, "-m", "mltool.cli.main", "train", spec, "--run-dir", folder / "run"]
+    command += ["--set", "train.strategy=parameter_server", "--set", f"train.epochs={epochs}"]
+    started: dict[str, subprocess.Popen] = {}
     try:
-        done = subprocess.run(
-            command, env=environment("chief", 0), capture_output=True, text=True, timeout=300, check=False
-        )
+        for job, index in (("ps", 0), ("worker", 0), ("worker", 1), ("chief", 0)):
+            config = json.dumps({"cluster": cluster, "task": {"type": job, "index": index}})
+            started[f"{job} {index}"] = subprocess.Popen(
+                command, env=os.environ | {"TF_CONFIG": config}, stderr=subprocess.PIPE, text=True
+            )
+        yield started
     finally:
-        for process in others:
+        for process in started.values():
             process.kill()
-            process.wait()
-    assert done.returncode == 0, done.stderr[-2000:]
+            process.communicate()
+
+
+@pytest.mark.slow
+def test_parameter_servers_reach_the_same_accuracy_and_end_when_the_chief_is_done(tmp_path):
+    """Asynchronous: not the same bits, and no worse a model."""
+    with served(tmp_path, epochs=12) as processes:
+        chief = processes.pop("chief 0")
+        _, err = chief.communicate(timeout=300)
+        assert chief.returncode == 0, err[-2000:]
+        for name, process in processes.items():
+            _, err = process.communicate(timeout=60)
+            assert process.returncode == 0, err[-2000:]
+            assert f"{name}: the chief at 127.0.0.1:" in err
     _, lines = end_of(tmp_path / "run")
     assert max(line["val_accuracy"] for line in lines) > 0.95
 
@@ -252,3 +261,17 @@ def test_two_processes_learn_as_one_device(arrays, tmp_path, tasks):
     for one, other in zip(end_of(tmp_path / "one")[0], end_of(tmp_path / "two")[0], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
     assert Run.open(tmp_path / "two").manifest["environment"]["replicas"] == 2
+
+
+@pytest.mark.slow
+def test_a_parameter_server_that_is_lost_is_told_in_one_message(tmp_path):
+    with served(tmp_path, epochs=100_000) as processes:
+        chief = processes["chief 0"]
+        for line in chief.stderr:
+            if "epoch 2/" in line:
+                break
+        processes["ps 0"].kill()
+        _, err = chief.communicate(timeout=120)
+    assert chief.returncode == 6, err[-2000:]
+    assert "another worker was lost: " in err
+    assert "Traceback" not in err

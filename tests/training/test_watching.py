@@ -52,6 +52,21 @@ def assert_events_say_what_the_lines_say(run: Run) -> None:
     assert scalars(run.events_folder / "validation") == expected(run, of_validation=True)
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["/device:CPU:0"], "CPU"),
+        (["/device:CPU:0", "/device:GPU:0"], "GPU"),
+        ([f"/job:worker/replica:0/task:0/device:{name}" for name in ("CPU:0", "GPU:0", "GPU:1")], "2 GPUs"),
+        ([f"/job:worker/replica:0/task:0/device:{name}" for name in ("CPU:0", "TPU:0")], "TPU"),
+    ],
+    ids=["a CPU", "a GPU", "GPUs of a worker", "a TPU of a worker"],
+)
+def test_devices_are_shown_by_their_kind(monkeypatch, names, shown):
+    monkeypatch.setattr(watching, "device_names", lambda: names)
+    assert watching._shown_devices() == shown
+
+
 def test_events_hold_every_number_of_every_epoch_as_two_runs_with_the_same_names(trained_run):
     assert_events_say_what_the_lines_say(trained_run)
     names = {name for _, name in scalars(trained_run.events_folder / "train")}

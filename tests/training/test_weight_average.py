@@ -11,7 +11,7 @@ NUMBERS = np.random.default_rng(4)
 
 def test_the_average_is_the_mean_of_what_it_was_given():
     model = convolutional()
-    average, given = WeightAverage(model), []
+    average, given = WeightAverage(model.trainable_variables), []
     for _ in range(3):
         for weight in model.trainable_variables:
             weight.assign(NUMBERS.normal(size=weight.shape))
@@ -36,6 +36,28 @@ def test_batch_statistics_are_the_mean_over_the_batches():
     np.testing.assert_allclose(np.asarray(norm.moving_mean), means, atol=1e-5)
     np.testing.assert_allclose(np.asarray(norm.moving_variance), variances, atol=1e-5)
     assert norm.momentum == 0.99
+
+
+def test_what_the_first_phase_freezes_is_in_the_average(features, make_run):
+    """The means of a phase of two epochs; its weights are those that are trained on to the same epochs."""
+    from mltool.training.train import train
+    from tests.training.test_resume import weights
+
+    features["model"]["layers"] = [{"Dense": {"units": 5, "name": "body"}}, {"Dense": {"units": 3, "name": "head"}}]
+    optimizer = features["train"].pop("optimizer")
+    del features["train"]["epochs"]
+    lasts = []
+    for epochs in (1, 2):
+        phases = [{"epochs": 1, "freeze": ["body"]}, {"epochs": epochs}]
+        features["train"] |= {"keep": "last", "phases": [phase | {"optimizer": optimizer} for phase in phases]}
+        last = make_run(features, f"last{epochs}")
+        train(last)
+        lasts.append(weights(last))
+    run = make_run({**features, "train": {**features["train"], "keep": "average", "average_from": 2}})
+    train(run)
+    for mean, *ends in zip(weights(run), *lasts, strict=True):
+        np.testing.assert_allclose(mean, np.mean(ends, axis=0), atol=1e-6)
+    assert run.manifest["average"]["epochs"] == 2
 
 
 def test_a_run_keeps_the_mean_of_its_last_epochs_and_a_cut_changes_nothing(hard, make_run, monkeypatch):
