@@ -22,7 +22,13 @@ from mltool.training.train import train
 SPAN = Span(epochs=2, steps=4)
 
 
-@pytest.mark.parametrize("name", names("optimizer"))
+ALWAYS = ("Adam", "AdamW", "Muon", "SGD")
+"""The others are of the long matrix."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow) for name in names("optimizer")]
+)
 def test_every_optimizer_of_keras_learns_and_resumes_to_the_same_bits(name, features, make_run, monkeypatch):
     features["train"] |= {"optimizer": {name: {"learning_rate": 0.05}}, "epochs": 2}
     uncut = make_run(features, "uncut")

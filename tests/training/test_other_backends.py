@@ -164,6 +164,7 @@ def test_a_training_that_was_cut_ends_with_the_bits_of_the_uncut_one(uncut, numb
     assert untimed(run) == untimed(uncut)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_another_backend_learns_what_tensorflow_learns(backend, features, make_run):
     """From weights that are no random numbers, with an uneven last batch, a penalty, phases and weighed classes."""
@@ -253,6 +254,7 @@ def test_learning_rates_and_decay_are_those_of_tensorflow(backend, features, mak
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_mixed_precision_learns_what_float32_learns_and_leaves_a_float32_model(backend, features, make_run):
     hidden = {"Dense": {"units": 8, "activation": "relu", "kernel_initializer": "Identity"}}
