@@ -20,7 +20,7 @@ from mltool.spec.own_step import StepSpec
 from mltool.spec.own_things import OwnThing
 from mltool.spec.schedule_check import schedule_problems
 from mltool.spec.section import Checked, Section, raise_problem, raise_problems
-from mltool.spec.strategy import AutoStrategy, Strategy
+from mltool.spec.strategy import AutoStrategy, CentralStorageStrategy, Strategy
 from mltool.spec.task import ANOMALY_METRICS, Task, task_of
 
 
@@ -247,7 +247,14 @@ class TrainSpec(Section):
         return tuple((("phases", index), phase) for index, phase in enumerate(self.phases))
 
     def _optimizer_problems(self) -> Iterable[Problem]:
+        is_central = isinstance(self.strategy, CentralStorageStrategy)
+        if is_central and self.precision == "mixed_float16":
+            message = "scales the loss by a state that replicas of central_storage cannot share"
+            yield Problem(("precision",), False, message, "take mirrored, or mixed_bfloat16")
         for place, phase in self.placed_phases:
+            if is_central and phase.optimizer.arguments.get("use_ema"):
+                path = (*place, "optimizer", phase.optimizer.name, "use_ema")
+                yield Problem(path, True, "replicas of central_storage cannot share an average", "take mirrored")
             if phase.optimizer.arguments.get("gradient_accumulation_steps"):
                 path = (*place, "optimizer", phase.optimizer.name, "gradient_accumulation_steps")
                 message = "Keras cannot accumulate under a strategy"

@@ -102,7 +102,7 @@ class Measures:
         Until then they are zeros: where a loss is scaled, all steps so far may have been left out.
         """
         own = self._own_optimizer
-        return own._model_variables_moving_average if own.use_ema and int(own.iterations) > 0 else []
+        return own._model_variables_moving_average if own.use_ema and int(np.asarray(own.iterations)) > 0 else []
 
     @property
     def _own_optimizer(self) -> Any:

@@ -68,3 +68,14 @@ def test_every_strategy_is_called_after_itself():
         *("auto", "one_device", "mirrored", "multi_worker", "parameter_server", "central_storage", "tpu"),
     }
     assert STRATEGIES["mirrored"] is MirroredStrategy
+
+
+def test_what_replicas_of_central_storage_cannot_share_is_refused(bench):
+    changes = {
+        "train.strategy": "central_storage",
+        "train.precision": "mixed_float16",
+        "train.optimizer": {"Adam": {"use_ema": True}},
+    }
+    found = str(bench.refused(changes))
+    assert "train.precision: scales the loss by a state that replicas of central_storage cannot share" in found
+    assert "train.optimizer.Adam.use_ema: replicas of central_storage cannot share an average; take mirrored" in found
