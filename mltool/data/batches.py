@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 
 from mltool.data.dataset import Samples, as_model_takes
-from mltool.data.order import epoch_order
+from mltool.data.order import epoch_order, steps_per_epoch
 from mltool.data.scratch import let_go
 from mltool.data.source import Array, ArrayLike
 from mltool.data.stored_rows import RowReader
@@ -34,7 +34,7 @@ class Batches:
     @property
     def steps(self) -> int:
         """Batches of an epoch."""
-        return -(-self.num_samples // self.batch_size)
+        return steps_per_epoch(self.num_samples, self.batch_size)
 
     def reading(self) -> AbstractContextManager[None]:
         """Inside, what is wrong with the data is raised as it is; here it always is."""

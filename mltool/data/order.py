@@ -13,6 +13,11 @@ def order_type(num_samples: int) -> type[np.signedinteger[Any]]:
     return np.int32 if num_samples <= 2**31 else np.int64
 
 
+def steps_per_epoch(num_samples: int, batch_size: int) -> int:
+    """Batches of an epoch; the last one may be smaller."""
+    return -(-num_samples // batch_size)
+
+
 def epoch_order(seed: int | None, epoch: int, num_samples: int, out: Array | None = None) -> Array:
     """The order of the training samples in one epoch; that of the source without a seed.
 

@@ -17,7 +17,7 @@ from mltool import extras
 from mltool.data.augment import Augmentation, MaskedAugmentation
 from mltool.data.dataset import Samples
 from mltool.data.mixing import Mixing
-from mltool.data.order import epoch_order, order_type
+from mltool.data.order import epoch_order, order_type, steps_per_epoch
 from mltool.data.scratch import is_on_disk, let_go, room_for, slices_of
 from mltool.data.source import Array, ArrayLike
 from mltool.data.stored_rows import RowReader
@@ -237,11 +237,6 @@ class Pipeline:
 def _key(output: str) -> str:
     """Of the targets of one of several outputs."""
     return f"targets of {output}"
-
-
-def steps_per_epoch(num_samples: int, batch_size: int) -> int:
-    """Batches of an epoch; the last one may be smaller."""
-    return -(-num_samples // batch_size)
 
 
 _RANK_OF_MASKS = 3

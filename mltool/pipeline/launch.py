@@ -18,7 +18,7 @@ from typing import Any
 
 from mltool import console, errors
 from mltool.errors import Interrupted, Message, MltoolError, TrainingError, UsageError
-from mltool.pipeline.workers import Ending, Workers, worker_command
+from mltool.pipeline.workers import Ending, WorkerProcesses, worker_command
 from mltool.runs.cluster import local_cluster
 from mltool.runs.run import Run
 from mltool.spec.load import load_spec
@@ -94,9 +94,9 @@ def launch(run: Run, *, num_workers: int, max_restarts: int, options: Sequence[s
     """
     devices = _shared_devices(num_workers)
 
-    def start(scratch: str) -> Workers:
+    def start(scratch: str) -> WorkerProcesses:
         addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(num_workers))
-        return Workers(
+        return WorkerProcesses(
             [worker_command("train", "--resume", str(run.directory), "--json", *_options(options, i)) for i in devices],
             [
                 {**os.environ, **devices[i], "TMPDIR": scratch, "TF_CONFIG": local_cluster(addresses, i).to_tf_config()}
@@ -131,7 +131,7 @@ def _place(run: Run) -> str:
 
 
 def keep_running(
-    start: Callable[[], Workers], *, max_restarts: int, place: Callable[[], str], go_on: str
+    start: Callable[[], WorkerProcesses], *, max_restarts: int, place: Callable[[], str], go_on: str
 ) -> tuple[Ending, int]:
     """Starts workers until all of them end well.
 
@@ -173,7 +173,7 @@ class _Stop:
 
     def __init__(self) -> None:
         self.asked = ""
-        self._workers: Workers | None = None
+        self._workers: WorkerProcesses | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "_Stop":
@@ -187,7 +187,7 @@ class _Stop:
             signal.signal(number, handler)
 
     @contextlib.contextmanager
-    def of(self, workers: Workers) -> Iterator[None]:
+    def of(self, workers: WorkerProcesses) -> Iterator[None]:
         """While open, signals go to `workers`; one that came before goes there at once."""
         self._workers = workers
         if self.asked:
@@ -209,7 +209,7 @@ class _Stop:
             self._workers.wake()
 
 
-def _first_failures(workers: Workers, stop: _Stop) -> list[Ending]:
+def _first_failures(workers: WorkerProcesses, stop: _Stop) -> list[Ending]:
     """Waits for the workers; of those that failed, the ones that did so before this side ended them."""
     with stop.of(workers):
         while workers.num_running:
@@ -267,7 +267,7 @@ def _error_of(ending: Ending, go_on: str) -> MltoolError:
     return kinds[ending.status](messages)
 
 
-def _interrupted(signal_name: str, workers: Workers, go_on: str) -> Interrupted:
+def _interrupted(signal_name: str, workers: WorkerProcesses, go_on: str) -> Interrupted:
     """Where the chief stopped, as it tells; or that it could not."""
     of_chief = next(ending for ending in workers.endings if ending.index == 0)
     messages = _messages_of(of_chief) if of_chief.status == Interrupted.exit_code else []

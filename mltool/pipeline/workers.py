@@ -40,7 +40,7 @@ class Ending:
 
 
 @dataclass
-class Workers:
+class WorkerProcesses:
     """Worker processes, each in a session of its own: the terminal's Ctrl-C is for the launcher, who passes it on.
 
     The first worker writes to this process' own stderr, so that its bar is a bar; lines of the others go to `say`.
@@ -64,7 +64,7 @@ class Workers:
     _ended: SimpleQueue[Ending | None] = field(default_factory=SimpleQueue)
     _ending: bool = False
 
-    def __enter__(self) -> "Workers":
+    def __enter__(self) -> "WorkerProcesses":
         try:
             for index, (command, environment) in enumerate(zip(self.commands, self.environments, strict=True)):
                 self._start(index, command, environment)

@@ -356,16 +356,20 @@ class TrainSpec(Section):
         if self.keep != "best" and self.restores_best:
             message = f"contradicts restore_best_weights: true of EarlyStopping (got {self.keep!r})"
             yield Problem(("keep",), False, message, "write keep: best, or restore_best_weights: false")
-        of_all = sum(phase.epochs for _, phase in self.placed_phases)
         if self.average_from is not None and self.keep != "average":
             yield Problem(("average_from",), True, "is for keep: average", "leave it out, or write keep: average")
-        elif self.average_from is not None and self.average_from > of_all:
-            message = f"there are {of_all} epochs (got {self.average_from})"
+        elif self.average_from is not None and self.average_from > self.all_epochs:
+            message = f"there are {self.all_epochs} epochs (got {self.average_from})"
             yield Problem(("average_from",), False, message, "take an earlier one")
         for place, phase in self.placed_phases:
             if self.keep == "average" and phase.optimizer.arguments.get("use_ema"):
                 path = (*place, "optimizer", phase.optimizer.name, "use_ema")
                 yield Problem(path, True, "averages the weights too, and keep: average does", "keep one of them")
+
+    @property
+    def all_epochs(self) -> int:
+        """Of all phases, at most."""
+        return sum(phase.epochs for _, phase in self.placed_phases)
 
     @property
     def first_averaged(self) -> int | None:
@@ -375,7 +379,7 @@ class TrainSpec(Section):
         """
         if self.keep != "average":
             return None
-        of_all = sum(phase.epochs for _, phase in self.placed_phases)
+        of_all = self.all_epochs
         return min(of_all - 1, 3 * of_all // 4) if self.average_from is None else self.average_from - 1
 
     @property

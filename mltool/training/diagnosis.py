@@ -19,13 +19,12 @@ logger = logging.getLogger("mltool")
 _LOWER_RATE = "lower the learning rate, clip gradients (clipnorm of the optimizer), or write train.on_nan: rollback"
 
 
-def find_cause(setup: Setup, state: State, seed: int) -> tuple[str, str]:
+def find_cause(setup: Setup, state: State) -> tuple[str, str]:
     """Runs a step again that was not finite; the weights are those before it.
 
     Args:
         setup: of the training.
         state: at that step.
-        seed: of the order of samples.
 
     Returns:
         What to add to a message (a layer, a loss or a weight, and the sample if it is its fault), and a hint.
@@ -35,7 +34,7 @@ def find_cause(setup: Setup, state: State, seed: int) -> tuple[str, str]:
         return "", _LOWER_RATE
     try:
         batch = next(setup.pipeline.epoch(state.epoch, state.step))
-        sample = _sample_at_fault(setup, loop, state, seed, batch)
+        sample = _sample_at_fault(setup, loop, state, batch)
         place = _place_at_fault(loop, batch)
     # Whatever layers raise that were written for a graph: what this is about must be told all the same.
     except Exception:
@@ -46,7 +45,7 @@ def find_cause(setup: Setup, state: State, seed: int) -> tuple[str, str]:
     return f": {found}" if found else "", hint
 
 
-def _sample_at_fault(setup: Setup, loop: Loop, state: State, seed: int, batch: Any) -> str:
+def _sample_at_fault(setup: Setup, loop: Loop, state: State, batch: Any) -> str:
     """The first sample of a batch that a model was given with a number that is none."""
     train, size, workers = setup.data.split("train"), setup.pipeline.batch_size, setup.workers
     begin = state.step * size
@@ -58,7 +57,7 @@ def _sample_at_fault(setup: Setup, loop: Loop, state: State, seed: int, batch: A
             own = local(values)[replica]
             row = _first_bad_row(own)
             if row is not None:
-                position = epoch_order(seed, state.epoch, len(train))[begin + (first + row) % samples]
+                position = epoch_order(setup.spec.seed, state.epoch, len(train))[begin + (first + row) % samples]
                 return f"the {what} of {setup.data.source.name_of(int(train.ids[position]))} is {_kind(own[row])}"
     return ""
 

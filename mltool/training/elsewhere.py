@@ -24,12 +24,11 @@ from mltool.models.build import call_model
 from mltool.models.for_data import build_model_for
 from mltool.runs.run import Run
 from mltool.training.batch_statistics import BatchStatistics
-from mltool.training.callbacks import EarlyStopping
 from mltool.training.checkpoints import State
 from mltool.training.interrupts import Interrupts
 from mltool.training.other_loop import LOOPS
 from mltool.training.phases import Trainability, build_phases
-from mltool.training.setup import Setup, build_callbacks_of, build_heads, class_weights_of, open_data, require_same_spec
+from mltool.training.setup import Setup, build_heads, class_weights_of, open_data, require_same_spec
 from mltool.training.workers import Workers
 
 
@@ -138,24 +137,19 @@ def build_setup_here(run: Run) -> Setup:
     trainability.freeze(phases[0].frozen)
     heads = functools.partial(build_heads, spec, data, model, scales)
     loop = LOOPS[extras.backend()](model, phases[0].optimizer, heads=heads)
-    callbacks = build_callbacks_of(spec, loop)
     return Setup(
+        spec=spec,
         phases=phases,
-        named_phases=spec.train.phases is not None,
         trainability=trainability,
         statistics=BatchStatistics(model, spec.model.layers),
         workers=Workers(loop.strategy),
         summary=summary,
-        keep_best=spec.train.keep == "best",
         average=None,
         data=data,
         loop=loop,
         pipeline=batches,
         whole_batches=batches.epoch,
         validation=Batches(data.split("validation"), spec.data.batch_size),
-        build_callbacks=functools.partial(build_callbacks_of, spec, loop),
-        monitor=callbacks.get("EarlyStopping", EarlyStopping(mode="min")),
-        restores_best=spec.train.restores_best,
         user_callbacks=(),
     )
 

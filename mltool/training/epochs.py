@@ -45,19 +45,19 @@ class Epochs:
     def __init__(self, run: Run, setup: Setup, interrupts: Interrupts, profile: Profile | None = None) -> None:
         self.state = State()
         self._run, self._setup, self._interrupts = run, setup, interrupts
-        self._loop = setup.loop
+        self._spec, self._loop = setup.spec.train, setup.loop
         self._checkpoints = Checkpoints(run.checkpoints_folder, setup.workers)
-        self._due = Due(run.spec.train.checkpoint.interval, setup.workers)
-        self._faults = Faults(run, setup)
+        self._due = Due(self._spec.checkpoint.interval, setup.workers)
+        self._faults = Faults(setup)
         self._events = Events(run.events_folder)
         self._callbacks = setup.build_callbacks()
-        of_all, steps = sum(phase.epochs for phase in setup.phases), setup.pipeline.steps
+        of_all, steps = self._spec.all_epochs, setup.pipeline.steps
         self._user = UserCallbacks(setup.user_callbacks, self._loop.model, epochs=of_all, steps=steps)
         # By the spec, not by what this process has: not all build all of them, and asking is a step of all.
-        self._asks_callbacks = has_user_callbacks(run.spec.train.callbacks)
+        self._asks_callbacks = has_user_callbacks(self._spec.callbacks)
         self._train_chunks, self._validation_chunks = (Chunks(self._user.longest(kind)) for kind in ("train", "test"))
         self._is_resumed = False
-        self._stops = False
+        self._stops = self._shows = False
         self._watch, self._profile = Watch(setup.pipeline), profile
         self._seconds_told = 0.0
 
@@ -93,10 +93,12 @@ class Epochs:
         """
         phases = self._setup.phases
         self._user.begin(self._loop.optimizer, self.state.callbacks if self._is_resumed else None)
-        total = sum(phase.epochs for phase in phases) * self._setup.pipeline.steps
+        total = self._spec.all_epochs * self._setup.pipeline.steps
         if self._faults.may_go_back and self.state.global_step == 0:
             self._save()
         with console.progress("training", total, completed=self._steps_done()) as bar:
+            # Reading a metric is a step of all workers, and the chief has the bar.
+            self._shows = bool(self._setup.workers.of_chief(int(bar.is_shown)))
             while not self._phase_is_over() or self.state.phase + 1 < len(phases):
                 if self._phase_is_over():
                     self._begin_next_phase()
@@ -135,7 +137,7 @@ class Epochs:
         """
         if self.state.best_epoch is not None:
             self._checkpoints.load_best(self.state.best_epoch, self._loop.model.variables)
-        elif self._setup.keep_best:
+        elif self._spec.keep == "best":
             monitor = self._setup.monitor.monitor
             message = f"{monitor} was NaN after every epoch: no weights are the best"
             raise TrainingError(message, f"mend what makes {monitor} NaN, or write keep: last")
@@ -147,7 +149,7 @@ class Epochs:
     def _keep_average(self, average: WeightAverage) -> None:
         """Puts the mean of the weights into the model, with batch statistics of its own, and tells what it does."""
         if not average.epochs:
-            first = self._run.spec.train.first_averaged or 0
+            first = self._spec.first_averaged or 0
             logger.warning(
                 "training stopped before epoch %d, where the mean of weights begins: kept the last", first + 1
             )
@@ -189,7 +191,7 @@ class Epochs:
         state = self.state
         if state.stopped:
             logger.info("phase %d ended after epoch %d: %s", state.phase + 1, state.epoch, state.stopped)
-        if self._setup.restores_best:
+        if self._spec.restores_best:
             self.keep_the_best()
         state.phase, state.phase_epoch, state.stopped = state.phase + 1, 0, None
         state.rate_factor = 1.0  # another optimizer
@@ -248,8 +250,7 @@ class Epochs:
         return done
 
     def _show(self, bar: console.Progress) -> None:
-        # Reading a metric is a step of all workers, whoever has the bar.
-        if bar.is_shown or self._setup.workers.count > 1:
+        if self._shows:
             figures = self._watch.figures(self._loop.results(), learning_rate_of(self._loop.optimizer))
             bar.update(self._steps_done(), f"epoch {self.state.epoch + 1}  {figures}", self._watch.rate())
 
@@ -259,7 +260,7 @@ class Epochs:
         if self.state.epoch == 0 and bound is not None:
             self._run.update(bound=bound.to_json())
             if self._watch.is_worth_saying:
-                logger.info("%s", remark_of(bound, self._run.spec.data))
+                logger.info("%s", remark_of(bound, self._setup.spec.data))
 
     def _validate(self) -> dict[str, float]:
         self._user.call("on_test_begin")
@@ -311,18 +312,17 @@ class Epochs:
         state, optimizer = self.state, self._loop.optimizer
         scalars = results | {"learning_rate": learning_rate_of(optimizer)}
         seconds, rate = round(state.seconds, 3), self._watch.samples_per_second
-        phase = {"phase": state.phase + 1} if self._setup.named_phases else {}
+        phase = {"phase": state.phase + 1} if self._spec.phases is not None else {}
         left_out = {"skipped": state.skipped_in_epoch} if self._faults.may_skip else {}
         times = {"seconds": seconds, "samples_per_second": None if rate is None else round(rate, 1)}
         line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, **left_out, **times}
         append_line(self._run.metrics_file, line)
         self._events.write(line)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in results.items())
-        of_all = sum(each.epochs for each in self._setup.phases)
-        which = f"{f'phase {state.phase + 1}  ' if phase else ''}epoch {state.epoch + 1}/{of_all}"
+        which = f"{f'phase {state.phase + 1}  ' if phase else ''}epoch {state.epoch + 1}/{self._spec.all_epochs}"
         bar.line(f"{which}  {shown}  {self._speed()}")
         self._note_best(results)
-        first = self._run.spec.train.first_averaged
+        first = self._spec.first_averaged
         if self._setup.average is not None and first is not None and state.epoch >= first:
             self._setup.average.add()
         for callback in self._callbacks.values():
@@ -344,7 +344,7 @@ class Epochs:
     def _note_best(self, results: dict[str, float]) -> None:
         monitor, state = self._setup.monitor, self.state
         value = results[monitor.monitor]
-        if self._setup.keep_best and improves(monitor.mode, value, state.best_value):
+        if self._spec.keep == "best" and improves(monitor.mode, value, state.best_value):
             state.best_epoch, state.best_value = state.epoch, value
             with self._loop.averaged():
                 self._checkpoints.save_best(state.epoch, self._loop.model.variables)

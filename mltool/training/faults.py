@@ -61,13 +61,12 @@ class Faults:
     """Decides about what goes wrong in steps.
 
     Args:
-        run: whose spec says what to do.
-        setup: of its training.
+        setup: whose spec says what to do.
     """
 
-    def __init__(self, run: Run, setup: Setup) -> None:
-        self._setup, self._seed = setup, run.spec.seed
-        self._on_nan = run.spec.train.on_nan
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._on_nan = setup.spec.train.on_nan
         self._looked_at: object = None
 
     @property
@@ -129,7 +128,7 @@ class Faults:
             return
         if self.may_go_back and state.rollbacks < MOST_ROLLBACKS:
             raise GoBack(f"not finite in {_place(state)}")
-        cause, hint = find_cause(self._setup, state, self._seed)
+        cause, hint = find_cause(self._setup, state)
         raise TrainingError(
             f"the loss, or a gradient, is not finite in {_place(state)}{self._tried(state)}{cause}", hint
         )

@@ -17,6 +17,18 @@ from mltool.spec.own_things import OwnThing
 from mltool.spec.task import OutputKind, Task, output_kind, takes_one_hot
 
 
+def sample_losses_of(heads: "Sequence[Head]", targets: Any, outputs: Any, weights: Any) -> list[Any]:
+    """The loss of every sample in every output, float32 [samples] each."""
+    return [head.sample_losses(head.of(targets), head.of(outputs)) * weights for head in heads]
+
+
+def total_of(heads: "Sequence[Head]", losses: Sequence[Any]) -> Any:
+    """The weighted sum over the outputs, float32 [samples]."""
+    if len(losses) == 1:
+        return losses[0]
+    return sum(loss * head.weight for loss, head in zip(losses, heads, strict=True))
+
+
 class Head:
     """Loss and metrics of one output; built in the strategy's scope.
 

@@ -95,11 +95,8 @@ class Loop(Measures):
         tf = extras.tensorflow()
         self.train_steps.get_concrete_function(batches, tf.constant(1, tf.int64))
 
-    def variables(self) -> list[Any]:
-        """Everything that a checkpoint must hold: weights, seeds, optimizer, metrics of the running epoch."""
-        variables = [variable for metric in (self.mean_loss, *self.metrics) for variable in metric.variables]
-        metrics = [part for variable in variables for part in parts_of(variable, self.strategy)]
-        return [*self.model.variables, *self.optimizer.variables, *metrics]
+    def _of_metrics(self) -> list[Any]:
+        return [part for variable in super()._of_metrics() for part in parts_of(variable, self.strategy)]
 
     def _train_steps(self, iterator: Iterator[Any], steps: Any) -> Any:
         """Runs steps; fewer if loss or gradients of one are not finite, which then has changed nothing.

@@ -12,7 +12,7 @@ from mltool import extras
 from mltool.data.batches import Batch
 from mltool.models.build import call_model
 from mltool.models.precision import in_float32
-from mltool.training.head import Head
+from mltool.training.head import Head, sample_losses_of, total_of
 from mltool.training.measures import PLAIN, LoopOptions, Measures
 from mltool.training.step import can_lower_scale
 
@@ -78,10 +78,8 @@ class OtherLoop(Measures, ABC):
 
     def _losses(self, targets: Any, outputs: Any, weights: Any) -> tuple[list[Any], Any]:
         """The loss of every sample in every output, and their weighted sum, float32 [samples] each."""
-        losses = [head.sample_losses(head.of(targets), head.of(outputs)) * weights for head in self.heads]
-        if len(losses) == 1:
-            return losses, losses[0]
-        return losses, sum(loss * head.weight for loss, head in zip(losses, self.heads, strict=True))
+        losses = sample_losses_of(self.heads, targets, outputs, weights)
+        return losses, total_of(self.heads, losses)
 
     def _update(self, targets: Any, outputs: Any, losses: list[Any], total: Any) -> None:
         self.mean_loss.update_state(total)

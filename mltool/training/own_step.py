@@ -8,7 +8,7 @@ from typing import Any
 from mltool import extras
 from mltool.models.precision import in_float32
 from mltool.models.user_call import calling, described, load_user, refusal
-from mltool.training.head import Head
+from mltool.training.head import Head, sample_losses_of, total_of
 from mltool.training.step import Batch, TrainStep
 
 KEY = "train.step.python"
@@ -113,7 +113,7 @@ class OwnStep(TrainStep):
         # The mean of the batch as the loss of every sample: means over an epoch weigh samples.
         seen = {"total": tf.fill(tf.shape(weights), mean)}
         if outputs is not None:
-            seen |= {"outputs": outputs, "losses": self._sample_losses(targets, outputs, weights)}
+            seen |= {"outputs": outputs, "losses": sample_losses_of(self.heads, targets, outputs, weights)}
         return (), tf.math.is_finite(mean), seen
 
     def apply(self, gradients: Sequence[Any]) -> None:
@@ -176,7 +176,7 @@ class OwnStep(TrainStep):
         """This replica's share of the mean loss of a global batch."""
         _, _, weights, more = batch
         outputs = in_float32(outputs)
-        total = self._total(self._mixed_losses(targets, outputs, weights, more))
+        total = total_of(self.heads, self._mixed_losses(targets, outputs, weights, more))
         share = extras.tensorflow().reduce_sum(total) / count
         return share + self._penalty() / self.strategy.num_replicas_in_sync
 

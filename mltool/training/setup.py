@@ -19,7 +19,8 @@ from mltool.data.dataset import Dataset, Samples, class_counts, open_dataset
 from mltool.data.describe import describe_input
 from mltool.data.identity import fingerprint
 from mltool.data.mixing import Mixing, build_mixing
-from mltool.data.pipeline import Pipeline, Shares, steps_per_epoch
+from mltool.data.order import steps_per_epoch
+from mltool.data.pipeline import Pipeline, Shares
 from mltool.data.random_layers import RANDOM_LAYERS
 from mltool.data.scan import scan
 from mltool.data.scratch import slices_of
@@ -67,42 +68,56 @@ class Setup:
     """What a training works with.
 
     Attributes:
+        spec: that it was built from: what follows from it alone is not held beside it.
         phases: one after the other; the loop is as the first of them begins.
-        named_phases: whether the spec says phases.
         trainability: of the model without any freezing.
         statistics: of its BatchNormalization layers.
         workers: the processes that train it.
         summary: of that model.
-        keep_best: whether the best weights are kept.
         average: of the weights of several epochs, from `spec.train.first_averaged` on; None where none is kept.
         data: with its splits.
         loop: holds the model and the optimizer.
         pipeline: training batches.
         whole_batches: of an epoch of training, as one process with one device has them.
         validation: validation batches.
-        build_callbacks: by Keras' name; called anew for every phase.
-        monitor: the callback whose monitor says which weights are the best.
-        restores_best: whether a phase goes on from the best weights of those before.
         user_callbacks: those of Keras and of the user's.
     """
 
+    spec: Spec
     phases: tuple[Phase, ...]
-    named_phases: bool
     trainability: Trainability
     statistics: BatchStatistics
     workers: Workers
     summary: ModelSummary
-    keep_best: bool
     average: WeightAverage | None
     data: Dataset
     loop: Loop | OtherLoop
     pipeline: Pipeline | Batches
     whole_batches: Callable[[int], Iterator[Any]]
     validation: Pipeline | Batches
-    build_callbacks: Callable[[], dict[str, Callback]]
-    monitor: Callback
-    restores_best: bool
     user_callbacks: tuple[UserCallback, ...]
+
+    def __post_init__(self) -> None:
+        """What callbacks cannot be built is told now, when nothing is recorded yet.
+
+        Raises:
+            SpecError: if one has arguments that make no sense.
+        """
+        self.monitor  # noqa: B018  builds them
+
+    def build_callbacks(self) -> dict[str, Callback]:
+        """EarlyStopping and ReduceLROnPlateau of the spec, by Keras' name; anew for every phase."""
+        directions = self.loop.greater_is_better()
+        return {
+            callback.name: build_callback(callback, directions, at=f"train.callbacks.{index}.{callback.name}")
+            for index, callback in enumerate(self.spec.train.callbacks)
+            if callback.name in OUR_CALLBACKS
+        }
+
+    @functools.cached_property
+    def monitor(self) -> Callback:
+        """The callback whose monitor says which weights are the best."""
+        return self.build_callbacks().get("EarlyStopping", EarlyStopping(mode="min"))
 
 
 def build_setup(run: Run) -> Setup:
@@ -148,7 +163,6 @@ def build_setup(run: Run) -> Setup:
     kind = CoordinatedLoop if isinstance(spec.train.strategy, ParameterServerStrategy) else Loop
     loop = kind(model, phases[0].optimizer, heads=heads, strategy=strategy, options=options)
     distribute = distribution_of(strategy)
-    callbacks = build_callbacks_of(spec, loop)
     build_pipeline = functools.partial(
         Pipeline,
         train,
@@ -158,23 +172,24 @@ def build_setup(run: Run) -> Setup:
         mix=_build_mixing(spec, train),
         class_weights=class_weights_of(spec, data, train),
     )
+
+    def whole_batches(epoch: int) -> Iterator[Any]:
+        # A generator: where nobody asks for a batch, the samples are not copied once more.
+        yield from build_pipeline().epoch(epoch)
+
     setup = Setup(
+        spec=spec,
         phases=phases,
-        named_phases=spec.train.phases is not None,
         trainability=trainability,
         statistics=statistics,
         workers=workers,
         summary=summary,
-        keep_best=spec.train.keep == "best",
         average=average,
         data=data,
         loop=loop,
         pipeline=build_pipeline(shares=shares, distribute=distribute),
-        whole_batches=lambda epoch: build_pipeline().epoch(epoch),
+        whole_batches=whole_batches,
         validation=Pipeline(data.split("validation"), spec.data.batch_size, shares=shares, distribute=distribute),
-        build_callbacks=functools.partial(build_callbacks_of, spec, loop),
-        monitor=callbacks.get("EarlyStopping", EarlyStopping(mode="min")),
-        restores_best=spec.train.restores_best,
         user_callbacks=build_user_callbacks(spec.train.callbacks, run.callbacks_folder, writes=workers.is_chief),
     )
     if own is not None:
@@ -239,7 +254,7 @@ def build_heads(spec: Spec, data: Dataset, model: Any, scales: Mapping[str, Targ
 
 def record_setup(run: Run, setup: Setup) -> None:
     """Writes into the run what it starts from: splits, data, the model and what it takes, versions and devices."""
-    data, spec = setup.data, run.spec
+    data, spec = setup.data, setup.spec
     splits, hashes = data.splits, data.split_hashes()
     document = scan(data)
     errors = [f for f in document["findings"] if f["level"] == "error" and not f["is_asked_for"]]
@@ -256,7 +271,7 @@ def record_setup(run: Run, setup: Setup) -> None:
         status="training",
         error=None,
         training_sections=_training_sections(spec),
-        input=_input_schema(spec, setup).to_json(),
+        input=_input_schema(setup).to_json(),
         data={
             "fingerprint": data.fingerprint,
             "source": data.source.origin,
@@ -280,7 +295,7 @@ def record_threshold(run: Run, setup: Setup) -> None:
 
     Call when the model has the weights that are kept; for other tasks there is nothing to do.
     """
-    schema, asked = run.input_schema, run.spec.train.anomaly
+    schema, asked = run.input_schema, setup.spec.train.anomaly
     if asked is None:
         return
     predictor, train = KerasPredictor(setup.loop.model, schema.output_names), setup.data.split("train")
@@ -448,16 +463,6 @@ def _build_mixing(spec: Spec, train: Samples) -> Mixing | None:
     return build_mixing(layers, spec.seed, train.inputs, first=min(things))
 
 
-def build_callbacks_of(spec: Spec, loop: Loop | OtherLoop) -> dict[str, Callback]:
-    """The callbacks of a spec, by Keras' name, with nothing seen yet."""
-    directions = loop.greater_is_better()
-    return {
-        callback.name: build_callback(callback, directions, at=f"train.callbacks.{index}.{callback.name}")
-        for index, callback in enumerate(spec.train.callbacks)
-        if callback.name in OUR_CALLBACKS
-    }
-
-
 def class_weights_of(spec: Spec, data: Dataset, train: Samples) -> Array | None:
     """How much a training sample of every class counts; None where all count alike.
 
@@ -474,8 +479,8 @@ def class_weights_of(spec: Spec, data: Dataset, train: Samples) -> Array | None:
     return np.asarray([asked.get(label, 1.0) for label in data.labels], dtype=np.float32)
 
 
-def _input_schema(spec: Spec, setup: Setup) -> InputSchema:
-    data = setup.data
+def _input_schema(setup: Setup) -> InputSchema:
+    data, spec = setup.data, setup.spec
     train = data.split("train")
     layers = {layer.name for layer in setup.loop.model.layers}
     units = units_layers(data.meanings)

@@ -6,7 +6,7 @@ from typing import Any
 from mltool import extras
 from mltool.models.build import call_model
 from mltool.models.precision import in_float32
-from mltool.training.head import Head
+from mltool.training.head import Head, sample_losses_of, total_of
 
 Batch = tuple[Any, ...]
 """(inputs, targets, weights) and, where there is more, a map of it; see `data/pipeline.py`."""
@@ -98,8 +98,8 @@ class TrainStep:
         """Forward pass as in use; what `compute` has seen, too."""
         del more  # what only fills a batch up has no weight
         outputs = in_float32(call_model(self.model, inputs, training=False))
-        losses = self._sample_losses(targets, outputs, weights)
-        return {"outputs": outputs, "losses": losses, "total": self._total(losses) + self._penalty()}
+        losses = sample_losses_of(self.heads, targets, outputs, weights)
+        return {"outputs": outputs, "losses": losses, "total": total_of(self.heads, losses) + self._penalty()}
 
     def _differentiate_batch(self, batch: Batch, count: Any) -> tuple[list[Any], dict[str, Any]]:
         """Gradients of a batch or a part of one; without those of other replicas."""
@@ -109,7 +109,7 @@ class TrainStep:
         with tf.GradientTape() as tape:
             outputs = in_float32(call_model(self.model, inputs, training=True))
             losses = self._mixed_losses(targets, outputs, weights, more)
-            total = self._total(losses)
+            total = total_of(self.heads, losses)
             penalty = self._penalty()
             # Regularization is a property of the weights, not of the samples: a share of it for every computation.
             shares = self.strategy.num_replicas_in_sync * self._accumulate
@@ -142,27 +142,16 @@ class TrainStep:
         tf = extras.tensorflow()
         return tf.add_n(self.model.losses) if self.model.losses else tf.constant(0.0)
 
-    def _sample_losses(self, targets: Any, outputs: Any, weights: Any) -> list[Any]:
-        """The loss of every sample in every output, float32 [samples] each."""
-        return [head.sample_losses(head.of(targets), head.of(outputs)) * weights for head in self.heads]
-
     def _mixed_losses(self, targets: Any, outputs: Any, weights: Any, more: Mapping[str, Any]) -> list[Any]:
-        """The same of samples that may be mixed with partners.
+        """The loss of every sample in every output, float32 [samples] each; samples may be mixed with partners.
 
         For a cross-entropy, which is linear in its targets, the shares of two losses are the loss of the mixed targets.
         """
-        losses = self._sample_losses(targets, outputs, weights)
+        losses = sample_losses_of(self.heads, targets, outputs, weights)
         if "targets" not in more:
             return losses
-        of_partners = self._sample_losses(more["targets"], outputs, more["weights"])
+        of_partners = sample_losses_of(self.heads, more["targets"], outputs, more["weights"])
         return [one + other for one, other in zip(losses, of_partners, strict=True)]
-
-    def _total(self, losses: list[Any]) -> Any:
-        """The weighted sum over the outputs, float32 [samples]."""
-        if len(losses) == 1:
-            return losses[0]
-        weighted = [loss * head.weight for loss, head in zip(losses, self.heads, strict=True)]
-        return extras.tensorflow().add_n(weighted)
 
     def _global_count(self, batch: Batch) -> Any:
         """Samples of the batch on all replicas."""

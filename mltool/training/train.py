@@ -87,8 +87,9 @@ def train(run: Run, *, profile: bool = False) -> TrainResult:
     if run.status == "trained":
         logger.info("%s is finished already", run.directory)
         return _result_of(run)
-    cluster = join(run.spec)
-    if isinstance(run.spec.train.strategy, ParameterServerStrategy) and cluster and not cluster.is_chief:
+    spec = run.spec
+    cluster = join(spec)
+    if isinstance(spec.train.strategy, ParameterServerStrategy) and cluster and not cluster.is_chief:
         serve()
     with place_to_write(run, cluster) as place:
         return replace(_train_in(place, profile), run=run)
@@ -189,7 +190,7 @@ def fit(run: Run, setup: Setup, interrupts: Interrupts, profile: Profile | None 
             profile.stop()
     if state.stopped:
         logger.info("stopped after epoch %d: %s", state.epoch, state.stopped)
-    if (step := run.spec.train.step) is not None and isinstance(setup.loop, Loop):
+    if (step := setup.spec.train.step) is not None and isinstance(setup.loop, Loop):
         _record_traces(run, step.python, setup.loop.traces)
     epochs.keep_the_best()
     epochs.end_callbacks()

@@ -164,7 +164,7 @@ def _timed(
 
 def _told(setup: Setup, training: Pace, validation: Pace) -> Trial:
     summary, loop = setup.summary, setup.loop
-    epochs = sum(phase.epochs for phase in setup.phases)
+    epochs = setup.spec.train.all_epochs
     of_one, batch_size = summary.all_activation_bytes.float32, setup.pipeline.batch_size
     compiling = training.compile_seconds * len(setup.phases) + validation.compile_seconds
     an_epoch = sum(pace.steps * pace.step_seconds for pace in (training, validation))

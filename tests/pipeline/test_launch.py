@@ -14,7 +14,7 @@ import pytest
 from mltool.errors import DataError, Interrupted, MltoolError, TrainingError, UsageError
 from mltool.pipeline import launch as launch_module
 from mltool.pipeline.launch import free_ports, keep_running, load_for_workers
-from mltool.pipeline.workers import Workers
+from mltool.pipeline.workers import WorkerProcesses
 from mltool.spec.strategy import MultiWorkerStrategy
 
 DONE = "print('{\"metrics\": {}}')"
@@ -37,7 +37,7 @@ class Started:
         scripts = self._attempts[len(self.workers)]
         commands = [[sys.executable, "-c", textwrap.dedent(script)] for script in scripts]
         self.workers.append(
-            Workers(
+            WorkerProcesses(
                 commands,
                 [{**os.environ, "WORKER": str(index)} for index in range(len(commands))],
                 say=lambda index, line: self.lines.append(f"[worker {index}] {line}"),

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from cuts import interrupt_at
 
 from mltool.errors import Interrupted
 from mltool.inference.keras_predictor import load_keras_model
 from mltool.pipeline.chain import run_chain
 from mltool.runs.run import Run
 from mltool.spec.load import load_spec
-from mltool.training.chunks import Chunks
 from mltool.training.train import train
 
 NETS = Path(__file__).parents[1] / "models" / "own_nets.py"
@@ -98,15 +97,8 @@ def test_a_training_that_was_cut_ends_as_the_uncut_one(function, tmp_path, monke
         file.write_text(re.sub(r"  arguments:\n    width: 16\n", "", file.read_text()), encoding="utf-8")
     uncut, cut = Run.create(load_spec(file), tmp_path / "uncut"), Run.create(load_spec(file), tmp_path / "cut")
     train(uncut)
-    calls = iter(range(10_000))
-
-    def next_length(self: Chunks, left: int) -> int:
-        if next(calls) == 18:  # in the second epoch, of 13 steps and validation
-            signal.raise_signal(signal.SIGTERM)
-        return 1
-
     with monkeypatch.context() as patched:
-        patched.setattr(Chunks, "next_length", next_length)
+        interrupt_at(patched, 18)  # in the second epoch, of 13 steps and validation
         with pytest.raises(Interrupted, match="stopped at epoch 2, step "):
             train(cut)
     train(Run.open(cut.directory))

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tasks
+from cuts import interrupt_at
 
 from mltool import console
 from mltool.cli.main import main
@@ -20,7 +20,6 @@ from mltool.inference.keras_predictor import load_keras_model
 from mltool.pipeline.chain import run_chain
 from mltool.report.page import report
 from mltool.runs.run import Run
-from mltool.training.chunks import Chunks
 from mltool.training.train import train
 
 
@@ -186,15 +185,8 @@ def test_a_training_of_several_outputs_that_was_cut_ends_as_the_uncut_one(arrays
     spec = tasks.spec_of("several outputs", arrays, epochs=2)
     uncut, cut = (tasks.new_run(spec, tmp_path, name) for name in ("uncut", "cut"))
     train(uncut)
-    calls = iter(range(10_000))
-
-    def next_length(self: Chunks, left: int) -> int:
-        if next(calls) == 9:  # of 6 steps an epoch and one of validation: in the second epoch
-            signal.raise_signal(signal.SIGTERM)
-        return 1
-
     with monkeypatch.context() as patched:
-        patched.setattr(Chunks, "next_length", next_length)
+        interrupt_at(patched, 9)  # of 6 steps an epoch and one of validation: in the second epoch
         with pytest.raises(Interrupted, match="stopped at epoch 2, step "):
             train(cut)
     train(Run.open(cut.directory))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuts import one_step_chunks
 
 from mltool import extras
 from mltool.data.order import epoch_order
@@ -17,7 +18,6 @@ from mltool.errors import ArtifactError, DiskError, Interrupted, MachineError, T
 from mltool.runs.run import Run
 from mltool.training import due
 from mltool.training.checkpoints import Checkpoints, State, newest_file
-from mltool.training.chunks import Chunks
 from mltool.training.diagnosis import find_cause
 from mltool.training.loop import Loop
 from mltool.training.records import read_lines
@@ -127,20 +127,6 @@ def assert_same_end(run: Run, other: Run) -> None:
     assert lines(run) == lines(other)
 
 
-def one_step_chunks(
-    monkeypatch: pytest.MonkeyPatch, at: int | None = None, act: Callable[[], None] = lambda: None
-) -> None:
-    """Chunks of one step; before number `at` (from 0, validation counts) something happens."""
-    calls = iter(range(100_000))
-
-    def next_length(self: Chunks, left: int) -> int:
-        if next(calls) == at:
-            act()
-        return 1
-
-    monkeypatch.setattr(Chunks, "next_length", next_length)
-
-
 def not_finite_once(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """One step a chunk; that of number `at` (from 0) is as one that was not finite: it changes nothing."""
     one_step_chunks(monkeypatch)
@@ -228,7 +214,7 @@ def test_a_sample_that_is_no_number_is_named(values, make_run):
     break_one = lambda sample, epoch, identity: sample / tf.cast(identity != POISONED, tf.float32)  # noqa: E731
     pipeline = Pipeline(setup.data.split("train"), BATCH, seed=run.spec.seed, augment=break_one)
     state = State(epoch=2, step=poisoned_step(run, 2) - 1)
-    cause, hint = find_cause(dataclasses.replace(setup, pipeline=pipeline), state, run.spec.seed)
+    cause, hint = find_cause(dataclasses.replace(setup, pipeline=pipeline), state)
     assert cause == f": the layer 'out' gives infinity, the input 'f' of sample {POISONED} is infinity"
     assert hint.startswith("mend that sample, or leave it out")
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from training.test_phases import by_path
-from training.test_resume import assert_same_end, interrupt_at, lines
+from training.test_resume import check_interrupt, lines
 
-from mltool.errors import Interrupted, SpecError
+from mltool.errors import SpecError
 from mltool.spec.catalogue import KerasObject, names
 from mltool.spec.train import PhaseSpec
 from mltool.training.optimizers import build_optimizer
@@ -38,12 +38,7 @@ def test_every_optimizer_of_keras_learns_and_resumes_to_the_same_bits(name, feat
     assert losses[1] < losses[0]
     assert before.loop.optimizer.name.startswith(re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", name).lower()[:4])
     run = make_run(features)
-    with monkeypatch.context() as patched:
-        interrupt_at(patched, 6)
-        with pytest.raises(Interrupted, match="SIGTERM: stopped at epoch 2, step 2 of 4"):
-            train(run)
-    train(run)
-    assert_same_end(run, uncut)
+    check_interrupt(run, uncut, monkeypatch, 6, "epoch 2, step 2 of 4")
 
 
 def model_of_two() -> Any:
@@ -266,9 +261,4 @@ def test_factors_by_layer_resume_to_the_same_bits(hard, make_run, monkeypatch):
     }
     uncut, run = make_run(hard, "uncut"), make_run(hard)
     train(uncut)
-    with monkeypatch.context() as patched:
-        interrupt_at(patched, 6)
-        with pytest.raises(Interrupted, match="SIGTERM: stopped at epoch 2, step 2 of 4"):
-            train(run)
-    train(run)
-    assert_same_end(run, uncut)
+    check_interrupt(run, uncut, monkeypatch, 6, "epoch 2, step 2 of 4")

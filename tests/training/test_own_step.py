@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuts import interrupt_at
 
 from mltool.data.order import epoch_order
 from mltool.errors import Interrupted, SpecError, TrainingError
 from mltool.runs.run import Run
 from mltool.spec.load import load_spec
-from mltool.training.chunks import Chunks
 from mltool.training.train import train
 
 CONFIG = Path(__file__).parents[2] / "configs" / "mnist_step.yaml"
@@ -333,20 +333,11 @@ def test_a_step_of_several_inputs_and_outputs_gets_maps(steps, arrays, make_run)
 
 
 def test_a_cut_training_with_a_step_of_the_users_ends_as_the_uncut_one(steps, hard, make_run, monkeypatch):
-    import signal
-
     spec = with_step(hard, "plain", epochs=2, callbacks=[])
     uncut, run = make_run(spec, "uncut"), make_run(spec, "cut")
     train(uncut)
-    calls = iter(range(100))
-
-    def next_length(self: Chunks, left: int) -> int:
-        if next(calls) == 6:
-            signal.raise_signal(signal.SIGTERM)
-        return 1
-
     with monkeypatch.context() as patched:
-        patched.setattr(Chunks, "next_length", next_length)
+        interrupt_at(patched, 6)
         with pytest.raises(Interrupted, match="stopped at epoch 2, step 2 of 4"):
             train(run)
     train(run)

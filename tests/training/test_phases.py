@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from training.test_resume import assert_same_end, interrupt_at, lines
+from cuts import interrupt_at
+from training.test_resume import assert_same_end, lines
 
 from mltool.errors import ArtifactError, Interrupted, SpecError
 from mltool.inspection.model_summary import load_summary

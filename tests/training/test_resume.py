@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from cuts import interrupt_at
 
 from mltool.errors import ArtifactError, DataError, Interrupted, MachineError
 from mltool.runs.run import Run
 from mltool.training import epochs
 from mltool.training.checkpoints import Checkpoints
-from mltool.training.chunks import Chunks
 from mltool.training.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -54,18 +54,6 @@ def files(run: Run) -> list[str]:
     """Every file by name; but for events, named after time and process, and the step that a checkpoint is of."""
     names = (path.relative_to(run.directory) for path in run.directory.rglob("*") if path.is_file())
     return sorted(re.sub(r"step-\d+", "step", str(name)) for name in names if name.parts[0] != "events")
-
-
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    """SIGTERM comes while chunk number `chunk` (from 0) runs; every chunk is one step, training and validation."""
-    calls = iter(range(10_000))
-
-    def next_length(self: Chunks, left: int) -> int:
-        if next(calls) == chunk:
-            signal.raise_signal(signal.SIGTERM)
-        return 1
-
-    monkeypatch.setattr(Chunks, "next_length", next_length)
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from training.test_resume import assert_same_end, interrupt_at, lines
+from training.test_resume import check_interrupt, lines
 
-from mltool.errors import Interrupted, SpecError
+from mltool.errors import SpecError
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.schedules import SCHEDULE_DOCS, SCHEDULES
 from mltool.training.schedules import RATES, Span, build_schedule
@@ -214,12 +214,7 @@ def test_a_schedule_is_of_its_phase_and_resumes_exactly(scheduled, make_run, mon
     expected = [0.05 * (1 + math.cos(math.pi / 3)), 0.0, 0.1, 0.1]
     assert [line["learning_rate"] for line in lines(uncut)] == pytest.approx(expected, abs=1e-7)
     run = make_run(scheduled)
-    with monkeypatch.context() as patched:
-        interrupt_at(patched, 6)
-        with pytest.raises(Interrupted, match="SIGTERM: stopped at epoch 2, step 2 of 4"):
-            train(run)
-    train(run)
-    assert_same_end(run, uncut)
+    check_interrupt(run, uncut, monkeypatch, 6, "epoch 2, step 2 of 4")
 
 
 def test_a_schedule_that_is_too_long_stops_before_training_and_leaves_nothing(features, make_run):

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from training.test_loop import CROSSENTROPY, convolutional, heads_of, run_epochs, samples_of
 
 from mltool.data.pipeline import Pipeline, Shares
 from mltool.errors import SpecError
@@ -12,7 +13,6 @@ from mltool.runs.run import Run
 from mltool.spec.catalogue import KerasObject
 from mltool.training.loop import Loop, LoopOptions
 from mltool.training.train import train
-from tests.training.test_loop import CROSSENTROPY, convolutional, heads_of, run_epochs, samples_of
 
 NUMBERS = np.random.default_rng(8)
 X, Y = NUMBERS.random((22, 6, 6, 1)).astype(np.float32), NUMBERS.integers(0, 4, 22)

@@ -3,13 +3,13 @@
 import csv
 import functools
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cuts import interrupt_at, one_step_chunks
 
 from mltool.errors import Interrupted, SpecError, TrainingError
 from mltool.runs.run import Run
@@ -195,17 +195,6 @@ def test_a_callback_is_called_as_fit_calls_it(calls, features, make_run, caplog,
     assert [message.partition(": one")[0] for message in slow] == (expected if name == "Batches" else [])
 
 
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    counted = iter(range(1000))
-
-    def next_length(self: Chunks, left: int) -> int:
-        if next(counted) == chunk:
-            signal.raise_signal(signal.SIGTERM)
-        return 1
-
-    monkeypatch.setattr(Chunks, "next_length", next_length)
-
-
 @pytest.mark.parametrize(("chunk", "place"), [(2, "epoch 1, step 3"), (3, "epoch 1, step 4"), (7, "epoch 2, step 3")])
 def test_a_callback_with_a_state_is_resumed_exactly(calls, features, make_run, monkeypatch, caplog, chunk, place):
     spec = with_callbacks(features, own("Shrinking"), epochs=3, keep="last")
@@ -350,6 +339,10 @@ class Killed(BaseException):
     """Stands for kill -9."""
 
 
+def die() -> None:
+    raise Killed
+
+
 @pytest.mark.parametrize("append", [False, True])
 def test_a_csv_logger_has_no_epoch_twice_after_a_kill_between_checkpoints(features, make_run, monkeypatch, append):
     arguments = {"filename": "epochs.csv", "append": append, "separator": ";"}
@@ -360,14 +353,7 @@ def test_a_csv_logger_has_no_epoch_twice_after_a_kill_between_checkpoints(featur
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(before)
     with monkeypatch.context() as patched:
-        counted = iter(range(1000))
-
-        def next_length(self: Chunks, left: int) -> int:
-            if next(counted) == 17:  # in the fourth epoch, of 5 chunks as each is
-                raise Killed
-            return 1
-
-        patched.setattr(Chunks, "next_length", next_length)
+        one_step_chunks(patched, 17, die)  # in the fourth epoch, of 5 chunks as each is
         with pytest.raises(Killed):
             train(run)
     killed = file.read_text()

@@ -1,10 +1,9 @@
 """The mean of weights of several epochs, with batch statistics that fit it."""
 
 import numpy as np
-import pytest
+from training.test_loop import convolutional
 
 from mltool.training.weight_average import WeightAverage, renew_batch_statistics
-from tests.training.test_loop import convolutional
 
 NUMBERS = np.random.default_rng(4)
 
@@ -40,8 +39,9 @@ def test_batch_statistics_are_the_mean_over_the_batches():
 
 def test_what_the_first_phase_freezes_is_in_the_average(features, make_run):
     """The means of a phase of two epochs; its weights are those that are trained on to the same epochs."""
+    from training.test_resume import weights
+
     from mltool.training.train import train
-    from tests.training.test_resume import weights
 
     features["model"]["layers"] = [{"Dense": {"units": 5, "name": "body"}}, {"Dense": {"units": 3, "name": "head"}}]
     optimizer = features["train"].pop("optimizer")
@@ -61,9 +61,9 @@ def test_what_the_first_phase_freezes_is_in_the_average(features, make_run):
 
 
 def test_a_run_keeps_the_mean_of_its_last_epochs_and_a_cut_changes_nothing(hard, make_run, monkeypatch):
-    from mltool.errors import Interrupted
+    from training.test_resume import check_interrupt, weights
+
     from mltool.training.train import train
-    from tests.training.test_resume import assert_same_end, interrupt_at, weights
 
     hard["train"] |= {"epochs": 4, "keep": "average", "average_from": 3, "callbacks": []}
     uncut, run = make_run(hard, "uncut"), make_run(hard, "run")
@@ -79,10 +79,5 @@ def test_a_run_keeps_the_mean_of_its_last_epochs_and_a_cut_changes_nothing(hard,
             np.testing.assert_allclose(mean, np.mean(ends, axis=0), atol=1e-6)
     assert uncut.manifest["average"]["epochs"] == 2
     assert result.metrics["val_loss"] == uncut.manifest["average"]["val_loss"]
-    with monkeypatch.context() as patched:
-        interrupt_at(patched, 16)  # in the second step of the last epoch
-        with pytest.raises(Interrupted, match="stopped at epoch 4, step 2 of 4"):
-            train(run)
-    train(run)
-    assert_same_end(run, uncut)
+    check_interrupt(run, uncut, monkeypatch, 16, "epoch 4, step 2 of 4")
     assert run.manifest["average"] == uncut.manifest["average"]
