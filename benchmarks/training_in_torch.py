@@ -45,6 +45,7 @@ def epochs(name: str, samples: Any, targets: Any, *, batch_size: int, learning_r
             return self.lstm(values)[0][:, -1]
 
     layers: dict[str, Callable[[], list[Any]]] = {
+        "small mlp": lambda: [nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)],
         "mlp": lambda: [nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10)],
         "cnn": lambda: [
             nn.Conv2d(3, 32, 3), nn.ReLU(), nn.MaxPool2d(2),

@@ -1,6 +1,6 @@
 """Training throughput and memory: mltool against loops written by hand, Keras' `fit`, and PyTorch.
 
-    python benchmarks/training_loop.py --torch-python torchvenv/bin/python     MLP, small CNN, LSTM; random samples
+    python benchmarks/training_loop.py --torch-python torchvenv/bin/python     two MLPs, small CNN, LSTM; random samples
     python benchmarks/training_loop.py configs/digits.yaml                     a spec of classes, with one input
 
 Every contestant trains the same model on the same samples in a process of its own. In a round each runs one epoch while
@@ -36,6 +36,10 @@ MEANINGS = {
     "torch": "PyTorch, eager",
 }
 MODELS: dict[str, dict[str, Any]] = {
+    "small mlp": {
+        "shape": (32768, 64),
+        "layers": [{"Dense": {"units": 64, "activation": "relu"}}, {"Dense": {"units": 10}}],
+    },
     "mlp": {
         "shape": (32768, 784),
         "layers": [{"Dense": {"units": 128, "activation": "relu"}}, {"Dense": {"units": 10}}],
@@ -55,7 +59,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "lstm": {"shape": (4096, 32, 8), "layers": [{"LSTM": {"units": 32}}, {"Dense": {"units": 10}}]},
 }
-"""`training_in_torch.py` has the same layers."""
+"""`training_in_torch.py` has the same layers. What a step costs beside its arithmetic shows in the small MLP."""
 LEARNING_RATE = 1e-3
 HELD_OUT = 128
 """Samples of validation and test, which a spec must have."""
@@ -73,7 +77,7 @@ def write_spec(name: str, folder: Path, batch_size: int) -> Path:
         **{f"{key}_{part}": {"x": x, "y": y}[key][rows] for part, rows in parts.items() for key in "xy"},
     )
     spec = {
-        "name": name,
+        "name": name.replace(" ", "_"),
         "data": {"source": {"path": str(folder / "data.npz")}, "batch_size": batch_size},
         "model": {"layers": MODELS[name]["layers"]},
         "train": {
@@ -170,7 +174,7 @@ def text_of(found: dict[str, Any], arguments: argparse.Namespace) -> str:
 def main() -> None:
     """Measures, and prints a table a model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("specs", nargs="*", type=Path, help="instead of the three models")
+    parser.add_argument("specs", nargs="*", type=Path, help="instead of the models")
     parser.add_argument("--models", type=lambda text: text.split(","), default=list(MODELS))
     parser.add_argument("--contestants", type=lambda text: text.split("/"), default=list(CONTESTANTS))
     parser.add_argument("--rounds", type=int, default=15, help="epochs of each that count")

@@ -241,7 +241,7 @@ def _by_keras(one: Measure, values: Array, targets: Array, output: OutputInfo) -
 
     tf, metric = extras.tensorflow(), one.metric
     built = build_metric(metric, output.task, num_classes=values.shape[-1], at=one.at)
-    seen = values if wants_logits(metric) else probabilities(values, output)
+    seen = values if wants_logits(metric, output.task) else probabilities(values, output)
     ready = targets_for(metric, tf.constant(targets), values.shape[-1], output.task)
     update_metric(built, metric, ready, tf.constant(seen.astype(np.float32)), at=one.at)
     return result_of(built)

@@ -160,9 +160,21 @@ def targets_for(metric: KerasObject, targets: Any, num_classes: int, task: Task)
     return ops.cast(targets[:, None], "float32") if task == "binary" else targets
 
 
-def wants_logits(metric: KerasObject) -> bool:
+def wants_logits(metric: KerasObject, task: Task) -> bool:
     """Whether a metric takes the outputs as they are; all others see probabilities.
 
-    Keras hands logits to every metric, where thresholds at 0.5 and areas under curves are then wrong in silence.
+    Keras hands logits to every metric, where thresholds at 0.5 and areas under curves are then wrong in silence. What
+    only asks which class has more is right on logits too, and spares a softmax: a fifth of the step of a small model.
     """
-    return metric.from_logits
+    if metric.from_logits:
+        return True
+    if isinstance(metric, OwnThing) or task not in ("classification", "segmentation"):
+        return False
+    return _BY_TASK.get(metric.name, {}).get(task, metric.name) in _GO_BY_ORDER
+
+
+_GO_BY_ORDER = {
+    *("SparseCategoricalAccuracy", "CategoricalAccuracy"),
+    *("SparseTopKCategoricalAccuracy", "TopKCategoricalAccuracy"),
+}
+"""Metrics to which the order of a sample's classes is all."""

@@ -99,18 +99,14 @@ class Head:
         """
         if self._mean_loss is not None:
             self._mean_loss.update_state(losses, sample_weight=real)
-        probabilities = self._probabilities(outputs)
-        for metric, one in zip(self._metrics, self._measures, strict=True):
-            self._count(metric, one, targets, outputs, probabilities, real=real)
+        for metric, one, seen in zip(self._metrics, self._measures, self._seen_by_metrics(outputs), strict=True):
+            self._count(metric, one, targets, seen, real=real)
 
-    def _count(
-        self, metric: Any, one: Measure, targets: Any, outputs: Any, probabilities: Any, *, real: Any = None
-    ) -> None:
+    def _count(self, metric: Any, one: Measure, targets: Any, seen: Any, *, real: Any = None) -> None:
         if self.task == "multi_label":
             # Of mixed samples, shares: metrics see the labels of the one with the greater share.
             targets = extras.keras().ops.round(targets)
         ready = targets_for(one.metric, targets, self._shape[-1], self.task)
-        seen = outputs if wants_logits(one.metric) else probabilities
         update_metric(metric, one.metric, ready, seen, real=real, at=one.at)
 
     def try_out(self) -> None:
@@ -131,10 +127,10 @@ class Head:
         place, shape = f"{self._place}.loss.{self._loss_spec.name}", tuple(outputs.shape[1:])
         try:
             self.sample_losses(targets, outputs)
-            for metric, one in zip(self._metrics, self._measures, strict=True):
+            for metric, one, seen in zip(self._metrics, self._measures, self._seen_by_metrics(outputs), strict=True):
                 place = one.at
                 # Weighted too, as batches may be filled up sooner or later.
-                self._count(metric, one, targets, outputs, self._probabilities(outputs), real=ops.ones((samples,)))
+                self._count(metric, one, targets, seen, real=ops.ones((samples,)))
                 values = np.size(ops.convert_to_numpy(metric.result()))
                 if values > 1:
                     message = f"gives {values} values, one is expected"
@@ -164,6 +160,12 @@ class Head:
         if takes_one_hot(self._loss_spec):
             return ops.one_hot(targets, self._shape[-1])
         return ops.cast(targets[:, None], "float32") if self.task == "binary" else targets
+
+    def _seen_by_metrics(self, outputs: Any) -> list[Any]:
+        """What every metric takes of the outputs; probabilities are computed where one wants them."""
+        logits = [wants_logits(one.metric, self.task) for one in self._measures]
+        probabilities = None if all(logits) else self._probabilities(outputs)
+        return [outputs if is_on_logits else probabilities for is_on_logits in logits]
 
     def _probabilities(self, outputs: Any) -> Any:
         ops = extras.keras().ops
