@@ -1,5 +1,6 @@
 """`mltool train`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ SETTINGS = examples(
     "mltool train --resume            the newest run under ./runs that is not finished",
     "mltool train --resume 20261123",
     "mltool train my.yaml --find-lr     what learning rate to begin with",
+    "mltool train my.yaml --find-batch-size     what is the largest batch that fits?",
     "mltool train my.yaml --trial     does it build and fit, and how long will it take?",
     "mltool train my.yaml --profile   what do its steps spend their time on?",
 )
@@ -46,6 +48,12 @@ FindRate = Annotated[
     bool,
     typer.Option("--find-lr", help="Train nothing: raise the learning rate step by step, draw the loss, suggest one."),
 ]
+FindBatchSize = Annotated[
+    bool,
+    typer.Option(
+        "--find-batch-size", help="Train nothing: double the batch until memory ends, tell the largest that fits."
+    ),
+]
 
 
 @verb
@@ -56,6 +64,7 @@ def command(
     overrides: Overrides = [],  # noqa: B006  typer copies it
     run_dir: RunDir = None,
     *,
+    find_batch_size: FindBatchSize = False,
     trial: Trial = False,
     profile: Profile = False,
 ) -> None:
@@ -67,29 +76,29 @@ def command(
     from mltool.runs.join import make_run
     from mltool.spec.load import load_spec
 
-    if trial and (resume or run_dir or profile):
-        raise UsageError("--trial leaves nothing behind; --resume, --run-dir and --profile are for a run")
-    if trial and find_rate:
-        raise UsageError("--trial runs a few steps, --find-lr many of its own", "run one, then the other")
-    if find_rate and profile:
-        raise UsageError("--find-lr trains nothing, so there is nothing to profile", "leave --profile out")
-    if trial and target is not None:
-        _tell_trial(load_spec(Path(target), overrides))
-        return
+    _require_one_purpose(
+        {"--trial": trial, "--find-lr": find_rate, "--find-batch-size": find_batch_size},
+        {"--resume": resume, "--run-dir": run_dir is not None, "--profile": profile},
+    )
     if resume:
-        if find_rate:
-            raise UsageError("--find-lr trains nothing, so there is nothing to resume", "leave --resume out")
         if overrides or run_dir:
             raise UsageError("--resume goes on with the run's own spec; --set and --run-dir are for a new run")
         run = find_resumable(target)
     elif target is None:
         raise UsageError("name a SPEC to train, or --resume", "mltool train configs/digits.yaml")
-    elif find_rate:
-        _find_rate(load_spec(Path(target), overrides), run_dir)
-        return
     else:
         # Before TensorFlow: a typo must not cost ten seconds.
-        run = make_run(load_spec(Path(target), overrides), run_dir)
+        spec = load_spec(Path(target), overrides)
+        if trial:
+            _tell_trial(spec)
+            return
+        if find_rate:
+            _find_rate(spec, run_dir)
+            return
+        if find_batch_size:
+            _find_batch_size(spec)
+            return
+        run = make_run(spec, run_dir)
     console.remark(f"run: {run.directory}")
 
     from mltool.training.train import train
@@ -110,6 +119,21 @@ def command(
     if profile:
         document["profile"] = None if result.profile is None else result.profile.to_json()
     console.result(document, text)
+
+
+def _require_one_purpose(instead: Mapping[str, bool], of_run: Mapping[str, bool]) -> None:
+    """What is done instead of a training goes with none of the others, and with little that is for a run.
+
+    Raises:
+        UsageError: if an option would be ignored.
+    """
+    asked = [option for option, is_given in instead.items() if is_given]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)} are things of their own", "run one, then the other")
+    for option in asked:
+        for other, is_given in of_run.items():
+            if is_given and (option, other) != ("--find-lr", "--run-dir"):
+                raise UsageError(f"{option} trains nothing, and {other} is for a run", f"leave {other} out")
 
 
 def _find_rate(spec: "Spec", directory: Path | None) -> None:
@@ -140,4 +164,11 @@ def _tell_trial(spec: "Spec") -> None:
     from mltool.training.trial import try_training
 
     result = try_training(spec)
+    console.result(result.to_json(), result.text())
+
+
+def _find_batch_size(spec: "Spec") -> None:
+    from mltool.training.batch_sizes import find_batch_size
+
+    result = find_batch_size(spec)
     console.result(result.to_json(), result.text())

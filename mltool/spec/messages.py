@@ -45,6 +45,9 @@ _REQUIRED = {
 }
 """What to write for a key that is missing."""
 
+_NO_AUTO = {"data.batch_size": "write a number; mltool train SPEC --find-batch-size tells the largest that fits"}
+"""What to do where `auto` would train another model on every machine."""
+
 
 def to_message(error: ErrorDetails, document: Document, origin: Callable[[KeyPath], str]) -> Message:
     """One error as a message with its place.
@@ -81,6 +84,8 @@ def _worded(error: ErrorDetails) -> tuple[str, str]:
         return "unknown key", _similar_key(path)
     words, got = _WORDS.get(kind), shown(error["input"])
     text = words.format(got=got, **context) if words else f"{error['msg']} (got {got})"
+    if error["input"] == "auto" and dotted(path) in _NO_AUTO:
+        return text, _NO_AUTO[dotted(path)]
     return text, _REQUIRED.get(dotted(path), "") if kind == "missing" else _hint(kind, error["input"], context)
 
 

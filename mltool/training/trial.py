@@ -115,6 +115,19 @@ def try_training(spec: Spec) -> Trial:
         UsageError: if the spec is for several processes.
         MltoolError: whatever would stop the training before its first step.
     """
+    try:
+        return run_trial(spec)
+    except OutOfMemory as error:
+        hint = "write train.accumulate: 2 or more, a smaller data.batch_size, or a smaller model"
+        raise MachineError(f"it does not fit: out of memory: {error}", hint) from error
+
+
+def run_trial(spec: Spec) -> Trial:
+    """The same, for those who go on without memory.
+
+    Raises:
+        OutOfMemory: if a device has too little.
+    """
     require_tensorflow(spec, "a trial runs TensorFlow's steps")
     require_one_process(spec, "a trial", "add --set train.strategy=one_device")
     # SIGTERM as Ctrl-C, so that the folder goes then too.
@@ -123,14 +136,10 @@ def try_training(spec: Spec) -> Trial:
         setup = build_setup(run)
         record_setup(run, setup)
         loop = setup.loop
-        try:
-            with out_of_memory(setup.workers.replicas):
-                training = _pace(loop, setup.pipeline, loop.train_steps)
-                loop.reset_metrics()
-                validation = _pace(loop, setup.validation, loop.evaluate_steps)
-        except OutOfMemory as error:
-            hint = "write train.accumulate: 2 or more, a smaller data.batch_size, or a smaller model"
-            raise MachineError(f"it does not fit: out of memory: {error}", hint) from error
+        with out_of_memory(setup.workers.replicas):
+            training = _pace(loop, setup.pipeline, loop.train_steps)
+            loop.reset_metrics()
+            validation = _pace(loop, setup.validation, loop.evaluate_steps)
         return _told(setup, training, validation)
 
 

@@ -22,7 +22,7 @@ def test_it_suggests_a_rate_and_leaves_a_curve_and_a_picture_but_no_run(mltool, 
 
 
 REFUSED = {
-    "to resume": (("--resume",), 2, "--find-lr trains nothing, so there is nothing to resume; leave --resume out"),
+    "to resume": (("--resume",), 2, "--find-lr trains nothing, and --resume is for a run; leave --resume out"),
     "a folder that holds something": (("my.yaml", "--run-dir", "."), 10, "is there already; nothing is overwritten"),
     "a mistake in the spec": (("my.yaml", "--set", "train.epochs=0"), 3, "train.epochs: must be greater than 0"),
 }

@@ -34,20 +34,22 @@ def test_a_trial_is_one_document(mltool, spec):
 
 
 @pytest.mark.parametrize("other", [["--profile"], ["--run-dir", "there"], ["--resume"]])
-def test_a_trial_is_no_run(mltool, spec, other):
-    ran = mltool("train", "my.yaml", "--trial", *other)
+@pytest.mark.parametrize("option", ["--trial", "--find-batch-size"])
+def test_what_leaves_nothing_behind_is_no_run(mltool, spec, option, other):
+    ran = mltool("train", "my.yaml", option, *other)
     assert ran.code == 2
-    assert "--trial leaves nothing behind; --resume, --run-dir and --profile are for a run" in ran.err
+    assert f"{option} trains nothing, and {other[0]} is for a run; leave {other[0]} out" in ran.err
     assert [path.name for path in Path().iterdir()] == ["my.yaml"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--trial", "--find-lr"], "--trial runs a few steps, --find-lr many of its own; run one, then the other"),
-        (["--find-lr", "--profile"], "--find-lr trains nothing, so there is nothing to profile; leave --profile out"),
+        (["--trial", "--find-lr"], "--trial and --find-lr are things of their own; run one, then the other"),
+        (["--find-lr", "--find-batch-size"], "--find-lr and --find-batch-size are things of their own"),
+        (["--find-lr", "--profile"], "--find-lr trains nothing, and --profile is for a run; leave --profile out"),
     ],
-    ids=["trial and test of rates", "test of rates and profile"],
+    ids=["trial and test of rates", "two tests", "test of rates and profile"],
 )
 def test_an_option_that_would_be_ignored_is_refused(mltool, spec, options, message):
     ran = mltool("train", "my.yaml", *options)
@@ -56,7 +58,7 @@ def test_an_option_that_would_be_ignored_is_refused(mltool, spec, options, messa
     assert [path.name for path in Path().iterdir()] == ["my.yaml"]
 
 
-@pytest.mark.parametrize("option", ["--trial", "--find-lr"])
+@pytest.mark.parametrize("option", ["--trial", "--find-lr", "--find-batch-size"])
 @pytest.mark.parametrize("strategy", ["parameter_server", "multi_worker"])
 def test_what_is_for_one_process_refuses_a_strategy_of_several(mltool, spec, option, strategy):
     ran = mltool("train", "my.yaml", option, "--set", f"train.strategy={strategy}")
