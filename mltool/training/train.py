@@ -28,6 +28,7 @@ from mltool.runs.run import Run
 from mltool.spec.backend import require_tensorflow
 from mltool.spec.outputs import NO_RESULTS
 from mltool.spec.strategy import MultiWorkerStrategy, ParameterServerStrategy
+from mltool.training.beginning import record_setup, record_threshold
 from mltool.training.checkpoints import State, newest_file
 from mltool.training.elsewhere import train_elsewhere
 from mltool.training.epochs import Epochs
@@ -37,7 +38,7 @@ from mltool.training.loop import Loop
 from mltool.training.parameter_server import serve
 from mltool.training.profile import Profile, ProfileSummary
 from mltool.training.records import Events, read_lines
-from mltool.training.setup import Setup, build_setup, record_setup, record_threshold
+from mltool.training.setup import Setup, build_setup
 from mltool.training.workers import lost_worker
 
 logger = logging.getLogger("mltool")

@@ -11,7 +11,7 @@ from mltool.errors import DataError, SpecError, TrainingError
 from mltool.runs.run import Run
 from mltool.spec.data import SourceSpec
 from mltool.spec.load import load_spec
-from mltool.training import setup
+from mltool.training import beginning, setup
 from mltool.training.records import append_line, keep_lines, read_lines
 from mltool.training.train import train
 
@@ -101,7 +101,7 @@ train: {epochs: 3, loss: {SparseCategoricalCrossentropy: {from_logits: true}}}
 """
     )
     run = Run.create(load_spec(spec), tmp_path / "run")
-    begun = setup.record_setup
+    begun = beginning.record_setup
 
     def record(*arguments):
         begun(*arguments)
