@@ -36,7 +36,7 @@ def main() -> None:
 def mltool(spec: Spec, folder: Path) -> Epoch:
     """Mltool's own loop, chunks and pipeline, made and run as `mltool train` does."""
     from mltool.runs.run import Run
-    from mltool.training.chunks import Chunks
+    from mltool.training.loops.chunks import Chunks
     from mltool.training.setup import build_setup
     from mltool.training.watching import Waits, Watch
 

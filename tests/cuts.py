@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mltool.training.chunks import Chunks
+from mltool.training.loops.chunks import Chunks
 
 
 def one_step_chunks(

@@ -36,8 +36,8 @@ def command(
 
     Leaves a run directory, prints one table, and exits 0 only if every artifact was verified and keeps every limit.
     """
+    from mltool.cluster.join import require_one_process
     from mltool.runs.find import find_resumable
-    from mltool.runs.join import require_one_process
     from mltool.runs.run import Run
     from mltool.spec.load import load_spec
 

@@ -72,8 +72,8 @@ def command(
 
     Leaves a run directory: spec.yaml, run.json, splits.npz, metrics.jsonl, checkpoints/ and model.keras.
     """
+    from mltool.cluster.join import make_run
     from mltool.runs.find import find_resumable
-    from mltool.runs.join import make_run
     from mltool.spec.load import load_spec
 
     _require_one_purpose(
@@ -142,7 +142,7 @@ def _find_rate(spec: "Spec", directory: Path | None) -> None:
     folder = RateTestFolder.choose(spec.name, directory)
 
     from mltool.report.pictures import write_rates_picture
-    from mltool.training.rate_test import find_learning_rate
+    from mltool.training.trials.rate_test import find_learning_rate
 
     result = find_learning_rate(spec, folder)
     write_rates_picture(result, folder.picture_file)
@@ -161,14 +161,14 @@ def _find_rate(spec: "Spec", directory: Path | None) -> None:
 
 
 def _tell_trial(spec: "Spec") -> None:
-    from mltool.training.trial import try_training
+    from mltool.training.trials.trial import try_training
 
     result = try_training(spec)
     console.result(result.to_json(), result.text())
 
 
 def _find_batch_size(spec: "Spec") -> None:
-    from mltool.training.batch_sizes import find_batch_size
+    from mltool.training.trials.batch_sizes import find_batch_size
 
     result = find_batch_size(spec)
     console.result(result.to_json(), result.text())

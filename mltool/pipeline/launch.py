@@ -17,9 +17,9 @@ from types import FrameType
 from typing import Any
 
 from mltool import console, errors
+from mltool.cluster.cluster import local_cluster
 from mltool.errors import Interrupted, Message, MltoolError, TrainingError, UsageError
 from mltool.pipeline.workers import Ending, WorkerProcesses, worker_command
-from mltool.runs.cluster import local_cluster
 from mltool.runs.run import Run
 from mltool.spec.load import load_spec
 from mltool.spec.spec import Spec

@@ -16,9 +16,9 @@ import yaml
 
 from mltool import extras
 from mltool.assets import asset_folder
+from mltool.cluster.cluster import PORT
 from mltool.errors import UsageError
 from mltool.runs.atomic import write_text
-from mltool.runs.cluster import PORT
 from mltool.spec.load import dump_spec
 from mltool.spec.spec import Spec
 

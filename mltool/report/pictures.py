@@ -12,7 +12,7 @@ from mltool.data.dataset import Dataset
 from mltool.report import plots
 from mltool.report.data_section import scan_pictures
 from mltool.runs.atomic import write_text, writing
-from mltool.training.rate_test import RateTest
+from mltool.training.trials.rate_test import RateTest
 
 SHEET = (6, 10)
 """Rows and columns of a contact sheet."""

@@ -1,6 +1,7 @@
 """Learning-rate schedules of ours beside Keras' own: they count in epochs of their phase, where Keras' count in steps.
 
-The form is that of `catalogue.json`; `training/schedules.py` builds them, and a test holds the two tables equal.
+The form is that of `catalogue.json`; `training/optimizing/schedules.py` builds them, and a test holds the two tables
+equal.
 """
 
 from typing import Any, Final

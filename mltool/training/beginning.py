@@ -25,7 +25,7 @@ from mltool.runs.training_sections import training_sections
 from mltool.spec.backbones import weights_file
 from mltool.spec.spec import Spec
 from mltool.spec.task import output_kind
-from mltool.training.environment import describe_environment
+from mltool.training.devices.environment import describe_environment
 from mltool.training.setup import Setup
 
 logger = logging.getLogger("mltool")

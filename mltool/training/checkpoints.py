@@ -17,7 +17,7 @@ import numpy as np
 
 from mltool.errors import ArtifactError
 from mltool.runs.atomic import writing
-from mltool.training.workers import Workers
+from mltool.training.devices.workers import Workers
 
 logger = logging.getLogger("mltool")
 

@@ -9,10 +9,10 @@ from typing import Any
 from mltool import extras
 from mltool.data.order import epoch_order
 from mltool.training.checkpoints import State
-from mltool.training.loop import Loop
-from mltool.training.patterns import layers_of
+from mltool.training.loops.loop import Loop
+from mltool.training.loops.step import TrainStep, dense
+from mltool.training.optimizing.patterns import layers_of
 from mltool.training.setup import Setup
-from mltool.training.step import TrainStep, dense
 
 logger = logging.getLogger("mltool")
 

@@ -3,7 +3,7 @@
 import time
 
 from mltool.spec.checkpoint import Interval
-from mltool.training.workers import Workers
+from mltool.training.devices.workers import Workers
 
 
 class Due:

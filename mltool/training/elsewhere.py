@@ -24,14 +24,14 @@ from mltool.models.build import call_model
 from mltool.models.for_data import build_model_for
 from mltool.runs.run import Run
 from mltool.runs.training_sections import require_same_spec
-from mltool.training.batch_statistics import BatchStatistics
 from mltool.training.checkpoints import State
+from mltool.training.devices.workers import Workers
 from mltool.training.interrupts import Interrupts
-from mltool.training.other_loop import LOOPS
-from mltool.training.phases import Trainability, build_phases
+from mltool.training.loops.batch_statistics import BatchStatistics
+from mltool.training.loops.other_loop import LOOPS
+from mltool.training.optimizing.phases import Trainability, build_phases
 from mltool.training.samples import class_weights_of
 from mltool.training.setup import Setup, build_heads, open_data
-from mltool.training.workers import Workers
 
 
 def train_elsewhere(run: Run, interrupts: Interrupts) -> State:

@@ -15,16 +15,16 @@ from mltool.errors import ArtifactError, Interrupted, TrainingError
 from mltool.runs.run import Run
 from mltool.training.callbacks import improves, learning_rate_of, restore, state_of
 from mltool.training.checkpoints import Checkpoints, State
-from mltool.training.chunks import Chunks
 from mltool.training.due import Due
 from mltool.training.faults import Faults, GoBack
 from mltool.training.interrupts import Interrupts
-from mltool.training.profile import Profile
+from mltool.training.loops.chunks import Chunks
+from mltool.training.optimizing.weight_average import WeightAverage, renew_batch_statistics
 from mltool.training.records import Events, append_line, keep_lines, read_lines
 from mltool.training.setup import Setup
+from mltool.training.trials.profile import Profile
 from mltool.training.user_callbacks import UserCallbacks, has_user_callbacks
 from mltool.training.watching import Waits, Watch, remark_of
-from mltool.training.weight_average import WeightAverage, renew_batch_statistics
 
 logger = logging.getLogger("mltool")
 

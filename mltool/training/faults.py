@@ -11,7 +11,7 @@ from mltool.spec.strategy import MultiWorkerStrategy
 from mltool.training.callbacks import learning_rate_of
 from mltool.training.checkpoints import State
 from mltool.training.diagnosis import find_cause
-from mltool.training.loop import Loop
+from mltool.training.loops.loop import Loop
 from mltool.training.setup import Setup, accumulate_of
 
 logger = logging.getLogger("mltool")

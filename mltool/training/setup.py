@@ -20,22 +20,22 @@ from mltool.runs.training_sections import require_same_spec
 from mltool.spec.callbacks import OUR_CALLBACKS
 from mltool.spec.spec import Spec
 from mltool.spec.strategy import CentralStorageStrategy, ParameterServerStrategy
-from mltool.training.batch_statistics import BatchStatistics
 from mltool.training.callbacks import Callback, EarlyStopping, build_callback
-from mltool.training.head import Head
-from mltool.training.loop import Loop
-from mltool.training.measures import LoopOptions
-from mltool.training.other_loop import OtherLoop
-from mltool.training.own_step import load_step
-from mltool.training.parameter_server import CoordinatedLoop
-from mltool.training.phases import Phase, Trainability, build_phases
-from mltool.training.runtime import compiles, make_deterministic, prepare_runtime
+from mltool.training.devices.runtime import compiles, make_deterministic, prepare_runtime
+from mltool.training.devices.strategy import build_strategy, distribution_of, needs_static_shapes
+from mltool.training.devices.workers import Workers
+from mltool.training.loops.batch_statistics import BatchStatistics
+from mltool.training.loops.head import Head
+from mltool.training.loops.loop import Loop
+from mltool.training.loops.measures import LoopOptions
+from mltool.training.loops.other_loop import OtherLoop
+from mltool.training.loops.own_step import load_step
+from mltool.training.loops.parameter_server import CoordinatedLoop
+from mltool.training.optimizing.phases import Phase, Trainability, build_phases
+from mltool.training.optimizing.weight_average import WeightAverage
 from mltool.training.samples import augment_of, class_weights_of, mix_of
-from mltool.training.strategy import build_strategy, distribution_of, needs_static_shapes
 from mltool.training.trying_out import try_out, try_out_elsewhere
 from mltool.training.user_callbacks import UserCallback, build_user_callbacks
-from mltool.training.weight_average import WeightAverage
-from mltool.training.workers import Workers
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mltool import extras
+from mltool.cluster.join import join, place_to_write
 from mltool.errors import (
     ArtifactError,
     DataError,
@@ -23,23 +24,22 @@ from mltool.errors import (
 from mltool.evaluation.other_backend import check_under_tensorflow
 from mltool.models.precision import make_float32
 from mltool.runs.atomic import write_json, writing
-from mltool.runs.join import join, place_to_write
 from mltool.runs.run import Run
 from mltool.spec.backend import require_tensorflow
 from mltool.spec.outputs import NO_RESULTS
 from mltool.spec.strategy import MultiWorkerStrategy, ParameterServerStrategy
 from mltool.training.beginning import record_setup, record_threshold
 from mltool.training.checkpoints import State, newest_file
+from mltool.training.devices.workers import lost_worker
 from mltool.training.elsewhere import train_elsewhere
 from mltool.training.epochs import Epochs
 from mltool.training.faults import OutOfMemory, go_on_with_less_memory
 from mltool.training.interrupts import Interrupts
-from mltool.training.loop import Loop
-from mltool.training.parameter_server import serve
-from mltool.training.profile import Profile, ProfileSummary
+from mltool.training.loops.loop import Loop
+from mltool.training.loops.parameter_server import serve
 from mltool.training.records import Events, read_lines
 from mltool.training.setup import Setup, build_setup
-from mltool.training.workers import lost_worker
+from mltool.training.trials.profile import Profile, ProfileSummary
 
 logger = logging.getLogger("mltool")
 

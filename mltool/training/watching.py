@@ -9,7 +9,7 @@ from mltool import extras
 from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
 from mltool.spec.data import DataSpec
-from mltool.training.strategy import device_names, short_name
+from mltool.training.devices.strategy import device_names, short_name
 
 INPUT_BOUND_SHARE = 0.2
 """From this share of the time on that steps wait for data, data are what holds a training up: where TensorFlow's

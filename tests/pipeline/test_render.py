@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from mltool import extras
+from mltool.cluster.cluster import from_environment
 from mltool.errors import UsageError
 from mltool.pipeline import render as render_module
 from mltool.pipeline.launch import load_for_workers
 from mltool.pipeline.render import Job, TpuSlice, job_name, render_job
-from mltool.runs.cluster import from_environment
 from mltool.spec.load import load_spec
 
 FOUR = Job(workers=4, max_restarts=2, cpus=3)

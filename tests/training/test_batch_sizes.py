@@ -12,10 +12,10 @@ from mltool.child import Child, ChildCrashed
 from mltool.errors import MachineError, SpecError
 from mltool.spec.load import load_spec
 from mltool.spec.spec import Spec
-from mltool.training import batch_sizes
-from mltool.training.batch_sizes import BatchSizes, TriedSize, find_batch_size, try_size
-from mltool.training.loop import Loop
-from mltool.training.trial import Pace, Trial
+from mltool.training.loops.loop import Loop
+from mltool.training.trials import batch_sizes
+from mltool.training.trials.batch_sizes import BatchSizes, TriedSize, find_batch_size, try_size
+from mltool.training.trials.trial import Pace, Trial
 
 GB = 10**9
 

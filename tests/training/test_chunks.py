@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from mltool.training.chunks import Chunks
 from mltool.training.interrupts import Interrupts
+from mltool.training.loops.chunks import Chunks
 
 
 def lengths(seconds_a_step: float, *, first: float = 5.0, left: int = 10**6) -> list[int]:

@@ -19,7 +19,7 @@ from mltool.runs.run import Run
 from mltool.training import due
 from mltool.training.checkpoints import Checkpoints, State, newest_file
 from mltool.training.diagnosis import find_cause
-from mltool.training.loop import Loop
+from mltool.training.loops.loop import Loop
 from mltool.training.records import read_lines
 from mltool.training.setup import build_setup
 from mltool.training.train import train

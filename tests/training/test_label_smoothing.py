@@ -9,7 +9,7 @@ from training.test_resume import lines
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.outputs import OutputSpec
 from mltool.spec.task import task_of
-from mltool.training.head import Head
+from mltool.training.loops.head import Head
 from mltool.training.train import train
 
 

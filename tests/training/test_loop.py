@@ -18,8 +18,8 @@ from mltool.models.keras_objects import build_keras
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.outputs import OutputSpec
 from mltool.spec.task import task_of
-from mltool.training.head import Head
-from mltool.training.loop import Loop
+from mltool.training.loops.head import Head
+from mltool.training.loops.loop import Loop
 
 NUMBERS = np.random.default_rng(5)
 CROSSENTROPY = KerasObject("SparseCategoricalCrossentropy", {"from_logits": True})
@@ -363,12 +363,12 @@ from mltool.data.mixing import build_mixing
 from mltool.data.pipeline import Pipeline, Shares
 from mltool.models.keras_objects import build_keras
 from mltool.spec.catalogue import KerasObject
-from mltool.training.strategy import distribution_of
+from mltool.training.devices.strategy import distribution_of
 from mltool.training.checkpoints import Checkpoints, State
 from mltool.spec.outputs import OutputSpec
 from mltool.spec.task import task_of
-from mltool.training.head import Head
-from mltool.training.loop import Loop
+from mltool.training.loops.head import Head
+from mltool.training.loops.loop import Loop
 
 numbers = np.random.default_rng(0)
 x, y = numbers.random((33, 4)).astype(np.float32), numbers.integers(0, 3, 33)  # 16 + 16 + 1: a replica without a sample

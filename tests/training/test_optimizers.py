@@ -14,8 +14,8 @@ from training.test_resume import check_interrupt, lines
 from mltool.errors import SpecError
 from mltool.spec.catalogue import KerasObject, names
 from mltool.spec.train import PhaseSpec
-from mltool.training.optimizers import build_optimizer
-from mltool.training.schedules import Span
+from mltool.training.optimizing.optimizers import build_optimizer
+from mltool.training.optimizing.schedules import Span
 from mltool.training.setup import build_setup
 from mltool.training.train import train
 
@@ -169,7 +169,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from training.test_optimizers import SPAN, model_of_two, phase_of
 from mltool.spec.catalogue import KerasObject
-from mltool.training.optimizers import build_optimizer
+from mltool.training.optimizing.optimizers import build_optimizer
 
 RATE = KerasObject("OneCycle", {"learning_rate": 0.1})
 PHASE = phase_of(

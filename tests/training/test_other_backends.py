@@ -24,10 +24,10 @@ from mltool.inference.keras_predictor import load_keras_model
 from mltool.runs.arrays import read_npz
 from mltool.runs.rate_test import RateTestFolder
 from mltool.runs.run import Run
-from mltool.training.rate_test import find_learning_rate
 from mltool.training.records import read_lines
 from mltool.training.train import train
-from mltool.training.trial import try_training
+from mltool.training.trials.rate_test import find_learning_rate
+from mltool.training.trials.trial import try_training
 
 DEADLINE_SECONDS = 240
 TORCH = pytest.param("torch", marks=[pytest.mark.slow, pytest.mark.skipif(not extras.has("torch"), reason="no torch")])

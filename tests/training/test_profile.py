@@ -5,8 +5,8 @@ import json
 import pytest
 
 from mltool import extras
-from mltool.training.profile import Operation, Profile, ProfileSummary, read_trace
 from mltool.training.train import train
+from mltool.training.trials.profile import Operation, Profile, ProfileSummary, read_trace
 from mltool.training.watching import Waits
 
 
@@ -55,7 +55,7 @@ def test_a_training_that_fails_ends_its_profile(features, make_run, monkeypatch)
     run = make_run(features)
     with monkeypatch.context() as patched:
         patched.setattr(Profile, "end_chunk", lambda *arguments, **keywords: 1 / 0)
-        patched.setattr("mltool.training.profile.WARM_UP", 0)
+        patched.setattr("mltool.training.trials.profile.WARM_UP", 0)
         with pytest.raises(ZeroDivisionError):
             train(run, profile=True)
     assert train(make_run(features, "next"), profile=True).profile is not None

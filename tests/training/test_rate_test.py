@@ -18,8 +18,8 @@ from mltool.runs.find import all_runs
 from mltool.runs.rate_test import RateTestFolder
 from mltool.spec.load import load_spec
 from mltool.spec.spec import Spec
-from mltool.training import rate_test
-from mltool.training.rate_test import STEPS, find_learning_rate, judge_rates
+from mltool.training.trials import rate_test
+from mltool.training.trials.rate_test import STEPS, find_learning_rate, judge_rates
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from training.test_resume import check_interrupt, lines
 from mltool.errors import SpecError
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.schedules import SCHEDULE_DOCS, SCHEDULES
-from mltool.training.schedules import RATES, Span, build_schedule
+from mltool.training.optimizing.schedules import RATES, Span, build_schedule
 from mltool.training.train import train
 
 SPAN = Span(epochs=12, steps=7)

@@ -11,7 +11,7 @@ from mltool.errors import SpecError
 from mltool.models.keras_objects import build_keras
 from mltool.runs.run import Run
 from mltool.spec.catalogue import KerasObject
-from mltool.training.loop import Loop, LoopOptions
+from mltool.training.loops.loop import Loop, LoopOptions
 from mltool.training.train import train
 
 NUMBERS = np.random.default_rng(8)

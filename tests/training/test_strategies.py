@@ -18,7 +18,7 @@ REFUSALS = """
 import json, sys
 from mltool.errors import MachineError
 from mltool.spec.strategy import parse_strategy
-from mltool.training.strategy import build_strategy
+from mltool.training.devices.strategy import build_strategy
 
 def refused(value):
     try:
@@ -183,7 +183,7 @@ def test_kernels_and_threads_are_set_before_tensorflow_and_recorded(arrays, tmp_
 def test_an_environment_that_disagrees_is_refused_and_not_obeyed(monkeypatch):
     from mltool.errors import MachineError
     from mltool.spec.train import TrainSpec
-    from mltool.training.runtime import prepare_runtime
+    from mltool.training.devices.runtime import prepare_runtime
 
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
     spec = TrainSpec.model_validate({"loss": "MeanSquaredError", "onednn": False})

@@ -6,7 +6,7 @@ import pytest
 
 from mltool.errors import DataError, SpecError
 from mltool.spec.load import load_spec
-from mltool.training.trial import Pace, Trial, try_training
+from mltool.training.trials.trial import Pace, Trial, try_training
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from mltool.errors import Interrupted, SpecError, TrainingError
 from mltool.runs.run import Run
 from mltool.training import setup
 from mltool.training.checkpoints import Checkpoints
-from mltool.training.chunks import Chunks
+from mltool.training.devices.workers import Workers
+from mltool.training.loops.chunks import Chunks
 from mltool.training.train import train
 from mltool.training.user_callbacks import build_user_callbacks
-from mltool.training.workers import Workers
 
 CALLBACKS = '''
 import keras

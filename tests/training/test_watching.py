@@ -17,8 +17,8 @@ from mltool.spec.outputs import OutputSpec
 from mltool.spec.task import task_of
 from mltool.training import watching
 from mltool.training.checkpoints import Checkpoints
-from mltool.training.head import Head
-from mltool.training.loop import Loop
+from mltool.training.loops.head import Head
+from mltool.training.loops.loop import Loop
 from mltool.training.records import Events, read_lines
 from mltool.training.train import train
 from mltool.training.watching import Bound, Waits, Watch, remark_of, shown_bytes

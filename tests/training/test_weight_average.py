@@ -3,7 +3,7 @@
 import numpy as np
 from training.test_loop import convolutional
 
-from mltool.training.weight_average import WeightAverage, renew_batch_statistics
+from mltool.training.optimizing.weight_average import WeightAverage, renew_batch_statistics
 
 NUMBERS = np.random.default_rng(4)
 

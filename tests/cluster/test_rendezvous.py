@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from mltool.runs import rendezvous
-from mltool.runs.cluster import local_cluster
+from mltool.cluster import rendezvous
+from mltool.cluster.cluster import local_cluster
 
 CODE = """
 import os, sys
 from mltool.errors import MltoolError
-from mltool.runs.cluster import from_environment
-from mltool.runs.rendezvous import wait_for_all
+from mltool.cluster.cluster import from_environment
+from mltool.cluster.rendezvous import wait_for_all
 try:
     wait_for_all(from_environment("auto", os.environ), float(sys.argv[1]))
 except MltoolError as error:

@@ -1,12 +1,13 @@
 """A process becomes a worker where its cluster has the tasks that the strategy needs."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from mltool.cluster import join as joining
+from mltool.cluster.join import join
 from mltool.errors import MachineError
-from mltool.runs import join as joining
-from mltool.runs.join import join
 from mltool.spec.load import load_spec
 
 CHIEF, WORKER, PS, EVALUATOR = ({job: [f"{job}:2222"]} for job in ("chief", "worker", "ps", "evaluator"))
@@ -22,6 +23,19 @@ REFUSED = {
         "has worker, evaluator; leave all others out of TF_CONFIG",
     ),
 }
+
+SPEC = """
+name: small
+data: {source: {dataset: digits}}
+model: {layers: [Flatten, {Dense: {units: 10}}]}
+train: {loss: {SparseCategoricalCrossentropy: {from_logits: true}}}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(SPEC, encoding="utf-8")
 
 
 @pytest.mark.parametrize(("strategy", "cluster", "message"), REFUSED.values(), ids=REFUSED.keys())

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from mltool.cluster.cluster import from_environment, local_cluster
 from mltool.errors import MachineError
-from mltool.runs.cluster import from_environment, local_cluster
 
 TWO = {"worker": ["a:2222", "b:2222"]}
 SLURM = {

@@ -6,10 +6,10 @@ from typing import Any
 from mltool import extras
 from mltool.errors import Message, SpecError
 from mltool.spec.train import TrainSpec
-from mltool.training.optimizers import build_optimizer
-from mltool.training.patterns import layers_of, matches
-from mltool.training.schedules import Span
-from mltool.training.step import scales_loss
+from mltool.training.loops.step import scales_loss
+from mltool.training.optimizing.optimizers import build_optimizer
+from mltool.training.optimizing.patterns import layers_of, matches
+from mltool.training.optimizing.schedules import Span
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from mltool.cluster.cluster import Cluster
 from mltool.errors import MachineError
-from mltool.runs.cluster import Cluster
 
 _RETRY_SECONDS = 0.1
 _GREETING_SECONDS = 5.0

@@ -12,14 +12,14 @@ from typing import Any
 
 from mltool import console
 from mltool.child import Child, ChildCrashed
+from mltool.cluster.join import require_one_process
 from mltool.data.cache import free_memory_bytes
 from mltool.errors import MachineError
-from mltool.runs.join import require_one_process
 from mltool.spec.backend import require_tensorflow
 from mltool.spec.load import dump_spec, load_spec
 from mltool.spec.spec import Spec
 from mltool.training.faults import OutOfMemory
-from mltool.training.trial import Trial, run_trial
+from mltool.training.trials.trial import Trial, run_trial
 from mltool.training.watching import shown_bytes
 
 FIRST = 16

@@ -9,10 +9,10 @@ import numpy as np
 
 from mltool import extras
 from mltool.models.metrics import result_of
-from mltool.training.head import Head
-from mltool.training.own_step import StepFunction
-from mltool.training.scaled_schedule import scaled_schedule
-from mltool.training.step import scales_loss
+from mltool.training.loops.head import Head
+from mltool.training.loops.own_step import StepFunction
+from mltool.training.loops.step import scales_loss
+from mltool.training.optimizing.scaled_schedule import scaled_schedule
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from mltool import extras
-from mltool.training.loop import Loop
+from mltool.training.loops.loop import Loop
 
 logger = logging.getLogger("mltool")
 

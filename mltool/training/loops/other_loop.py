@@ -12,9 +12,9 @@ from mltool import extras
 from mltool.data.batches import Batch
 from mltool.models.build import call_model
 from mltool.models.precision import in_float32
-from mltool.training.head import Head, sample_losses_of, total_of
-from mltool.training.measures import PLAIN, LoopOptions, Measures
-from mltool.training.step import can_lower_scale
+from mltool.training.loops.head import Head, sample_losses_of, total_of
+from mltool.training.loops.measures import PLAIN, LoopOptions, Measures
+from mltool.training.loops.step import can_lower_scale
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from mltool import extras
-from mltool.training.runtime import ONEDNN
-from mltool.training.strategy import device_names
+from mltool.training.devices.runtime import ONEDNN
+from mltool.training.devices.strategy import device_names
 
 _DISTRIBUTIONS = ("tensorflow", "keras", "numpy", "ai-edge-litert", "litert-quantizer")
 _OF_BACKEND = {"tensorflow": (), "jax": ("jax", "jaxlib"), "torch": ("torch",)}

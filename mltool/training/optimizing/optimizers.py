@@ -11,8 +11,8 @@ from mltool.errors import Message, SpecError
 from mltool.models.keras_objects import build_keras
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.train import PhaseSpec
-from mltool.training.patterns import matching_weights, path_of
-from mltool.training.schedules import Span, build_schedule
+from mltool.training.optimizing.patterns import matching_weights, path_of
+from mltool.training.optimizing.schedules import Span, build_schedule
 
 logger = logging.getLogger("mltool")
 

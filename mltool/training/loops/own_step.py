@@ -8,8 +8,8 @@ from typing import Any
 from mltool import extras
 from mltool.models.precision import in_float32
 from mltool.models.user_call import calling, described, load_user, refusal
-from mltool.training.head import Head, sample_losses_of, total_of
-from mltool.training.step import Batch, TrainStep
+from mltool.training.loops.head import Head, sample_losses_of, total_of
+from mltool.training.loops.step import Batch, TrainStep
 
 KEY = "train.step.python"
 

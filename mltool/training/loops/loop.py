@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mltool import extras
-from mltool.training.head import Head
-from mltool.training.measures import PLAIN, LoopOptions, Measures
-from mltool.training.own_step import OwnStep
-from mltool.training.replicas import parts_of
-from mltool.training.step import TrainStep
+from mltool.training.devices.replicas import parts_of
+from mltool.training.loops.head import Head
+from mltool.training.loops.measures import PLAIN, LoopOptions, Measures
+from mltool.training.loops.own_step import OwnStep
+from mltool.training.loops.step import TrainStep
 
 
 class Loop(Measures):

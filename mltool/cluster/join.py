@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from mltool.cluster.cluster import Cluster, from_environment
+from mltool.cluster.rendezvous import wait_for_all
 from mltool.errors import MachineError, UsageError
-from mltool.runs.cluster import Cluster, from_environment
-from mltool.runs.rendezvous import wait_for_all
 from mltool.runs.run import Run
 from mltool.spec.spec import Spec
 from mltool.spec.strategy import AutoStrategy, MultiWorkerStrategy, ParameterServerStrategy

@@ -6,7 +6,7 @@ from typing import Any
 from mltool import extras
 from mltool.models.build import call_model
 from mltool.models.precision import in_float32
-from mltool.training.head import Head, sample_losses_of, total_of
+from mltool.training.loops.head import Head, sample_losses_of, total_of
 
 Batch = tuple[Any, ...]
 """(inputs, targets, weights) and, where there is more, a map of it; see `data/pipeline.py`."""

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mltool import console, extras
+from mltool.cluster.join import require_one_process
 from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
 from mltool.errors import MachineError, TrainingError
 from mltool.runs.atomic import write_json
-from mltool.runs.join import require_one_process
 from mltool.runs.rate_test import RateTestFolder
 from mltool.runs.run import Run
 from mltool.spec.backend import require_tensorflow

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from mltool import extras
+from mltool.cluster.join import require_one_process
 from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
 from mltool.errors import MachineError
-from mltool.runs.join import require_one_process
 from mltool.runs.run import Run
 from mltool.spec.backend import require_tensorflow
 from mltool.spec.spec import Spec
 from mltool.training.beginning import record_setup
-from mltool.training.chunks import Chunks
+from mltool.training.devices.strategy import device_names
 from mltool.training.faults import OutOfMemory, out_of_memory
 from mltool.training.interrupts import Interrupts
-from mltool.training.measures import Measures
+from mltool.training.loops.chunks import Chunks
+from mltool.training.loops.measures import Measures
 from mltool.training.setup import Setup, build_setup
-from mltool.training.strategy import device_names
 from mltool.training.watching import gpu_bytes, shown_bytes
 
 MEASURED_CHUNKS = 3

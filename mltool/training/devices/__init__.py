@@ -1,0 +1,1 @@
+"""Where steps run: strategies, replicas, worker processes, threads and precision."""
