@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mltool import extras
+from mltool.data.memory import free_memory_bytes
 from mltool.data.scratch import let_go, temporary_array
 from mltool.data.select import taken
 from mltool.data.source import Array, ArrayLike, Skipped, Source, Subset, first_of
@@ -231,8 +231,3 @@ def _storage(files: FileArray, count: int, cache: str) -> Array | None:
     if cache == "auto":
         logger.warning("decoded samples take %s bytes, more than memory has room for: kept in %s", f"{size:,}", folder)
     return temporary_array(shape, files.dtype, folder, "decoded samples")
-
-
-def free_memory_bytes() -> int:
-    """Memory that can be had without swapping: what the kernel says is available."""
-    return int(extras.require("psutil").virtual_memory().available)

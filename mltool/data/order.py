@@ -41,3 +41,8 @@ def epoch_order(seed: int | None, epoch: int, num_samples: int, out: Array | Non
         # As a plain array: numpy shuffles one in a file a hundred times as slowly.
         np.random.Generator(np.random.Philox(key=key)).shuffle(np.asarray(order))
     return order
+
+
+def samples_before(step: int, num_samples: int, batch_size: int) -> int:
+    """Samples of an epoch that come before a step; the last batch may be smaller."""
+    return min(step * batch_size, num_samples)

@@ -27,9 +27,14 @@ REFUSALS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 
 
 def refusals() -> tuple[type[Exception], ...]:
-    """`REFUSALS`, and what the backend raises itself: of dtypes or shapes that it cannot compute in."""
+    """`REFUSALS`, and what the backend raises itself: of dtypes or shapes that it cannot compute in.
+
+    Not what it raises without memory, which is no mistake of the spec.
+    """
     if extras.backend() == "tensorflow":
-        return (*REFUSALS, extras.tensorflow().errors.OpError)
+        errors = extras.tensorflow().errors
+        kinds = (kind for kind in errors.OpError.__subclasses__() if kind is not errors.ResourceExhaustedError)
+        return (*REFUSALS, *kinds)
     return (*REFUSALS, RuntimeError)  # torch's own errors are; those of jax are ValueErrors and TypeErrors
 
 

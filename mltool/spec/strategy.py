@@ -111,6 +111,15 @@ class TpuStrategy(StrategySpec):
     project: str | None = None
     """Google Cloud's project of a TPU that is named."""
 
+    @model_validator(mode="after")
+    def _place_of_a_name(self) -> "TpuStrategy":
+        given = [key for key in ("zone", "project") if getattr(self, key) is not None]
+        if self.name == "local" and given:
+            raise_problem(
+                f"{given[0]} is of a TPU that is named", f"add name, or leave {given[0]} out", path=(given[0],)
+            )
+        return self
+
 
 STRATEGIES: dict[str, type[StrategySpec]] = {
     strategy.NAME: strategy

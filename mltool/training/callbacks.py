@@ -1,5 +1,9 @@
-"""EarlyStopping and ReduceLROnPlateau under Keras' names, with a state that a checkpoint can hold."""
+"""EarlyStopping and ReduceLROnPlateau under Keras' names, with a state that a checkpoint can hold.
 
+What they do is always told, whatever `verbose`.
+"""
+
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -9,6 +13,8 @@ import numpy as np
 from mltool import extras
 from mltool.errors import Message, SpecError
 from mltool.spec.catalogue import KerasObject
+
+logger = logging.getLogger("mltool")
 
 Mode = Literal["auto", "min", "max"]
 """Whether less or more of a monitor is better; `auto` is gone when a callback of the spec was built."""
@@ -92,17 +98,22 @@ class ReduceLROnPlateau:
             self.best, self.wait = value, 0
         elif self.cooldown_left <= 0:
             self.wait += 1
-            if self.wait >= self.patience and self._reduce(optimizer):
+            if self.wait >= self.patience and (before := self._reduce(optimizer)) is not None:
+                logger.info(
+                    "%s has not improved for %d epochs: the learning rate goes from %.3g to %.3g",
+                    *(self.monitor, self.wait, before, learning_rate_of(optimizer)),
+                )
                 self.cooldown_left, self.wait = self.cooldown, 0
         return None
 
-    def _reduce(self, optimizer: Any) -> bool:
+    def _reduce(self, optimizer: Any) -> float | None:
+        """Gives the learning rate of before; None where it is as low as it may be."""
         rate = learning_rate_of(optimizer)
         # The optimizer keeps float32, so the floor has to be compared as one.
         if rate <= np.float32(self.min_lr):
-            return False
+            return None
         optimizer.learning_rate = max(rate * self.factor, self.min_lr)
-        return True
+        return rate
 
 
 class Callback(Protocol):

@@ -12,6 +12,7 @@ from mltool.training.callbacks import learning_rate_of
 from mltool.training.checkpoints import State
 from mltool.training.diagnosis import find_cause
 from mltool.training.loops.loop import Loop
+from mltool.training.memory import OutOfMemory, out_of_memory
 from mltool.training.setup import Setup, accumulate_of
 
 logger = logging.getLogger("mltool")
@@ -25,36 +26,6 @@ MOST_ROLLBACKS = 3
 
 class GoBack(Exception):  # noqa: N818  no error, and caught by `Epochs`
     """Leads out of an epoch, back to the newest checkpoint."""
-
-
-class OutOfMemory(Exception):  # noqa: N818  as above, by `train`
-    """Leads out of a training whose device has no memory left; the message says for what.
-
-    Args:
-        message: the first line of TensorFlow's.
-        replicas: that share a batch.
-    """
-
-    def __init__(self, message: str, replicas: int) -> None:
-        super().__init__(message)
-        self.replicas = replicas
-
-
-@contextmanager
-def out_of_memory(replicas: int) -> Iterator[None]:
-    """Inside, TensorFlow's error of a device without memory becomes ours.
-
-    Raises:
-        OutOfMemory: if that happens.
-    """
-    try:
-        yield
-    except extras.tensorflow().errors.ResourceExhaustedError as error:
-        first_line = (error.message or "").strip().splitlines()[:1]
-    else:
-        return
-    # Out here: what it refers to holds the memory.
-    raise OutOfMemory("".join(first_line)[:200], replicas)
 
 
 class Faults:

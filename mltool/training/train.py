@@ -33,10 +33,11 @@ from mltool.training.checkpoints import State, newest_file
 from mltool.training.devices.workers import lost_worker
 from mltool.training.elsewhere import train_elsewhere
 from mltool.training.epochs import Epochs
-from mltool.training.faults import OutOfMemory, go_on_with_less_memory
+from mltool.training.faults import go_on_with_less_memory
 from mltool.training.interrupts import Interrupts
 from mltool.training.loops.loop import Loop
 from mltool.training.loops.parameter_server import serve
+from mltool.training.memory import OutOfMemory, must_fit, out_of_memory
 from mltool.training.records import Events, read_lines
 from mltool.training.setup import Setup, build_setup
 from mltool.training.trials.profile import Profile, ProfileSummary
@@ -158,10 +159,16 @@ def _train(run: Run, interrupts: Interrupts, profile: Profile | None) -> TrainRe
 def _train_within_memory(run: Run, interrupts: Interrupts, profile: Profile | None) -> State:
     while True:
         try:
-            return fit(run, build_setup(run), interrupts, profile)
+            return fit(run, _fitting_setup(run), interrupts, profile)
         except OutOfMemory as error:
             go_on_with_less_memory(run, error)
         gc.collect()  # the model, its optimizer and compiled steps refer to each other
+
+
+def _fitting_setup(run: Run) -> Setup:
+    hint = "take a smaller model, or see who else holds the device's memory"
+    with must_fit("the model", hint), out_of_memory(1):
+        return build_setup(run)
 
 
 def _train_elsewhere(run: Run, interrupts: Interrupts) -> State:

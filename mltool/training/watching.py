@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from mltool import extras
 from mltool.data.batches import Batches
+from mltool.data.order import samples_before
 from mltool.data.pipeline import Pipeline
 from mltool.spec.data import DataSpec
 from mltool.training.devices.strategy import device_names, short_name
@@ -97,16 +98,13 @@ class Watch:
         if self._runs_ahead and waits.after_last > 2 * seconds / count:
             waited = 0.0
         self._steps += count
-        self._samples += self._samples_before(first_step + count) - self._samples_before(first_step)
+        self._samples += samples_of(self._pipeline, first_step, count)
         self._seconds += seconds
         self._waited += waited
         computed = seconds - waited
         if self._runs_ahead:
             computed = min(max(computed, waits.after_last * count), seconds)
         self._computed += computed
-
-    def _samples_before(self, step: int) -> int:
-        return min(step * self._pipeline.batch_size, self._pipeline.num_samples)
 
     @property
     def samples_per_second(self) -> float | None:
@@ -180,6 +178,12 @@ def _gpu_memory(name: str) -> dict[str, int]:
         cuda = extras.require("torch").cuda
         return {"current": int(cuda.memory_allocated()), "peak": int(cuda.max_memory_allocated())}
     return dict(extras.tensorflow().config.experimental.get_memory_info(name))
+
+
+def samples_of(pipeline: Pipeline | Batches, first_step: int, count: int) -> int:
+    """Samples of so many steps of an epoch, over all workers."""
+    sizes = pipeline.num_samples, pipeline.batch_size
+    return samples_before(first_step + count, *sizes) - samples_before(first_step, *sizes)
 
 
 def shown_bytes(size: float) -> str:

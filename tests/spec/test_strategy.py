@@ -11,6 +11,10 @@ MISTAKES = {
     "a number": (3, "must be a strategy (got 3); write mirrored, or mirrored: {devices: [GPU:0]}"),
     "a typo with arguments": ({"miror": {}}, "unknown strategy 'miror'; did you mean 'mirrored'?"),
     "two strategies": ({"mirrored": {}, "tpu": {}}, "must be a strategy (got"),
+    "a place of no TPU": (
+        {"tpu": {"zone": "us-a"}},
+        "train.strategy.tpu.zone: zone is of a TPU that is named; add name",
+    ),
     "arguments that are none": ({"tpu": "v4"}, "must be a map of arguments (got 'v4')"),
     "an unknown argument": (
         {"mirrored": {"device": ["GPU:0"]}},

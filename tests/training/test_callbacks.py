@@ -1,5 +1,6 @@
 """EarlyStopping and ReduceLROnPlateau, held against Keras' own on the same values."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from mltool.errors import SpecError
 from mltool.spec.catalogue import KerasObject
-from mltool.training.callbacks import build_callback, improves, restore, state_of
+from mltool.training.callbacks import ReduceLROnPlateau, build_callback, improves, restore, state_of
 
 DIRECTIONS = {"loss": False, "accuracy": True, "true_positives": None}
 NAN = float("nan")
@@ -177,3 +178,13 @@ def test_a_restored_callback_goes_on_as_the_first_one(name, cut):
 def state_of_after(callback: Any, epoch: int, value: float, optimizer: Optimizer) -> dict[str, Any]:
     callback.on_epoch_end(epoch, logs_of(value), optimizer)
     return state_of(callback)
+
+
+def test_a_learning_rate_that_is_reduced_is_told(caplog):
+    optimizer = SimpleNamespace(learning_rate=np.float32(0.1))
+    callback = ReduceLROnPlateau(patience=2, factor=0.5, mode="min")
+    with caplog.at_level("INFO", "mltool"):
+        for epoch, loss in enumerate([1.0, 1.0, 1.0]):
+            callback.on_epoch_end(epoch, {"val_loss": loss}, optimizer)
+    told = [record.message for record in caplog.records]
+    assert told == ["val_loss has not improved for 2 epochs: the learning rate goes from 0.1 to 0.05"]

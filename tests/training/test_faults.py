@@ -434,6 +434,16 @@ def test_weights_without_a_gradient_are_named_once(features, make_run, caplog, t
 # Memory that runs out.
 
 
+OOM_OF_A_GRAPH = """Graph execution error:
+
+Detected at node functional_1/conv2d_1/Relu defined at (most recent call last):
+  File "loop.py", line 1, in step
+OOM when allocating a tensor
+\t [[{{node functional_1/conv2d_1/Relu}}]]
+"""
+"""As TensorFlow words it where a step is part of a graph."""
+
+
 def run_out_of_memory(monkeypatch: pytest.MonkeyPatch, *calls_that_do: int) -> None:
     """TensorFlow's error comes in chunks of these numbers (from 0), after the chunk has changed the weights."""
     compiled, calls = Loop._compiled, iter(range(10_000))
@@ -444,7 +454,7 @@ def run_out_of_memory(monkeypatch: pytest.MonkeyPatch, *calls_that_do: int) -> N
         def steps(*arguments: Any) -> Any:
             done = train_steps(*arguments)
             if next(calls) in calls_that_do:
-                raise extras.tensorflow().errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor")
+                raise extras.tensorflow().errors.ResourceExhaustedError(None, None, OOM_OF_A_GRAPH)
             return done
 
         return steps, evaluate_steps
@@ -671,3 +681,14 @@ def test_a_checkpoint_of_a_newer_version_is_refused(features, make_run, monkeypa
     ) as found:
         train(run)
     assert found.value.exit_code == 5
+
+
+def test_a_model_that_does_not_fit_is_the_machines_and_the_run_is_no_more(features, make_run, monkeypatch):
+    def exhausted(*_: Any, **__: Any) -> None:
+        raise extras.tensorflow().errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    run = make_run(features)
+    monkeypatch.setattr("keras.src.backend.Variable._initialize_with_initializer", exhausted)
+    with pytest.raises(MachineError, match="the model does not fit: out of memory: OOM when allocating tensor; take a"):
+        train(run)
+    assert not run.directory.exists()

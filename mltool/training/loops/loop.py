@@ -1,7 +1,7 @@
 """The training loop: many steps inside one tf.function, under any strategy, metrics in the graph.
 
-Why not Keras' `fit`: a `tf.range` loop of 32 to 200 steps in one tf.function was measured 4 to 5 times faster on small
-models, and `fit` under tf.distribute fails on an uneven last batch. See the README.
+Why not Keras' `fit`: many steps in one tf.function are several times as fast on small models (measured in
+`benchmarks/results/`), and `fit` under tf.distribute fails on an uneven last batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -5,26 +5,21 @@ factor instead of an amount, a smoothed loss, and the end when it diverges, as f
 """
 
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from mltool import console, extras
-from mltool.cluster.join import require_one_process
 from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
-from mltool.errors import MachineError, TrainingError
+from mltool.errors import TrainingError
 from mltool.runs.atomic import write_json
 from mltool.runs.rate_test import RateTestFolder
-from mltool.runs.run import Run
-from mltool.spec.backend import require_tensorflow
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.spec import Spec
-from mltool.training.faults import OutOfMemory, out_of_memory
-from mltool.training.interrupts import Interrupts
+from mltool.training.memory import must_fit
 from mltool.training.setup import Setup, build_setup
+from mltool.training.trials.temporary import IF_IT_DOES_NOT_FIT, temporary_run
 
 LOWEST, HIGHEST = 1e-6, 10.0
 """Learning rates of the first and the last step."""
@@ -71,16 +66,8 @@ def find_learning_rate(spec: Spec, folder: RateTestFolder) -> RateTest:
         SpecError: if the model does not fit the data, or the spec trains with another backend.
         UsageError: if the spec is for several processes.
     """
-    require_tensorflow(spec, "learning rates are tested with TensorFlow's steps")
-    require_one_process(spec, "--find-lr", "add --set train.strategy=one_device")
-    # SIGTERM as Ctrl-C, so that the run goes then too.
-    with Interrupts(), tempfile.TemporaryDirectory(prefix="mltool-rates-") as scratch:
-        setup = build_setup(Run.create(_with_rate(spec), Path(scratch) / "run"))
-        try:
-            with out_of_memory(setup.workers.replicas):
-                rates, losses = _raise_rates(setup)
-        except OutOfMemory as error:
-            raise MachineError(f"out of memory: {error}", "write train.accumulate: 2 or more") from error
+    with must_fit("it", IF_IT_DOES_NOT_FIT), temporary_run(_with_rate(spec), "--find-lr") as run:
+        rates, losses = _raise_rates(build_setup(run))
     result = judge_rates(rates, losses)
     write_json(folder.curve_file, asdict(result))
     if result.suggestion < LOWEST:

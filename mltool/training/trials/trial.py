@@ -1,33 +1,29 @@
 """A trial of a training: all is built, a few steps run, the cost of the whole is told, and nothing is left behind."""
 
 import math
+import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from mltool import extras
-from mltool.cluster.join import require_one_process
 from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
-from mltool.errors import MachineError
-from mltool.runs.run import Run
-from mltool.spec.backend import require_tensorflow
 from mltool.spec.spec import Spec
 from mltool.training.beginning import record_setup
 from mltool.training.devices.strategy import device_names
-from mltool.training.faults import OutOfMemory, out_of_memory
-from mltool.training.interrupts import Interrupts
 from mltool.training.loops.chunks import Chunks
 from mltool.training.loops.measures import Measures
+from mltool.training.memory import must_fit
 from mltool.training.setup import Setup, build_setup
-from mltool.training.watching import gpu_bytes, shown_bytes
+from mltool.training.trials.temporary import IF_IT_DOES_NOT_FIT, temporary_run
+from mltool.training.watching import gpu_bytes, samples_of, shown_bytes
 
-MEASURED_CHUNKS = 3
-"""Timed after the one that compiles: the first ones are short, the last one as long as those of a training."""
+GROWING_CHUNKS, REPEATED_CHUNKS = 3, 4
+"""Timed after the one that compiles: the first ones are short, and grow; of those as long as in a training the median
+counts, as machines are noisy."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +34,14 @@ class Pace:
         steps: of an epoch.
         compile_seconds: of the first step, compiling included.
         step_seconds: of a step once it is compiled.
+        samples_per_second: likewise; the last batch of an epoch may be smaller.
         chunk: steps that run in one call then.
     """
 
     steps: int
     compile_seconds: float
     step_seconds: float
+    samples_per_second: float
     chunk: int
 
 
@@ -98,7 +96,7 @@ class Trial:
                 f" activations of a batch about {activations}",
                 f"             peak: process {', '.join([shown_bytes(self.peak_bytes), *peaks])}",
                 f"devices      {', '.join(self.devices)}",
-                f"step         {1e3 * pace.step_seconds:.3g} ms, {self.batch_size / pace.step_seconds:,.0f} samples/s"
+                f"step         {1e3 * pace.step_seconds:.3g} ms, {pace.samples_per_second:,.0f} samples/s"
                 f" in batches of {self.batch_size}; {pace.chunk} steps a call; {pace.compile_seconds:.1f} s to compile",
                 f"to expect    {_shown_time(self.expected_seconds)} for {self.epochs} epochs of {pace.steps} steps and"
                 f" {self.validation.steps} of validation",
@@ -116,11 +114,8 @@ def try_training(spec: Spec) -> Trial:
         UsageError: if the spec is for several processes.
         MltoolError: whatever would stop the training before its first step.
     """
-    try:
+    with must_fit("it", IF_IT_DOES_NOT_FIT):
         return run_trial(spec)
-    except OutOfMemory as error:
-        hint = "write train.accumulate: 2 or more, a smaller data.batch_size, or a smaller model"
-        raise MachineError(f"it does not fit: out of memory: {error}", hint) from error
 
 
 def run_trial(spec: Spec) -> Trial:
@@ -129,36 +124,48 @@ def run_trial(spec: Spec) -> Trial:
     Raises:
         OutOfMemory: if a device has too little.
     """
-    require_tensorflow(spec, "a trial runs TensorFlow's steps")
-    require_one_process(spec, "a trial", "add --set train.strategy=one_device")
-    # SIGTERM as Ctrl-C, so that the folder goes then too.
-    with Interrupts(), tempfile.TemporaryDirectory(prefix="mltool-trial-") as folder:
-        run = Run.create(spec, Path(folder) / "run")
+    with temporary_run(spec, "a trial") as run:
         setup = build_setup(run)
         record_setup(run, setup)
         loop = setup.loop
-        with out_of_memory(setup.workers.replicas):
-            training = _pace(loop, setup.pipeline, loop.train_steps)
-            loop.reset_metrics()
-            validation = _pace(loop, setup.validation, loop.evaluate_steps)
+        training = _pace(loop, setup.pipeline, loop.train_steps)
+        loop.reset_metrics()
+        validation = _pace(loop, setup.validation, loop.evaluate_steps)
         return _told(setup, training, validation)
 
 
 def _pace(loop: Measures, pipeline: Pipeline | Batches, run_steps: Callable[..., Any]) -> Pace:
-    chunks, took, epoch = Chunks(), [], 0
-    batches, left = pipeline.epoch(epoch), pipeline.steps
-    for _ in range(1 + MEASURED_CHUNKS):
-        if not left:
-            epoch += 1
-            batches, left = pipeline.epoch(epoch), pipeline.steps
-        count = chunks.next_length(left)
+    chunks, batches, epoch = Chunks(), pipeline.epoch(0), 0
+    first, took = 0, []
+    for number in range(1 + GROWING_CHUNKS + REPEATED_CHUNKS):
+        if first == pipeline.steps:
+            epoch, first = epoch + 1, 0
+            batches = pipeline.epoch(epoch)
+        count = chunks.next_length(pipeline.steps - first)
         seconds = _timed(loop, pipeline, run_steps, batches, count)
-        chunks.took(count, seconds)
-        took.append((count, seconds))
-        left -= count
-    # The longest chunk is the most like those of a training, the calls of short ones cost more than their steps.
-    count, seconds = max(took[1:], key=lambda chunk: chunk[0])
-    return Pace(pipeline.steps, took[0][1], seconds / count, chunks.next_length(pipeline.steps))
+        if number <= GROWING_CHUNKS:
+            chunks.took(count, seconds)
+        took.append(_Chunk(count, samples_of(pipeline, first, count), seconds))
+        first += count
+    # The longest chunks are the most like those of a training, the calls of short ones cost more than their steps.
+    longest = max(chunk.count for chunk in took[1:])
+    alike = [chunk for chunk in took[1:] if 2 * chunk.count >= longest]
+    return Pace(
+        steps=pipeline.steps,
+        compile_seconds=took[0].seconds,
+        step_seconds=statistics.median(chunk.seconds / chunk.count for chunk in alike),
+        samples_per_second=statistics.median(chunk.samples / chunk.seconds for chunk in alike),
+        chunk=chunks.next_length(pipeline.steps),
+    )
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Steps that ran in one call."""
+
+    count: int
+    samples: int
+    seconds: float
 
 
 def _timed(
