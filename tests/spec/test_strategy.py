@@ -13,7 +13,7 @@ MISTAKES = {
     "two strategies": ({"mirrored": {}, "tpu": {}}, "must be a strategy (got"),
     "a place of no TPU": (
         {"tpu": {"zone": "us-a"}},
-        "train.strategy.tpu.zone: zone is of a TPU that is named; add name",
+        "strategy.tpu.zone: zone is of a TPU that is named; add name",
     ),
     "arguments that are none": ({"tpu": "v4"}, "must be a map of arguments (got 'v4')"),
     "an unknown argument": (
