@@ -141,16 +141,19 @@ class Checkpoints:
     def _newest_whole(self) -> bytes | None:
         """The newest checkpoint of which everything can be read, its best weights too."""
         for file in self._newest_first():
+            read = file
             try:
-                content = file.read_bytes()
+                content = read.read_bytes()
                 best = _state(_read(content)["state"]).best_epoch
                 if best is not None:
-                    _read(self._best_file(best).read_bytes())
+                    read = self._best_file(best)
+                    _read(read.read_bytes())
             except ArtifactError as error:
                 raise ArtifactError(f"{file} {error}", "update mltool, or train again") from error
             # A damaged file raises whatever the readers of zip, numpy and JSON meet first.
             except Exception as error:
-                logger.warning("checkpoint %s is damaged (%s); going back to the one before", file.name, error)
+                what = "checkpoint" if read == file else f"the best weights of {file.name} are damaged:"
+                logger.warning("%s %s is damaged (%s); going back to the one before", what, read.name, error)
                 self._damaged.add(file)  # and removed when a whole one is there
                 continue
             return content

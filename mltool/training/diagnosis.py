@@ -16,7 +16,7 @@ from mltool.training.setup import Setup
 
 logger = logging.getLogger("mltool")
 
-_LOWER_RATE = "lower the learning rate, clip gradients (clipnorm of the optimizer), or write train.on_nan: rollback"
+_LOWER_RATE = "lower the learning rate, or clip gradients (clipnorm of the optimizer)"
 
 
 def find_cause(setup: Setup, state: State) -> tuple[str, str]:
@@ -32,6 +32,10 @@ def find_cause(setup: Setup, state: State) -> tuple[str, str]:
     loop = setup.loop
     if not isinstance(loop, Loop):  # another backend's: its layers are called within its own steps alone
         return "", _LOWER_RATE
+    may_choose = setup.spec.train.step is None  # beside a step of the user's there is `stop` alone
+    lower_rate = _LOWER_RATE
+    if may_choose and setup.spec.train.on_nan != "rollback":
+        lower_rate += "; or write train.on_nan: rollback"
     try:
         batch = next(setup.pipeline.epoch(state.epoch, state.step))
         sample = _sample_at_fault(setup, loop, state, batch)
@@ -39,9 +43,13 @@ def find_cause(setup: Setup, state: State) -> tuple[str, str]:
     # Whatever layers raise that were written for a graph: what this is about must be told all the same.
     except Exception:
         logger.debug("the step could not be run again", exc_info=True)
-        return "", _LOWER_RATE
+        return "", lower_rate
     found = ", ".join(part for part in (place, sample) if part)
-    hint = "mend that sample, or leave it out; or write train.on_nan: skip" if sample else _LOWER_RATE
+    hint = lower_rate
+    if sample:
+        hint = "mend that sample, or leave it out"
+        if may_choose and setup.spec.train.on_nan != "skip":
+            hint += "; or write train.on_nan: skip"
     return f": {found}" if found else "", hint
 
 

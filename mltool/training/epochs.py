@@ -14,7 +14,7 @@ from mltool.data.pipeline import Pipeline
 from mltool.errors import ArtifactError, Interrupted, TrainingError
 from mltool.runs.run import Run
 from mltool.training.callbacks import improves, learning_rate_of, restore, state_of
-from mltool.training.checkpoints import Checkpoints, State
+from mltool.training.checkpoints import Checkpoints, State, newest_file
 from mltool.training.due import Due
 from mltool.training.faults import Faults, GoBack
 from mltool.training.interrupts import Interrupts
@@ -65,6 +65,8 @@ class Epochs:
         """Puts the newest checkpoint back, where there is one."""
         found = self._checkpoints.load(self._variables_of)
         if found is None:
+            if read_lines(self._run.metrics_file) and newest_file(self._run.checkpoints_folder) is None:
+                logger.warning("%s has no checkpoint: training starts from the beginning", self._run.id)
             self._run.metrics_file.unlink(missing_ok=True)
             self._events.begin([])
             return
@@ -110,7 +112,7 @@ class Epochs:
         return self.state
 
     def _run_epoch(self, bar: console.Progress) -> None:
-        with self._faults.watching_memory():
+        with self._faults.watching_memory(), self._faults.watching_code(self.state):
             if self.state.logs is None:
                 self.state.logs = self._train_epoch(bar)
             results = self.state.logs | self._validate()

@@ -1,6 +1,7 @@
 """What a training does about a step that is not finite, about weights that no gradient reaches, and without memory."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,10 @@ MOST_SKIPPED_IN_A_ROW = 10
 
 MOST_ROLLBACKS = 3
 """An eighth of a learning rate that is still too high was not the reason."""
+
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
+"""As TensorFlow's messages say where an operation of a graph was made."""
 
 
 class GoBack(Exception):  # noqa: N818  no error, and caught by `Epochs`
@@ -62,6 +67,33 @@ class Faults:
             return
         with out_of_memory(self._setup.workers.replicas):
             yield
+
+    @contextmanager
+    def watching_code(self, state: State) -> Iterator[None]:
+        """Inside, what TensorFlow raises of a line of the user's (an assertion, an index) is said of that line.
+
+        Raises:
+            TrainingError: if that happens.
+        """
+        try:
+            yield
+        except Exception as error:
+            told = self._told_of_code(error)
+            if told is None:
+                raise
+            raise TrainingError(f"{told}, in epoch {state.epoch + 1}", "mend it, and train again") from error
+
+    def _told_of_code(self, error: Exception) -> str | None:
+        if extras.backend() != "tensorflow" or not isinstance(error, extras.tensorflow().errors.InvalidArgumentError):
+            return None
+        files = {reference.rpartition(":")[0] for reference in self._setup.spec.code}
+        message = str(error)
+        frames = [found for found in _FRAME.finditer(message) if found["file"] in files]
+        if not frames:
+            return None
+        *_, last = _FRAME.finditer(message)
+        reason = next((line.strip() for line in message[last.end() :].splitlines() if line.strip()), "it failed")
+        return f"{frames[-1]['file']}:{frames[-1]['line']}: {frames[-1]['function']} raised {reason[:300]}"
 
     def look_at_gradients(self) -> None:
         """Holds the first steps of every optimizer against the weights that they should change.

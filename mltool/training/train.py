@@ -105,9 +105,14 @@ def _train_in(run: Run, profile: bool) -> TrainResult:
                 require_tensorflow(run.spec, "a profile is taken of TensorFlow's steps")
             with Interrupts() as interrupts:
                 return _train(run, interrupts, Profile(run.events_folder) if profile else None)
-        except (Interrupted, KeyboardInterrupt):
+        except Interrupted:
             _note(run, status="interrupted")
             raise
+        except KeyboardInterrupt as error:
+            _note(run, status="interrupted")
+            # While data are read or steps compiled, or the second time.
+            hint = f"go on with: mltool train --resume {shlex.quote(str(run.directory))}"
+            raise Interrupted(f"{str(error) or 'Ctrl-C'}: stopped at once", hint) from error
         except MltoolError as error:
             failure = _with_what_is_left(run, error)
             _note(run, status="failed", error=str(failure))

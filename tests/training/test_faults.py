@@ -216,7 +216,14 @@ def test_a_sample_that_is_no_number_is_named(values, make_run):
     state = State(epoch=2, step=poisoned_step(run, 2) - 1)
     cause, hint = find_cause(dataclasses.replace(setup, pipeline=pipeline), state)
     assert cause == f": the layer 'out' gives infinity, the input 'f' of sample {POISONED} is infinity"
-    assert hint.startswith("mend that sample, or leave it out")
+    assert hint == "mend that sample, or leave it out; or write train.on_nan: skip"
+
+
+@pytest.mark.parametrize(("on_nan", "named"), [("stop", True), ("rollback", False)])
+def test_what_is_asked_for_is_not_advised(values, make_run, on_nan, named):
+    values["train"]["on_nan"] = on_nan
+    _, hint = find_cause(build_setup(make_run(values)), State())
+    assert ("; or write train.on_nan: rollback" in hint) == named
 
 
 def linear_regression(run: Run, *, epochs: int, rate: float) -> tuple[np.ndarray, np.ndarray]:

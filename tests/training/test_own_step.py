@@ -15,6 +15,7 @@ from mltool.data.order import epoch_order
 from mltool.errors import Interrupted, SpecError, TrainingError
 from mltool.runs.run import Run
 from mltool.spec.load import load_spec
+from mltool.training.records import read_lines
 from mltool.training.train import train
 
 CONFIG = Path(__file__).parents[2] / "configs" / "mnist_step.yaml"
@@ -102,6 +103,11 @@ def loss_alone(model, optimizer, loss, batch):
 
 def infinite(model, optimizer, loss, batch):
     return {**plain(model, optimizer, loss, batch), "loss": loss.weights[0] / 0.0}
+
+
+def asserting(model, optimizer, loss, batch):
+    tf.debugging.assert_less(tf.cast(optimizer.iterations, tf.int32), 5)
+    return plain(model, optimizer, loss, batch)
 
 
 def two(model, batch):
@@ -377,6 +383,18 @@ def test_a_mistake_in_a_step_is_told_before_anything_is_recorded(steps, features
 
 def test_a_step_whose_loss_is_not_finite_fails_the_run(steps, features, make_run):
     run = make_run(with_step(features, "infinite"))
-    with pytest.raises(TrainingError, match="the loss, or a gradient, is not finite in step 1 of epoch 1"):
+    with pytest.raises(TrainingError, match="the loss, or a gradient, is not finite in step 1 of epoch 1") as found:
         train(run)
+    assert "on_nan" not in str(found.value), "which is refused beside a step of the user's"
     assert not run.keras_file.exists()
+
+
+def test_an_assertion_that_fails_in_a_later_step_is_told_with_its_line(steps, features, make_run):
+    """In the second epoch of four steps each: that is no flaw of ours, and the epoch before stays."""
+    run = make_run(with_step(features, "asserting"))
+    line = 1 + STEPS.splitlines().index("    tf.debugging.assert_less(tf.cast(optimizer.iterations, tf.int32), 5)")
+    message = rf"my_step\.py:{line}: asserting raised assertion failed: .*, in epoch 2; mend it, and train again"
+    with pytest.raises(TrainingError, match=message):
+        train(run)
+    assert run.status == "failed"
+    assert len(read_lines(run.metrics_file)) == 1

@@ -168,10 +168,13 @@ def test_a_training_that_dies_between_two_files_ends_as_the_uncut_one(features, 
     assert_same_end(run, uncut)
 
 
-def test_without_a_checkpoint_training_starts_at_step_0(features, make_run):
+def test_without_a_checkpoint_training_starts_at_step_0_and_says_so(features, make_run, caplog):
     run, uncut = make_run(features, "run"), make_run(features, "uncut")
     run.metrics_file.write_text('{"epoch": 1, "loss": 0.0}\n{"epo', encoding="utf-8")  # left of a process before
-    train(run)
+    with caplog.at_level("WARNING", logger="mltool"):
+        train(run)
+    assert "run has no checkpoint: training starts from the beginning" in caplog.text
+    caplog.clear()
     train(uncut)
     assert_same_end(run, uncut)
 
@@ -214,7 +217,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(features, make_run, m
         best.unlink()
     with caplog.at_level("WARNING", logger="mltool"):
         train(run)
-    assert f"checkpoint {newest.name} is damaged" in caplog.text
+    if damage == "best weights gone":
+        assert f"the best weights of {newest.name} are damaged: {best.name} is damaged (" in caplog.text
+    else:
+        assert f"checkpoint {newest.name} is damaged" in caplog.text
     assert ("training starts from the beginning" in caplog.text) == (damage == "best weights gone")
     assert_same_end(run, uncut)
 

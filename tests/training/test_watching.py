@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mltool import console
+from mltool.errors import Interrupted
 from mltool.runs.run import Run
 from mltool.spec.catalogue import KerasObject
 from mltool.spec.data import DataSpec
@@ -88,8 +89,9 @@ def test_events_of_an_epoch_that_runs_again_are_there_once(features, make_run, m
 
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoints, "save", dying)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted, match=r"Ctrl-C: stopped at once; go on with: mltool train --resume .*run"):
             train(run)
+    assert run.status == "interrupted"
     assert (2, "epoch_loss") in scalars(run.events_folder / "train")
     train(run)
     assert_events_say_what_the_lines_say(run)
