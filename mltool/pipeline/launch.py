@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -88,13 +88,13 @@ def launch(run: Run, *, num_workers: int, max_restarts: int, options: Sequence[s
         options: `--quiet` or `--verbose`, for the chief; the others say warnings alone, or all with `--verbose`.
 
     Raises:
+        UsageError: if there are GPUs, and fewer than workers.
         TrainingError: if a worker was lost once more than `max_restarts`.
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
         MltoolError: what the workers failed with, where starting them again would not help.
     """
-    devices = _shared_devices(num_workers)
 
-    def start(scratch: str) -> WorkerProcesses:
+    def start(scratch: str, devices: Mapping[int, Mapping[str, str]]) -> WorkerProcesses:
         addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(num_workers))
         return WorkerProcesses(
             [worker_command("train", "--resume", str(run.directory), "--json", *_options(options, i)) for i in devices],
@@ -108,15 +108,14 @@ def launch(run: Run, *, num_workers: int, max_restarts: int, options: Sequence[s
 
     go_on = f"mltool launch --resume {shlex.quote(str(run.directory))} --workers {num_workers}"
     try:
+        devices = _shared_devices(num_workers)
         # A worker that is killed cannot take its temporary files away.
         with tempfile.TemporaryDirectory(prefix="mltool-launch-") as scratch:
             ending, restarts = keep_running(
-                lambda: start(scratch), max_restarts=max_restarts, place=lambda: _place(run), go_on=go_on
+                lambda: start(scratch, devices), max_restarts=max_restarts, place=lambda: _place(run), go_on=go_on
             )
-    except (errors.SpecError, errors.DataError, errors.ArtifactError, errors.MachineError):
-        if run.is_new and "training_sections" not in run.manifest:
-            # Nothing was trained: the same command must work once the cause is mended.
-            run.discard()
+    except MltoolError as error:
+        run.discard_unless_begun(error)
         raise
     return LaunchResult(json.loads(ending.output), num_workers, restarts)
 
@@ -286,6 +285,8 @@ def free_ports(count: int) -> list[int]:
 def _shared_devices(num_workers: int) -> dict[int, dict[str, str]]:
     """What each worker's environment says of GPUs: an even share, as one GPU cannot be two workers'.
 
+    Those that are left over are told in a warning.
+
     Raises:
         UsageError: if there are GPUs, and fewer than workers.
     """
@@ -295,7 +296,12 @@ def _shared_devices(num_workers: int) -> dict[int, dict[str, str]]:
             f"{num_workers} workers, and {len(gpus)} GPUs",
             f"take --workers {len(gpus)}, or CUDA_VISIBLE_DEVICES=-1 for the CPU",
         )
-    share = len(gpus) // num_workers
+    share, over = divmod(len(gpus), num_workers)
+    if over:
+        idle = ", ".join(gpus[share * num_workers :])
+        logger.warning(
+            "%d GPUs for %d workers: each takes %d, and GPU %s has nothing to do", len(gpus), num_workers, share, idle
+        )
     shares = {index: gpus[index * share : (index + 1) * share] for index in range(num_workers)}
     return {index: {"CUDA_VISIBLE_DEVICES": ",".join(some)} if some else {} for index, some in shares.items()}
 
