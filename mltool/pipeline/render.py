@@ -159,8 +159,12 @@ def _values(spec: Spec, scheduler: Scheduler, job: Job, job_file: Path, spec_fil
 
 
 def job_name(name: str) -> str:
-    """A name as Kubernetes takes it for pods, whose index is still added: RFC 1123, at most 63 characters."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:52].strip("-")
+    """A name as Kubernetes takes it for a service and for pods, whose index is still added.
+
+    A label of RFC 1035, as a service has it, begins with a letter; with the index it has at most 63 characters.
+    """
+    label = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    return (label if label[0].isalpha() else f"mltool-{label}")[:52].strip("-")
 
 
 def _fill(scheduler: Scheduler, values: dict[str, Any]) -> str:
