@@ -131,3 +131,13 @@ EXIT_CODES: dict[int, str] = {
     130: "interrupted (resumable)",
 }
 """What the command's exit status means; `--help` and the README print this table."""
+
+FINAL_EXIT_CODES: tuple[int, ...] = (2, 3, 4, 5, 7, 8, 9, 10)
+"""After these a training that is started again ends the same, until something is mended: for `launch` and job files.
+
+Not so 1, a flaw, which may be one of the moment, and 130, which goes on where it stopped. 6 is both: a training that
+diverged does so again, and one that lost a worker goes on from its last checkpoint; `LOST_WORKER` tells them apart.
+"""
+
+LOST_WORKER = "another worker was lost"
+"""How the message of a training begins that lost another worker; run.json of the chief holds it."""

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mltool import console, errors
+from mltool import console
 from mltool.cluster.cluster import local_cluster
-from mltool.errors import Interrupted, Message, MltoolError, TrainingError, UsageError
+from mltool.errors import FINAL_EXIT_CODES, Interrupted, Message, MltoolError, TrainingError, UsageError
 from mltool.pipeline.workers import Ending, WorkerProcesses, worker_command
 from mltool.runs.run import Run
 from mltool.spec.load import load_spec
@@ -231,15 +231,12 @@ def _culprit(failed: Sequence[Ending]) -> Ending:
     return next((ending for ending in by_itself if ending.status != TrainingError.exit_code), by_itself[0])
 
 
-_RETRIED = (1, TrainingError.exit_code)
-"""Exit codes after which another try may end otherwise; all the others of `EXIT_CODES` tell of something to mend."""
-
-
 def _is_final(lost: Ending, failed: Sequence[Ending], num_workers: int) -> bool:
     if lost.status == TrainingError.exit_code:
         # A worker that was lost is killed, or hangs and has to be ended; a training that diverged does so in all.
         return sum(ending.status == lost.status for ending in failed) == num_workers
-    return lost.status in errors.EXIT_CODES and lost.status not in _RETRIED
+    # Who asks one worker to stop means all of them.
+    return lost.status == Interrupted.exit_code or lost.status in FINAL_EXIT_CODES
 
 
 def _told(ending: Ending) -> str:

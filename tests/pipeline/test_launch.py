@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from mltool.errors import (
+    EXIT_CODES,
+    FINAL_EXIT_CODES,
     ArtifactError,
     DataError,
     Interrupted,
@@ -105,7 +107,21 @@ def test_without_restarts_the_first_loss_ends_it():
         run(Started([HANG, KILLED]), max_restarts=0)
 
 
-@pytest.mark.parametrize("code", [2, 3, 4, 5, 9, 10])
+def test_every_exit_code_is_final_or_known_not_to_be():
+    # A flaw may be one of the moment, 6 is also of a lost worker, and an interrupted training goes on.
+    assert set(EXIT_CODES) == {*FINAL_EXIT_CODES, 0, 1, TrainingError.exit_code, Interrupted.exit_code}
+
+
+def test_a_flaw_is_tried_again():
+    assert run(Started([fail(1), HANG], [DONE, DONE]))[1] == 1
+
+
+def test_a_worker_that_was_asked_to_stop_stops_all():
+    with pytest.raises(Interrupted, match=r"^it stopped; go on with: mltool launch --resume r"):
+        run(Started([HANG, fail(130, "it stopped")]))
+
+
+@pytest.mark.parametrize("code", FINAL_EXIT_CODES)
 def test_what_has_to_be_mended_is_not_tried_again(code):
     started = Started([HANG, fail(code, "no such column")])
     with pytest.raises(MltoolError, match=r"^no such column; mend it$") as found:

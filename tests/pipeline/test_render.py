@@ -193,7 +193,7 @@ def test_the_ray_file_is_python_that_trains_the_spec(spec, tmp_path):
     constants = {
         node.targets[0].id: ast.literal_eval(node.value)
         for node in ast.parse(text).body
-        if isinstance(node, ast.Assign)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.Tuple)
     }
     assert constants["SPEC"] == str(spec_file)
     for part in ("num_workers=4", "use_gpu=True", "resources_per_worker={'CPU': 3, 'GPU': 1}", "max_failures=2"):
