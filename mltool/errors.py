@@ -116,6 +116,12 @@ class Interrupted(MltoolError):  # noqa: N818  not an error: the user asked for 
     exit_code = 130
 
 
+MISTAKES = (UsageError, SpecError, DataError, ArtifactError, MachineError, MissingExtraError)
+"""What stands in the way of a training before it begins: a new run is taken away then.
+
+After any other error of a training it stays, and can be resumed.
+"""
+
 EXIT_CODES: dict[int, str] = {
     0: "done",
     1: "a flaw in mltool (with a traceback)",

@@ -18,7 +18,7 @@ from typing import Any
 
 from mltool import console
 from mltool.cluster.cluster import local_cluster
-from mltool.errors import FINAL_EXIT_CODES, Interrupted, Message, MltoolError, TrainingError, UsageError
+from mltool.errors import FINAL_EXIT_CODES, MISTAKES, Interrupted, Message, MltoolError, TrainingError, UsageError
 from mltool.pipeline.workers import Ending, WorkerProcesses, worker_command
 from mltool.runs.run import Run
 from mltool.spec.load import load_spec
@@ -114,8 +114,8 @@ def launch(run: Run, *, num_workers: int, max_restarts: int, options: Sequence[s
             ending, restarts = keep_running(
                 lambda: start(scratch, devices), max_restarts=max_restarts, place=lambda: _place(run), go_on=go_on
             )
-    except MltoolError as error:
-        run.discard_unless_begun(error)
+    except MISTAKES:
+        run.discard_unless_begun()
         raise
     return LaunchResult(json.loads(ending.output), num_workers, restarts)
 

@@ -10,15 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mltool.errors import (
-    ArtifactError,
-    DataError,
-    MachineError,
-    MissingExtraError,
-    MltoolError,
-    SpecError,
-    UsageError,
-)
+from mltool.errors import ArtifactError, DataError, MachineError
 from mltool.runs.arrays import UNREADABLE_NPZ, read_npz
 from mltool.runs.atomic import hash_of, sha256_of, write_json, write_text, writing
 from mltool.runs.input_schema import InputSchema
@@ -30,9 +22,6 @@ if TYPE_CHECKING:
     from mltool.spec.spec import Spec
 
 SCHEMA_VERSION = 1
-
-_MENDED = (UsageError, SpecError, DataError, ArtifactError, MachineError, MissingExtraError)
-"""What stands in the way of a training before it begins."""
 
 
 class Run:
@@ -114,12 +103,9 @@ class Run:
             for folder in self._made:
                 folder.rmdir()
 
-    def discard_unless_begun(self, error: MltoolError) -> None:
-        """Takes a new run away of which nothing was trained, so that the same command works once `error` is mended.
-
-        A run that was lost or interrupted stays: it can be resumed.
-        """
-        if self.is_new and isinstance(error, _MENDED) and "training_sections" not in self.manifest:
+    def discard_unless_begun(self) -> None:
+        """Takes a new run away of which nothing was trained: the same command must work once its mistake is mended."""
+        if self.is_new and "training_sections" not in self.manifest:
             self.discard()
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any
 
 from mltool import extras
 from mltool.cluster.join import join, place_to_write
-from mltool.errors import DiskError, Interrupted, MachineError, MltoolError
+from mltool.errors import MISTAKES, DiskError, Interrupted, MachineError, MltoolError
 from mltool.evaluation.other_backend import check_under_tensorflow
 from mltool.models.precision import make_float32
 from mltool.runs.atomic import write_json, writing
@@ -101,7 +101,8 @@ def _train_in(run: Run, profile: bool) -> TrainResult:
         except MltoolError as error:
             failure = _with_what_is_left(run, error)
             _note(run, status="failed", error=str(failure))
-            run.discard_unless_begun(error)
+            if isinstance(error, MISTAKES):
+                run.discard_unless_begun()
             if failure is error:
                 raise
             raise failure from error

@@ -14,13 +14,10 @@ import pytest
 from mltool.errors import (
     EXIT_CODES,
     FINAL_EXIT_CODES,
-    ArtifactError,
+    MISTAKES,
     DataError,
     Interrupted,
-    MachineError,
-    MissingExtraError,
     MltoolError,
-    SpecError,
     TrainingError,
     UsageError,
 )
@@ -249,10 +246,7 @@ def test_a_launch_with_too_few_gpus_leaves_no_run(digits_spec, tmp_path, monkeyp
     assert not (tmp_path / "run").exists()
 
 
-MENDED = [UsageError, SpecError, DataError, ArtifactError, MachineError, MissingExtraError]
-
-
-@pytest.mark.parametrize("kind", MENDED, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", MISTAKES, ids=lambda kind: kind.__name__)
 def test_what_has_to_be_mended_before_a_training_leaves_no_run(digits_spec, tmp_path, monkeypatch, kind):
     def fails(*_, **__):
         raise kind("it failed", "mend it")
@@ -274,3 +268,8 @@ def test_a_run_that_was_lost_or_interrupted_stays(digits_spec, tmp_path, monkeyp
     with pytest.raises(kind, match=r"^it ended; go on$"):
         launch(run, num_workers=2, max_restarts=0)
     assert run.manifest_file.is_file()
+
+
+def test_what_is_final_before_a_training_is_a_mistake_in_what_it_begins_with():
+    # 7 and 8 come after it.
+    assert sorted(kind.exit_code for kind in MISTAKES) == [code for code in FINAL_EXIT_CODES if code not in (7, 8)]
