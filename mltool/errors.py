@@ -116,6 +116,12 @@ class Interrupted(MltoolError):  # noqa: N818  not an error: the user asked for 
     exit_code = 130
 
 
+MISTAKES = (UsageError, SpecError, DataError, ArtifactError, MachineError, MissingExtraError)
+"""What stands in the way of a training before it begins: a new run is taken away then.
+
+After any other error of a training it stays, and can be resumed.
+"""
+
 EXIT_CODES: dict[int, str] = {
     0: "done",
     1: "a flaw in mltool (with a traceback)",
@@ -131,3 +137,13 @@ EXIT_CODES: dict[int, str] = {
     130: "interrupted (resumable)",
 }
 """What the command's exit status means; `--help` and the README print this table."""
+
+FINAL_EXIT_CODES: tuple[int, ...] = (2, 3, 4, 5, 7, 8, 9, 10)
+"""After these a training that is started again ends the same, until something is mended: for `launch` and job files.
+
+Not so 1, a flaw, which may be one of the moment, and 130, which goes on where it stopped. 6 is both: a training that
+diverged does so again, and one that lost a worker goes on from its last checkpoint; `LOST_WORKER` tells them apart.
+"""
+
+LOST_WORKER = "another worker was lost"
+"""How the message of a training begins that lost another worker; run.json of the chief holds it."""

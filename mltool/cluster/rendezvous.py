@@ -10,8 +10,10 @@ import hashlib
 import json
 import selectors
 import socket
+import struct
 import time
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from mltool.cluster.cluster import Cluster
@@ -63,28 +65,46 @@ def _listening(cluster: Cluster) -> Iterator[socket.socket]:
         yield listener
 
 
+@dataclass(eq=False)
+class _Visitor:
+    """Somebody who connected and has not said yet who it is."""
+
+    socket: socket.socket
+    deadline: float
+    said: bytes = b""
+
+
 class _Meeting:
-    """The chief's side: hears who has come, and tells all when they are there, or who is missing."""
+    """The chief's side: hears who has come, and tells all when they are there, or who is missing.
+
+    It never waits for one visitor alone: anybody can open a port of this machine and say nothing.
+    """
 
     def __init__(self, cluster: Cluster, timeout_seconds: float, deadline: float) -> None:
         self._cluster, self._timeout_seconds, self._deadline = cluster, timeout_seconds, deadline
         self._came: dict[str, socket.socket] = {}
+        self._visitors: list[_Visitor] = []
 
     def hold(self, listener: socket.socket) -> None:
         """Waits for all, until the deadline."""
+        listener.setblocking(False)
         with contextlib.ExitStack() as open_sockets, selectors.DefaultSelector() as selector:
             selector.register(listener, selectors.EVENT_READ)
             while self._missing():
-                left = self._deadline - time.monotonic()
-                if left <= 0:
+                now = time.monotonic()
+                if now >= self._deadline:
                     message = _missing_text(self._missing(), len(self._cluster.members), self._timeout_seconds)
                     self._tell({"missing": message})
                     raise MachineError(message, _MISSING_HINT)
-                for key, _ in selector.select(left):
+                self._let_go([visitor for visitor in self._visitors if now >= visitor.deadline], selector)
+                for key, _ in selector.select(self._next_deadline() - now):
                     if key.fileobj is listener:
-                        self._hear(open_sockets.enter_context(listener.accept()[0]), selector)
+                        self._let_in(listener, open_sockets, selector)
+                    elif isinstance(key.data, _Visitor):
+                        self._hear(key.data, selector)
                     elif self._came.get(key.data) is key.fileobj:
                         self._note_gone(key.data, selector)
+            self._let_go(list(self._visitors), selector)
             self._tell({"all": True})
             for came in self._came.values():
                 # They close first: a port that this side closed first would be kept from TensorFlow for a minute.
@@ -95,10 +115,45 @@ class _Meeting:
     def _missing(self) -> list[str]:
         return [name for name in self._cluster.members if name != self._cluster.name and name not in self._came]
 
-    def _hear(self, visitor: socket.socket, selector: selectors.BaseSelector) -> None:
-        """Takes a greeting; whoever else opens a port on this machine is let go."""
-        visitor.settimeout(max(0.1, min(_GREETING_SECONDS, self._deadline - time.monotonic())))
-        greeting = _read(visitor)
+    def _next_deadline(self) -> float:
+        return min([self._deadline, *(visitor.deadline for visitor in self._visitors)])
+
+    def _let_in(
+        self, listener: socket.socket, open_sockets: contextlib.ExitStack, selector: selectors.BaseSelector
+    ) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):  # it went away before it was let in
+            visitor = _Visitor(open_sockets.enter_context(listener.accept()[0]), time.monotonic() + _GREETING_SECONDS)
+            visitor.socket.setblocking(False)
+            self._visitors.append(visitor)
+            selector.register(visitor.socket, selectors.EVENT_READ, visitor)
+
+    def _let_go(self, visitors: Collection[_Visitor], selector: selectors.BaseSelector) -> None:
+        """Ends visits of those who did not say who they are."""
+        for visitor in visitors:
+            self._visitors.remove(visitor)
+            selector.unregister(visitor.socket)
+            # Cut off, not closed: of a port that this side closed first, see `hold`.
+            visitor.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            visitor.socket.close()
+
+    def _hear(self, visitor: _Visitor, selector: selectors.BaseSelector) -> None:
+        """Takes what there is of a greeting, and the visitor for a worker once it is whole."""
+        try:
+            more = visitor.socket.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            more = b""
+        visitor.said += more
+        if not more:
+            self._let_go([visitor], selector)
+        elif b"\n" in visitor.said or len(visitor.said) >= _BYTES:
+            self._visitors.remove(visitor)
+            selector.unregister(visitor.socket)
+            self._take(_parsed(visitor.said), visitor.socket, selector)
+
+    def _take(self, greeting: dict[str, Any], visitor: socket.socket, selector: selectors.BaseSelector) -> None:
+        """Takes a worker in; whoever else opens a port on this machine is refused."""
         name = greeting.get("name")
         if greeting.get("cluster") != _mark(self._cluster) or name not in self._cluster.members:
             _say(visitor, {"refused": "its addresses of the workers are others than the chief's"})
@@ -179,7 +234,15 @@ def _read(source: socket.socket) -> dict[str, Any]:
             if not more:
                 break
             text += more
-        message = json.loads(text)
-    except (OSError, ValueError):
+    except OSError:
+        return {}
+    return _parsed(text)
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    """The first line as a map; an empty one if it is something else."""
+    try:
+        message = json.loads(text.partition(b"\n")[0])
+    except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}

@@ -10,15 +10,15 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mltool import console, errors
+from mltool import console
 from mltool.cluster.cluster import local_cluster
-from mltool.errors import Interrupted, Message, MltoolError, TrainingError, UsageError
+from mltool.errors import FINAL_EXIT_CODES, MISTAKES, Interrupted, Message, MltoolError, TrainingError, UsageError
 from mltool.pipeline.workers import Ending, WorkerProcesses, worker_command
 from mltool.runs.run import Run
 from mltool.spec.load import load_spec
@@ -88,13 +88,13 @@ def launch(run: Run, *, num_workers: int, max_restarts: int, options: Sequence[s
         options: `--quiet` or `--verbose`, for the chief; the others say warnings alone, or all with `--verbose`.
 
     Raises:
+        UsageError: if there are GPUs, and fewer than workers.
         TrainingError: if a worker was lost once more than `max_restarts`.
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
         MltoolError: what the workers failed with, where starting them again would not help.
     """
-    devices = _shared_devices(num_workers)
 
-    def start(scratch: str) -> WorkerProcesses:
+    def start(scratch: str, devices: Mapping[int, Mapping[str, str]]) -> WorkerProcesses:
         addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(num_workers))
         return WorkerProcesses(
             [worker_command("train", "--resume", str(run.directory), "--json", *_options(options, i)) for i in devices],
@@ -108,15 +108,14 @@ def launch(run: Run, *, num_workers: int, max_restarts: int, options: Sequence[s
 
     go_on = f"mltool launch --resume {shlex.quote(str(run.directory))} --workers {num_workers}"
     try:
+        devices = _shared_devices(num_workers)
         # A worker that is killed cannot take its temporary files away.
         with tempfile.TemporaryDirectory(prefix="mltool-launch-") as scratch:
             ending, restarts = keep_running(
-                lambda: start(scratch), max_restarts=max_restarts, place=lambda: _place(run), go_on=go_on
+                lambda: start(scratch, devices), max_restarts=max_restarts, place=lambda: _place(run), go_on=go_on
             )
-    except (errors.SpecError, errors.DataError, errors.ArtifactError, errors.MachineError):
-        if run.is_new and "training_sections" not in run.manifest:
-            # Nothing was trained: the same command must work once the cause is mended.
-            run.discard()
+    except MISTAKES:
+        run.discard_unless_begun()
         raise
     return LaunchResult(json.loads(ending.output), num_workers, restarts)
 
@@ -232,15 +231,12 @@ def _culprit(failed: Sequence[Ending]) -> Ending:
     return next((ending for ending in by_itself if ending.status != TrainingError.exit_code), by_itself[0])
 
 
-_RETRIED = (1, TrainingError.exit_code)
-"""Exit codes after which another try may end otherwise; all the others of `EXIT_CODES` tell of something to mend."""
-
-
 def _is_final(lost: Ending, failed: Sequence[Ending], num_workers: int) -> bool:
     if lost.status == TrainingError.exit_code:
         # A worker that was lost is killed, or hangs and has to be ended; a training that diverged does so in all.
         return sum(ending.status == lost.status for ending in failed) == num_workers
-    return lost.status in errors.EXIT_CODES and lost.status not in _RETRIED
+    # Who asks one worker to stop means all of them.
+    return lost.status == Interrupted.exit_code or lost.status in FINAL_EXIT_CODES
 
 
 def _told(ending: Ending) -> str:
@@ -286,6 +282,8 @@ def free_ports(count: int) -> list[int]:
 def _shared_devices(num_workers: int) -> dict[int, dict[str, str]]:
     """What each worker's environment says of GPUs: an even share, as one GPU cannot be two workers'.
 
+    Those that are left over are told in a warning.
+
     Raises:
         UsageError: if there are GPUs, and fewer than workers.
     """
@@ -295,7 +293,12 @@ def _shared_devices(num_workers: int) -> dict[int, dict[str, str]]:
             f"{num_workers} workers, and {len(gpus)} GPUs",
             f"take --workers {len(gpus)}, or CUDA_VISIBLE_DEVICES=-1 for the CPU",
         )
-    share = len(gpus) // num_workers
+    share, over = divmod(len(gpus), num_workers)
+    if over:
+        idle = ", ".join(gpus[share * num_workers :])
+        logger.warning(
+            "%d GPUs for %d workers: each takes %d, and GPU %s has nothing to do", len(gpus), num_workers, share, idle
+        )
     shares = {index: gpus[index * share : (index + 1) * share] for index in range(num_workers)}
     return {index: {"CUDA_VISIBLE_DEVICES": ",".join(some)} if some else {} for index, some in shares.items()}
 

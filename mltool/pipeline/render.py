@@ -17,7 +17,7 @@ import yaml
 from mltool import extras
 from mltool.assets import asset_folder
 from mltool.cluster.cluster import PORT
-from mltool.errors import UsageError
+from mltool.errors import FINAL_EXIT_CODES, LOST_WORKER, MachineError, TrainingError, UsageError
 from mltool.runs.atomic import write_text
 from mltool.spec.load import dump_spec
 from mltool.spec.spec import Spec
@@ -28,6 +28,10 @@ Scheduler = Literal["slurm", "kubernetes", "ray"]
 
 _FILES = {"slurm": "slurm.sh", "kubernetes": "kubernetes.yaml", "ray": "ray.py"}
 """The template of every scheduler, and the ending of what is made of it."""
+
+_SETTLE_SECONDS = 10
+"""How long a worker that failed waits for the others to fail by themselves, so that each says how it ended: longer than
+in `launch`, as they are on several machines."""
 
 _CHECK_SECONDS = 30.0
 """How long `sbatch --test-only` may take; it asks the controller."""
@@ -149,6 +153,11 @@ def _values(spec: Spec, scheduler: Scheduler, job: Job, job_file: Path, spec_fil
         "image": job.image,
         "resources": {"CPU": job.cpus, **({"GPU": job.gpus} if job.gpus else {})},
         "port": PORT,
+        "final": _final_codes(scheduler),
+        "failed": TrainingError.exit_code,
+        "machine": MachineError.exit_code,
+        "lost": f'"{LOST_WORKER}',  # a value of JSON that begins so
+        "settle": _SETTLE_SECONDS,
         "python": sys.executable,
         "file": str(job_file),
         "spec": str(spec_file),
@@ -158,9 +167,21 @@ def _values(spec: Spec, scheduler: Scheduler, job: Job, job_file: Path, spec_fil
     }
 
 
+def _final_codes(scheduler: Scheduler) -> tuple[int, ...]:
+    """Exit codes of a worker that end its job, because another try would end the same."""
+    if scheduler == "kubernetes":
+        # Its pods come one by one, and again on any machine: a worker that was missed, or a device, may be there then.
+        return tuple(code for code in FINAL_EXIT_CODES if code != MachineError.exit_code)
+    return FINAL_EXIT_CODES
+
+
 def job_name(name: str) -> str:
-    """A name as Kubernetes takes it for pods, whose index is still added: RFC 1123, at most 63 characters."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:52].strip("-")
+    """A name as Kubernetes takes it for a service and for pods, whose index is still added.
+
+    A label of RFC 1035, as a service has it, begins with a letter; with the index it has at most 63 characters.
+    """
+    label = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    return (label if label[0].isalpha() else f"mltool-{label}")[:52].strip("-")
 
 
 def _fill(scheduler: Scheduler, values: dict[str, Any]) -> str:

@@ -103,6 +103,11 @@ class Run:
             for folder in self._made:
                 folder.rmdir()
 
+    def discard_unless_begun(self) -> None:
+        """Takes a new run away of which nothing was trained: the same command must work once its mistake is mended."""
+        if self.is_new and "training_sections" not in self.manifest:
+            self.discard()
+
     @classmethod
     def open(cls, directory: Path) -> "Run":
         """Opens a run that is there.

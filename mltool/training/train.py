@@ -11,16 +11,7 @@ from typing import Any
 
 from mltool import extras
 from mltool.cluster.join import join, place_to_write
-from mltool.errors import (
-    ArtifactError,
-    DataError,
-    DiskError,
-    Interrupted,
-    MachineError,
-    MissingExtraError,
-    MltoolError,
-    SpecError,
-)
+from mltool.errors import MISTAKES, DiskError, Interrupted, MachineError, MltoolError
 from mltool.evaluation.other_backend import check_under_tensorflow
 from mltool.models.precision import make_float32
 from mltool.runs.atomic import write_json, writing
@@ -116,9 +107,8 @@ def _train_in(run: Run, profile: bool) -> TrainResult:
         except MltoolError as error:
             failure = _with_what_is_left(run, error)
             _note(run, status="failed", error=str(failure))
-            if run.is_new and isinstance(error, _MENDED) and "training_sections" not in run.manifest:
-                # Nothing was trained: the same command must work once the data, the spec or the weights are mended.
-                run.discard()
+            if isinstance(error, MISTAKES):
+                run.discard_unless_begun()
             if failure is error:
                 raise
             raise failure from error
@@ -135,10 +125,6 @@ def _note(run: Run, **how_it_ended: str) -> None:
     """Writes down how a training ended, unless that fails too: a full disk takes no note, and the reason is told."""
     with contextlib.suppress(MachineError):  # `training`, which it says then, can be resumed too
         run.update(**how_it_ended)
-
-
-_MENDED = DataError | SpecError | ArtifactError | MachineError | MissingExtraError
-"""What stands in the way of a training before it begins."""
 
 
 def _with_what_is_left(run: Run, error: MltoolError) -> MltoolError:

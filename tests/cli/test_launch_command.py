@@ -78,3 +78,11 @@ def test_a_worker_that_does_not_come_is_named_and_leaves_no_run(mltool, spec, tm
     assert ran.code == 10
     assert "1 of 2 workers did not come within 0.3 s: worker 1" in ran.err
     assert list(tmp_path.iterdir()) == [spec]
+
+
+def test_too_few_gpus_are_told_again_when_the_command_is_repeated(mltool, spec, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    for _ in range(2):
+        ran = mltool("launch", str(spec), "--workers", "2", "--run-dir", "r")
+        assert (ran.code, "2 workers, and 1 GPUs; take --workers 1" in ran.err) == (2, True)
+    assert list(tmp_path.iterdir()) == [spec]

@@ -5,11 +5,13 @@ import json
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
 from mltool.cluster import rendezvous
 from mltool.cluster.cluster import local_cluster
+from mltool.errors import MachineError
 
 CODE = """
 import os, sys
@@ -115,6 +117,45 @@ def test_who_is_no_worker_is_let_go(start, addresses):
     assert answer == {"refused": "its addresses of the workers are others than the chief's"}
     others = [start(addresses, index) for index in (1, 2)]
     assert [end_of(worker)[0] for worker in (chief, *others)] == [0, 0, 0]
+
+
+def test_who_says_nothing_keeps_nobody_waiting(start, addresses):
+    # One after the other they would take longer than the chief waits.
+    chief = start(addresses, 0, 4 * rendezvous._GREETING_SECONDS)
+    with contextlib.ExitStack() as held:
+        silent = [held.enter_context(reach(chief, addresses[0])) for _ in range(6)]
+        silent[1].sendall(b'{"name": "worker 1"')  # and then no more
+        workers = [start(addresses, index) for index in (1, 2)]
+        assert [end_of(worker) for worker in (chief, *workers)] == [(0, "all came []")] * 3
+        with socket.socket() as plain:  # TensorFlow finds the port free, though the visitors are still there
+            plain.bind(("127.0.0.1", int(addresses[0].rpartition(":")[2])))
+
+
+def test_who_says_nothing_is_let_go(addresses, monkeypatch):
+    monkeypatch.setattr(rendezvous, "_GREETING_SECONDS", 0.0)
+    port = int(addresses[0].rpartition(":")[2])
+    chief = local_cluster(addresses, 0)
+    with rendezvous._listening(chief) as listener, socket.create_connection(("127.0.0.1", port)) as silent:
+        meeting = rendezvous._Meeting(chief, 0.2, time.monotonic() + 0.2)
+        with pytest.raises(MachineError, match=r"2 of 3 workers did not come within 0.2 s"):
+            meeting.hold(listener)
+        assert meeting._visitors == []
+        with pytest.raises(ConnectionResetError, match="reset by peer"):
+            silent.recv(1)
+
+
+def test_a_greeting_may_come_in_parts(start, addresses):
+    chief = start(addresses, 0)
+    greeting = json.dumps({"name": "worker 1", "cluster": rendezvous._mark(local_cluster(addresses, 1))}).encode()
+    with reach(chief, addresses[0]) as worker, reach(chief, addresses[0]) as stranger:
+        worker.sendall(greeting[:10])
+        # Whoever comes after it is heard in between.
+        stranger.sendall(b"[" * 50_000 + b"\n")
+        assert "refused" in json.loads(stranger.makefile().readline())
+        worker.sendall(greeting[10:] + b"\n")
+        other = start(addresses, 2)
+        assert json.loads(worker.makefile().readline()) == {"all": True}
+    assert [end_of(one)[0] for one in (chief, other)] == [0, 0]
 
 
 def test_a_worker_with_other_addresses_is_refused(start, addresses):

@@ -11,10 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from mltool.errors import DataError, Interrupted, MltoolError, TrainingError, UsageError
+from mltool.errors import (
+    EXIT_CODES,
+    FINAL_EXIT_CODES,
+    MISTAKES,
+    DataError,
+    Interrupted,
+    MltoolError,
+    TrainingError,
+    UsageError,
+)
 from mltool.pipeline import launch as launch_module
-from mltool.pipeline.launch import free_ports, keep_running, load_for_workers
+from mltool.pipeline.launch import free_ports, keep_running, launch, load_for_workers
 from mltool.pipeline.workers import WorkerProcesses
+from mltool.runs.run import Run
 from mltool.spec.strategy import MultiWorkerStrategy
 
 DONE = "print('{\"metrics\": {}}')"
@@ -94,7 +104,21 @@ def test_without_restarts_the_first_loss_ends_it():
         run(Started([HANG, KILLED]), max_restarts=0)
 
 
-@pytest.mark.parametrize("code", [2, 3, 4, 5, 9, 10])
+def test_every_exit_code_is_final_or_known_not_to_be():
+    # A flaw may be one of the moment, 6 is also of a lost worker, and an interrupted training goes on.
+    assert set(EXIT_CODES) == {*FINAL_EXIT_CODES, 0, 1, TrainingError.exit_code, Interrupted.exit_code}
+
+
+def test_a_flaw_is_tried_again():
+    assert run(Started([fail(1), HANG], [DONE, DONE]))[1] == 1
+
+
+def test_a_worker_that_was_asked_to_stop_stops_all():
+    with pytest.raises(Interrupted, match=r"^it stopped; go on with: mltool launch --resume r"):
+        run(Started([HANG, fail(130, "it stopped")]))
+
+
+@pytest.mark.parametrize("code", FINAL_EXIT_CODES)
 def test_what_has_to_be_mended_is_not_tried_again(code):
     started = Started([HANG, fail(code, "no such column")])
     with pytest.raises(MltoolError, match=r"^no such column; mend it$") as found:
@@ -201,3 +225,51 @@ def test_gpus_are_shared_evenly(monkeypatch):
         launch_module._shared_devices(5)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert launch_module._shared_devices(2) == {0: {}, 1: {}}
+
+
+def test_gpus_that_no_worker_takes_are_told(monkeypatch, caplog):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,GPU-3,5")
+    assert launch_module._shared_devices(2) == {
+        0: {"CUDA_VISIBLE_DEVICES": "0"},
+        1: {"CUDA_VISIBLE_DEVICES": "GPU-3"},
+    }
+    assert caplog.messages == ["3 GPUs for 2 workers: each takes 1, and GPU 5 has nothing to do"]
+    assert caplog.records[0].levelname == "WARNING"
+
+
+def test_a_launch_with_too_few_gpus_leaves_no_run(digits_spec, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    spec = load_for_workers(digits_spec)
+    for _ in range(2):  # what it left would refuse the second
+        with pytest.raises(UsageError, match=r"2 workers, and 1 GPUs; take --workers 1"):
+            launch(Run.create(spec, tmp_path / "run"), num_workers=2, max_restarts=0)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", MISTAKES, ids=lambda kind: kind.__name__)
+def test_what_has_to_be_mended_before_a_training_leaves_no_run(digits_spec, tmp_path, monkeypatch, kind):
+    def fails(*_, **__):
+        raise kind("it failed", "mend it")
+
+    monkeypatch.setattr(launch_module, "keep_running", fails)
+    run = Run.create(load_for_workers(digits_spec), tmp_path / "run")
+    with pytest.raises(kind, match=r"^it failed; mend it$"):
+        launch(run, num_workers=2, max_restarts=0)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", [TrainingError, Interrupted], ids=lambda kind: kind.__name__)
+def test_a_run_that_was_lost_or_interrupted_stays(digits_spec, tmp_path, monkeypatch, kind):
+    def fails(*_, **__):
+        raise kind("it ended", "go on")
+
+    monkeypatch.setattr(launch_module, "keep_running", fails)
+    run = Run.create(load_for_workers(digits_spec), tmp_path / "run")
+    with pytest.raises(kind, match=r"^it ended; go on$"):
+        launch(run, num_workers=2, max_restarts=0)
+    assert run.manifest_file.is_file()
+
+
+def test_what_is_final_before_a_training_is_a_mistake_in_what_it_begins_with():
+    # 7 and 8 come after it.
+    assert sorted(kind.exit_code for kind in MISTAKES) == [code for code in FINAL_EXIT_CODES if code not in (7, 8)]

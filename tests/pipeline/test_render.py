@@ -1,6 +1,7 @@
 """Job files: what they ask for, that their own checkers take them, and that nothing is overwritten."""
 
 import ast
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -127,11 +128,10 @@ def test_kubernetes_takes_the_file(spec, tmp_path):
         assert checked == f"kubernetes-validate --strict, for Kubernetes {validator.latest_version()}"
 
 
-def test_what_kubernetes_would_refuse_is_not_written(spec, tmp_path, monkeypatch):
+def test_what_kubernetes_would_refuse_is_not_written(spec, tmp_path):
     pytest.importorskip("kubernetes_validate")
-    monkeypatch.setattr(render_module, "job_name", lambda _: "[1]")  # a list where a name has to be
-    with pytest.raises(UsageError, match=r"Kubernetes would refuse the ConfigMap: .*is not of type 'string'"):
-        kubernetes(spec, tmp_path)
+    with pytest.raises(UsageError, match=r"Kubernetes would refuse the Job: .*is not of type 'integer'"):
+        kubernetes(spec, tmp_path, workers="four")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -155,10 +155,36 @@ def arrays_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("Digits_2", "digits-2"), ("a" * 60, "a" * 52), ("x__-y-", "x-y")], ids=str
+    ("name", "expected"),
+    [
+        ("Digits_2", "digits-2"),
+        ("a" * 60, "a" * 52),
+        ("x__-y-", "x-y"),
+        ("2stage", "mltool-2stage"),
+        ("123", "mltool-123"),
+        ("1" * 60, f"mltool-{'1' * 45}"),
+    ],
+    ids=str,
 )
 def test_names_are_ones_of_kubernetes(name, expected):
     assert job_name(name) == expected
+
+
+@pytest.mark.parametrize("name", ["2stage", "123", "on", "null", "1e3", "0x1F", "Y", "-".join("9" * 20)])
+def test_every_name_of_a_spec_is_one_that_kubernetes_takes(digits_spec, tmp_path, name):
+    spec = load_for_workers(digits_spec, [f"name='{name}'"])
+    (file,), _ = render_job(spec, "kubernetes", Job(2, 1, image=IMAGE), tmp_path)
+    documents = {document["kind"]: document for document in yaml.safe_load_all(file.read_text())}
+    job, pod = documents["Job"]["spec"], documents["Job"]["spec"]["template"]["spec"]
+    environ = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+    names = {document["metadata"]["name"] for document in documents.values()}
+    names |= set(documents["Service"]["spec"]["selector"].values()) | {pod["subdomain"]}
+    names |= {environ["MLTOOL_JOB"], environ["MLTOOL_SERVICE"], pod["volumes"][0]["configMap"]["name"]}
+    assert names == {job_name(name)}
+    assert re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", job_name(name))  # RFC 1035, as a service's name must be
+    assert (job["completions"], environ["MLTOOL_WORKERS"]) == (2, "2")
+    (tmp_path / "pod.yaml").write_text(documents["ConfigMap"]["data"]["spec.yaml"])
+    assert load_spec(tmp_path / "pod.yaml") == spec
 
 
 def test_the_ray_file_is_python_that_trains_the_spec(spec, tmp_path):
@@ -167,7 +193,7 @@ def test_the_ray_file_is_python_that_trains_the_spec(spec, tmp_path):
     constants = {
         node.targets[0].id: ast.literal_eval(node.value)
         for node in ast.parse(text).body
-        if isinstance(node, ast.Assign)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.Tuple)
     }
     assert constants["SPEC"] == str(spec_file)
     for part in ("num_workers=4", "use_gpu=True", "resources_per_worker={'CPU': 3, 'GPU': 1}", "max_failures=2"):

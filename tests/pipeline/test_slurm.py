@@ -120,3 +120,10 @@ def test_a_mistake_ends_the_job_with_its_code(cluster, job, tmp_path):
     assert code == 3, log
     assert "data.batch_size: must be greater than 0" in log
     assert "a worker was lost" not in log
+
+
+def test_a_training_that_diverges_in_all_workers_is_tried_once(cluster, job):
+    file = job("train.optimizer={SGD: {learning_rate: 1e30}}")
+    code, log = submit(file, cluster)
+    assert code == 6, log
+    assert "a worker was lost" not in log

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
-from mltool.errors import TrainingError
+from mltool.errors import LOST_WORKER, TrainingError
 
 
 def lost_worker(error: Exception) -> TrainingError | None:
@@ -22,7 +22,7 @@ def lost_worker(error: Exception) -> TrainingError | None:
     if not isinstance(error, errors.UnavailableError | errors.AbortedError | errors.DeadlineExceededError):
         return None
     reason = " ".join(str(error).split())[:200]
-    return TrainingError(f"another worker was lost: {reason}", "start all again: they go on from the last checkpoint")
+    return TrainingError(f"{LOST_WORKER}: {reason}", "start all again: they go on from the last checkpoint")
 
 
 class Workers:
