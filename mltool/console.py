@@ -107,10 +107,11 @@ class _RemarkHandler(logging.Handler):
 
 
 def _print_err(text: str) -> None:
-    if _progress is not None:
-        _progress.say(text)
-    else:
-        print(text, file=_settings.err, flush=True)
+    with contextlib.suppress(BrokenPipeError):  # nobody reads any more: no reason to fail
+        if _progress is not None:
+            _progress.say(text)
+        else:
+            print(text, file=_settings.err, flush=True)
 
 
 def result(document: Mapping[str, Any], text: str = "") -> None:

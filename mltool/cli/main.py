@@ -3,7 +3,7 @@
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -132,11 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = app(args=arguments, prog_name="mltool", standalone_mode=False)
     except MltoolError as error:
-        console.error(error)
-        sys.exit(error.exit_code)
+        _fail(error)
     except KeyboardInterrupt:
-        console.error(Interrupted("interrupted"))
-        sys.exit(Interrupted.exit_code)
+        _fail(Interrupted("interrupted"))
     except BrokenPipeError:
         # The reader of a pipe has seen enough (`mltool schema | head`); Python would complain again at exit.
         sys.stdout = None
@@ -145,9 +143,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         usage = _as_usage(error)
         if usage is None:
             raise
-        console.error(usage)
-        sys.exit(usage.exit_code)
+        _fail(usage)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(error: MltoolError) -> NoReturn:
+    """Tells an error, where somebody still reads, and exits with its code."""
+    try:
+        console.error(error)
+    except BrokenPipeError:
+        sys.stdout = None
+    sys.exit(error.exit_code)
 
 
 def _as_usage(error: Exception) -> MltoolError | None:

@@ -73,6 +73,7 @@ def command(
     Leaves a run directory: spec.yaml, run.json, splits.npz, metrics.jsonl, checkpoints/ and model.keras.
     """
     from mltool.cluster.join import make_run
+    from mltool.pipeline.workers import end_with_launcher
     from mltool.runs.find import find_resumable
     from mltool.spec.load import load_spec
 
@@ -100,6 +101,7 @@ def command(
             return
         run = make_run(spec, run_dir)
     console.remark(f"run: {run.directory}")
+    end_with_launcher()
 
     from mltool.training.train import train
 

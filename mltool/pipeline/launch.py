@@ -18,8 +18,17 @@ from typing import Any
 
 from mltool import console
 from mltool.cluster.cluster import local_cluster
-from mltool.errors import FINAL_EXIT_CODES, MISTAKES, Interrupted, Message, MltoolError, TrainingError, UsageError
-from mltool.pipeline.workers import Ending, WorkerProcesses, worker_command
+from mltool.errors import (
+    FINAL_EXIT_CODES,
+    MISTAKES,
+    Interrupted,
+    Message,
+    MltoolError,
+    SpecError,
+    TrainingError,
+    UsageError,
+)
+from mltool.pipeline.workers import LAUNCHED, Ending, WorkerProcesses, worker_command
 from mltool.runs.run import Run
 from mltool.spec.load import load_spec
 from mltool.spec.spec import Spec
@@ -88,6 +97,7 @@ def launch(run: Run, *, num_workers: int, max_restarts: int, options: Sequence[s
         options: `--quiet` or `--verbose`, for the chief; the others say warnings alone, or all with `--verbose`.
 
     Raises:
+        SpecError: if a batch has fewer samples than there are workers.
         UsageError: if there are GPUs, and fewer than workers.
         TrainingError: if a worker was lost once more than `max_restarts`.
         Interrupted: after Ctrl-C or SIGTERM; the run can be resumed.
@@ -99,7 +109,11 @@ def launch(run: Run, *, num_workers: int, max_restarts: int, options: Sequence[s
         return WorkerProcesses(
             [worker_command("train", "--resume", str(run.directory), "--json", *_options(options, i)) for i in devices],
             [
-                {**os.environ, **devices[i], "TMPDIR": scratch, "TF_CONFIG": local_cluster(addresses, i).to_tf_config()}
+                {
+                    **os.environ,
+                    **devices[i],
+                    **{"TMPDIR": scratch, LAUNCHED: "1", "TF_CONFIG": local_cluster(addresses, i).to_tf_config()},
+                }
                 for i in devices
             ],
             say=lambda index, line: console.beside_bar(f"[worker {index}] {line}"),
@@ -108,6 +122,7 @@ def launch(run: Run, *, num_workers: int, max_restarts: int, options: Sequence[s
 
     go_on = f"mltool launch --resume {shlex.quote(str(run.directory))} --workers {num_workers}"
     try:
+        _require_samples_for_all(run.spec, num_workers)
         devices = _shared_devices(num_workers)
         # A worker that is killed cannot take its temporary files away.
         with tempfile.TemporaryDirectory(prefix="mltool-launch-") as scratch:
@@ -277,6 +292,20 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+def _require_samples_for_all(spec: Spec, num_workers: int) -> None:
+    """Every worker computes a part of every batch; told before any of them is started.
+
+    Raises:
+        SpecError: if there are too few samples.
+    """
+    needed = num_workers * spec.train.accumulate
+    if spec.data.batch_size < needed:
+        message = f"{spec.data.batch_size} samples are not enough for {num_workers} workers"
+        if spec.train.accumulate > 1:
+            message += f" in {spec.train.accumulate} parts each (train.accumulate)"
+        raise SpecError(Message(message, f"take {needed} or more: it is the global batch", key="data.batch_size"))
 
 
 def _shared_devices(num_workers: int) -> dict[int, dict[str, str]]:

@@ -208,6 +208,10 @@ def _tell_of_pods(spec: Spec) -> None:
         logger.warning("the image needs your own code: %s", ", ".join(spec.code))
 
 
+_NO_SLURM = ("Could not establish a configuration source", "Unable to contact slurm controller")
+"""What sbatch says before it has looked at a file."""
+
+
 def _check_slurm(file: Path) -> str:
     sbatch = shutil.which("sbatch")
     if sbatch is None:
@@ -219,6 +223,8 @@ def _check_slurm(file: Path) -> str:
     except subprocess.TimeoutExpired:
         return "nothing: sbatch did not answer"
     words = " ".join(done.stderr.split()) or f"it ended with {done.returncode}"
+    if done.returncode and any(said in words for said in _NO_SLURM):
+        return "nothing: this machine belongs to no Slurm cluster"
     if done.returncode:
         logger.warning("sbatch does not take %s as it is: %s", file, words)
         return "sbatch --test-only, which refused it"

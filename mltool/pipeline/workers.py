@@ -80,7 +80,7 @@ class WorkerProcesses:
         process = subprocess.Popen(  # noqa: S603  our own interpreter, our own code
             command,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # nothing is written: it ends with this process, see `end_with_launcher`
             stdout=subprocess.PIPE,
             stderr=self.stderr if index == 0 else subprocess.PIPE,
             start_new_session=True,
@@ -101,6 +101,8 @@ class WorkerProcesses:
         for listener in listeners:
             listener.start()
         status = process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
         was_ended = self._ending
         _kill_group(process)
         for listener in listeners:
@@ -160,6 +162,22 @@ class WorkerProcesses:
 def _kill_group(process: subprocess.Popen[str]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+LAUNCHED = "MLTOOL_LAUNCHED"
+"""In the environment of a worker: somebody holds the other end of its stdin."""
+
+
+def end_with_launcher() -> None:
+    """Lets a worker leave a checkpoint and end when its launcher is gone, killed too: nobody would end it then."""
+    if os.environ.get(LAUNCHED):
+        Thread(target=_wait_for_end_of_stdin, daemon=True).start()
+
+
+def _wait_for_end_of_stdin() -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def worker_command(*arguments: str) -> list[str]:

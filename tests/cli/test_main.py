@@ -285,3 +285,13 @@ def test_importing_the_package_imports_nothing_heavy():
     code = f"import sys, mltool; {PRINT_HEAVY}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "HEAVY []\n"
+
+
+def test_an_error_that_nobody_reads_keeps_its_exit_code(tmp_path):
+    """The reader of both streams is gone, as a launcher's that was killed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "mltool.cli.main", "train", str(tmp_path / "no.yaml"), "--json"]
+    ended = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (3, b"")

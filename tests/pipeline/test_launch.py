@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import textwrap
 import time
@@ -18,15 +19,17 @@ from mltool.errors import (
     DataError,
     Interrupted,
     MltoolError,
+    SpecError,
     TrainingError,
     UsageError,
 )
 from mltool.pipeline import launch as launch_module
 from mltool.pipeline.launch import free_ports, keep_running, launch, load_for_workers
-from mltool.pipeline.workers import WorkerProcesses
+from mltool.pipeline.workers import LAUNCHED, WorkerProcesses
 from mltool.runs.run import Run
 from mltool.spec.strategy import MultiWorkerStrategy
 
+ROOT = Path(__file__).parents[2]
 DONE = "print('{\"metrics\": {}}')"
 HANG = "import time\ntime.sleep(600)"
 KILLED = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
@@ -273,3 +276,35 @@ def test_a_run_that_was_lost_or_interrupted_stays(digits_spec, tmp_path, monkeyp
 def test_what_is_final_before_a_training_is_a_mistake_in_what_it_begins_with():
     # 7 and 8 come after it.
     assert sorted(kind.exit_code for kind in MISTAKES) == [code for code in FINAL_EXIT_CODES if code not in (7, 8)]
+
+
+WORKER = """
+import signal, threading
+from mltool.pipeline.workers import end_with_launcher
+told = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: told.set())
+end_with_launcher()
+print("ready", flush=True)
+told.wait()
+"""
+
+
+def test_a_worker_ends_when_its_launcher_is_gone():
+    """Killed with -9, a launcher ends nobody: the pipe that it held does."""
+    environment = {**os.environ, LAUNCHED: "1", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", WORKER]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as worker:
+        assert worker.stdout.readline() == b"ready\n"
+        assert worker.poll() is None
+        worker.stdin.close()
+        assert worker.wait(60) == 0
+
+
+def test_more_workers_than_samples_are_refused_before_any_is_started(digits_spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch_module, "WorkerProcesses", lambda *_, **__: pytest.fail("starts"))
+    spec = load_for_workers(digits_spec, ["data.batch_size=5", "train.accumulate=2"])
+    made = Run.create(spec, tmp_path / "run")
+    message = r"data.batch_size: 5 samples are not enough for 3 workers in 2 parts each .*; take 6 or more"
+    with pytest.raises(SpecError, match=message):
+        launch(made, num_workers=3, max_restarts=0)
+    assert not made.directory.exists()

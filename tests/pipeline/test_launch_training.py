@@ -138,6 +138,22 @@ def test_a_signal_stops_all_at_one_step_and_the_run_goes_on_later(digits_spec, u
     assert_same_end(directory, uncut)
 
 
+def test_a_launcher_that_is_killed_leaves_no_worker_and_the_run_goes_on_later(digits_spec, uncut, tmp_path):
+    directory = tmp_path / "run"
+    launcher = start(digits_spec, "--set", EPOCHS, "--run-dir", directory)
+    wait_for_step(directory, launcher)
+    pids = workers_of(launcher).values()
+    launcher.kill()
+    launcher.communicate()
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, "a worker goes on without its launcher"
+        time.sleep(0.05)
+    assert Run.open(directory).status == "interrupted"
+    assert end_of(start("--resume", directory))[0] == 0
+    assert_same_end(directory, uncut)
+
+
 def test_a_mistake_in_the_data_is_told_once_and_leaves_no_run(digits_spec, tmp_path):
     (tmp_path / "labels.csv").write_text("a,label\n")
     source = f"data.source={{path: {tmp_path / 'labels.csv'}, target: label}}"

@@ -83,6 +83,17 @@ def test_sbatch_is_asked_where_it_is(spec, tmp_path, monkeypatch, caplog, code, 
     assert [record.getMessage() for record in caplog.records] == warned
 
 
+def test_an_sbatch_without_a_cluster_has_checked_nothing(spec, tmp_path, monkeypatch, caplog):
+    """Slurm's own words, of a machine with its packages and no configuration."""
+    tool = tmp_path / "sbatch"
+    tool.write_text("#!/bin/sh\necho 'sbatch: fatal: Could not establish a configuration source' >&2\nexit 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    _, checked = render_job(spec, "slurm", FOUR, tmp_path / "jobs")
+    assert checked == "nothing: this machine belongs to no Slurm cluster"
+    assert caplog.records == []
+
+
 def test_the_pods_find_one_another_by_what_the_file_gives_them(spec, tmp_path):
     documents, _ = kubernetes(spec, tmp_path)
     job, service = documents["Job"], documents["Service"]
