@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, Strict, model_validator
 
 from mltool.spec.argument_check import did_you_mean, shown
 from mltool.spec.backend import Backend
-from mltool.spec.callbacks import OUR_CALLBACKS, REFUSED_CALLBACKS
+from mltool.spec.callbacks import OUR_CALLBACKS, REFUSED_CALLBACKS, lies_in_the_run
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.catalogue_entries import known_names, load_entry
 from mltool.spec.checkpoint import CheckpointSpec
@@ -326,6 +326,10 @@ class TrainSpec(Section):
             if callback.name in REFUSED_CALLBACKS:
                 message, hint = REFUSED_CALLBACKS[callback.name]
                 yield Problem(place, True, message, hint)
+            filename = callback.arguments.get("filename") if callback.name == "CSVLogger" else None
+            if isinstance(filename, str) and not lies_in_the_run(filename):
+                message = f"must be a file in callbacks/ of the run (got {shown(filename)})"
+                yield Problem((*place, "filename"), False, message, "write filename: epochs.csv")
             if callback.name not in OUR_CALLBACKS:
                 continue
             if callback.name in seen:
