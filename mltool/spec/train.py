@@ -259,6 +259,7 @@ class TrainSpec(Section):
                 path = (*place, "optimizer", phase.optimizer.name, "gradient_accumulation_steps")
                 message = "Keras cannot accumulate under a strategy"
                 yield Problem(path, True, message, "leave it out, and write train.accumulate, in parts of a batch")
+            yield from _clipping_problems(phase.optimizer, (*place, "optimizer", phase.optimizer.name))
             if phase.no_weight_decay and not decays(phase.optimizer):
                 message = f"{phase.optimizer.name} decays no weights"
                 hint = f"write {phase.optimizer.name}: {{weight_decay: 0.01}}, or leave this out"
@@ -446,6 +447,17 @@ class TrainSpec(Section):
         measures = () if self.anomaly is not None else self.measures
         names = ("loss", *losses, *(measure.name for measure in measures))
         return (*names, *(f"{OF_VALIDATION}{name}" for name in names))
+
+
+_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
+
+
+def _clipping_problems(optimizer: KerasObject, place: tuple[str | int, ...]) -> Iterable[Problem]:
+    """Keras clips gradients in one way, or refuses the optimizer."""
+    given = [key for key, value in optimizer.arguments.items() if key in _CLIPS and value is not None]
+    for key in given[1:]:
+        message = f"stands beside {given[0]}, and gradients are clipped in one way"
+        yield Problem((*place, key), True, message, "keep one of them")
 
 
 def decays(optimizer: KerasObject) -> bool:
