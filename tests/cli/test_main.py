@@ -110,6 +110,7 @@ def test_help_names_every_exit_code():
         pytest.param(
             ["check", "a", "--set"], 2, "Option '--set' requires an argument", id="an option without its value"
         ),
+        pytest.param(["check", "none.yaml", "-q", "-v"], 2, "error: --quiet and --verbose contradict", id="-q and -v"),
         pytest.param(["check", "none.yaml"], 3, "none.yaml: no such file; `mltool init` writes", id="no spec"),
         pytest.param(["check", "."], 3, ".: is a directory", id="a folder for a spec"),
         pytest.param(["train", "none.yaml"], 3, "none.yaml: no such file", id="nothing to train"),
@@ -128,6 +129,17 @@ def test_what_the_user_gets_wrong_is_one_line_and_an_exit_code(arguments, code, 
     assert expected in ran.err
     assert len(ran.err.splitlines()) == 1
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("command", ["train", "check", "run", "launch"])
+def test_a_run_for_a_spec_is_answered_with_how_to_go_on(command, mltool, tmp_path):
+    folder = tmp_path / "my runs"
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    ran = mltool(command, str(folder))
+    assert (ran.code, ran.out) == (3, "")
+    go_on = f"go on with it: mltool train --resume '{folder}'; or name its {folder}/spec.yaml"
+    assert ran.err == f"{folder}: is the directory of a run; {go_on}\n"
 
 
 def test_without_a_command_the_help_goes_to_stderr_and_the_exit_code_is_2(mltool):
