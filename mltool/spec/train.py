@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, Strict, model_validator
 
+from mltool.console import counted
 from mltool.spec.argument_check import did_you_mean, shown
 from mltool.spec.backend import Backend
 from mltool.spec.callbacks import OUR_CALLBACKS, REFUSED_CALLBACKS, lies_in_the_run
@@ -364,7 +365,7 @@ class TrainSpec(Section):
         if self.average_from is not None and self.keep != "average":
             yield Problem(("average_from",), True, "is for keep: average", "leave it out, or write keep: average")
         elif self.average_from is not None and self.average_from > self.all_epochs:
-            message = f"there are {self.all_epochs} epochs (got {self.average_from})"
+            message = f"training ends after {counted(self.all_epochs, 'epoch')} (got {self.average_from})"
             yield Problem(("average_from",), False, message, "take an earlier one")
         for place, phase in self.placed_phases:
             if self.keep == "average" and phase.optimizer.arguments.get("use_ema"):

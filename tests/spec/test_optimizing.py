@@ -108,8 +108,14 @@ def test_a_phase_is_what_a_schedule_is_held_against(bench):
     phases = [{"epochs": 3, "optimizer": rate}, {"epochs": 1, "optimizer": rate}]
     (found,) = bench.refused({"train.phases": phases})
     assert found.startswith(
-        "train.phases.1.optimizer.SGD.learning_rate.Constant.warmup_epochs: must be less than the 1 epochs of its phase"
+        "train.phases.1.optimizer.SGD.learning_rate.Constant.warmup_epochs: must be less than the 1 epoch of its phase"
     )
+
+
+def test_a_mean_of_weights_cannot_begin_after_the_end(bench):
+    assert bench.refused({"train.epochs": 1, "train.keep": "average", "train.average_from": 2}) == [
+        "train.average_from: training ends after 1 epoch (got 2); take an earlier one"
+    ]
 
 
 def test_what_follows_from_a_mistake_in_the_epochs_is_not_told(bench):
