@@ -286,6 +286,30 @@ def test_with_v_what_foreign_code_prints_is_shown_on_stderr(mltool, spec, monkey
     assert (ran.code, ran.out, ran.err) == (4, "", "from C on stdout\nerror: it went wrong\n")
 
 
+PRINTING = """
+import numpy as np
+
+def load():
+    print("said by your code")
+    return {"x": np.arange(80.0, dtype="float32").reshape(40, 2), "y": np.arange(40) % 2}
+"""
+
+
+@pytest.mark.parametrize(("options", "shown"), [((), False), (("-v",), True)], ids=["as ever", "-v"])
+def test_what_code_of_the_user_prints_is_never_on_stdout_and_with_v_on_stderr(tmp_path, options, shown):
+    (tmp_path / "mine.py").write_text(PRINTING, encoding="utf-8")
+    spec = tmp_path / "my.yaml"
+    spec.write_text(
+        'name: small\ndata: {source: {python: "mine:load"}}\nmodel: {layers: [{Dense: {units: 2}}]}\n'
+        "train: {loss: {SparseCategoricalCrossentropy: {from_logits: true}}}\n"
+    )
+    done = in_a_process("check", str(spec), "--data", *options)
+    assert done.returncode == 0, done.stderr
+    assert "train" in done.stdout
+    assert "said by your code" not in done.stdout
+    assert ("said by your code" in done.stderr) == shown
+
+
 def test_the_package_offers_the_verbs():
     assert {"load_spec", "Run", "train", "evaluate", "export", "convert", "verify"} <= set(dir(package))
     assert package.load_spec.__name__ == "load_spec"
