@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import mltool
 from mltool.errors import EXIT_CODES
 from mltool.spec.load import load_spec
+from mltool.spec.train import TrainSpec
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -60,6 +62,13 @@ def test_the_spec_of_the_readme_is_one(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text(spec[1], encoding="utf-8")
     assert load_spec(file).name == "digits"
+
+
+def test_the_readme_names_all_that_a_training_may_keep() -> None:
+    line = next(line for line in README.splitlines() if "  keep: best " in line)
+    assert [kept for kept in get_args(TrainSpec.model_fields["keep"].annotation) if kept not in line] == []
+    assert "`keep: average`" in README
+    assert "`average_from: " in README
 
 
 TASKS = re.findall(r"```yaml\n(.*?)```", README.partition("\n## Tasks\n")[2].partition("\n## ")[0], re.DOTALL)

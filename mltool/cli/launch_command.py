@@ -121,6 +121,7 @@ def _launch(run: "Run", workers: int, max_restarts: int) -> None:
     result = launch(run, num_workers=workers, max_restarts=max_restarts, options=console.flags())
     training = result.training
     shown = "  ".join(f"{name} {value:.4g}" for name, value in training["metrics"].items())
-    restarts = f", {result.restarts} restarts" if result.restarts else ""
-    text = f"trained {training['epochs']} epochs with {workers} workers{restarts}: {shown}\n{run.keras_file}"
+    counts = [console.counted(workers, "worker")]
+    counts += [console.counted(result.restarts, "restart")] if result.restarts else []
+    text = f"trained {console.counted(training['epochs'], 'epoch')} with {', '.join(counts)}: {shown}\n{run.keras_file}"
     console.result({**training, "workers": workers, "restarts": result.restarts}, text)

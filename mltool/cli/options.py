@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mltool import console
-from mltool.errors import Interrupted
+from mltool.errors import Interrupted, UsageError
 
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file.", show_default=False)]
 Overrides = Annotated[
@@ -74,6 +74,8 @@ def verb(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*, json_output: bool, quiet: bool, verbose: bool, **arguments: Any) -> None:
+        if quiet and verbose:
+            raise UsageError("--quiet and --verbose contradict one another", "leave one of them out")
         console.configure(json_output=json_output, quiet=quiet, verbose=verbose)
         try:
             with console.captured_descriptors():

@@ -108,7 +108,8 @@ def command(
     result = train(run, profile=profile)
     shown = "  ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     kept = f", kept epoch {result.best_epoch}" if result.best_epoch else ""
-    text = f"trained {result.epochs} epochs in {result.seconds:.1f} s{kept}: {shown}\n{run.keras_file}"
+    epochs = console.counted(result.epochs, "epoch")
+    text = f"trained {epochs} in {result.seconds:.1f} s{kept}: {shown}\n{run.keras_file}"
     if result.profile is not None:
         text = f"{result.profile.text()}\n\n{text}"
     document = {

@@ -1,5 +1,6 @@
-"""Which of Keras' callbacks a spec may name, and why not the others."""
+"""Which of Keras' callbacks a spec may name, and why not the others; and where those may write."""
 
+from pathlib import Path
 from typing import Final
 
 OUR_CALLBACKS: Final = ("EarlyStopping", "ReduceLROnPlateau")
@@ -19,3 +20,9 @@ REFUSED_CALLBACKS: Final = {
     "SwapEMAWeights": ("mltool validates and keeps the averages of use_ema itself", "leave it out"),
 }
 """What mltool does itself, and what to write in the place of the callback."""
+
+
+def lies_in_the_run(filename: str) -> bool:
+    """Whether what a callback writes lies in `callbacks/` of its run, whatever the working directory."""
+    path = Path(filename)
+    return bool(path.parts) and not path.is_absolute() and path.parts[0][0] != "~" and ".." not in path.parts

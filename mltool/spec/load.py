@@ -1,5 +1,6 @@
 """Reads a spec: YAML, overrides, paths, sections; every mistake in one answer, and no TensorFlow."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,19 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, needs_files: b
     Raises:
         SpecError: with every mistake of the file and the overrides.
     """
+    _refuse_run(Path(path))
     document = read_spec_file(Path(path))
     applied = apply_overrides(document.data, overrides)
     spec = _check(applied.data, document, applied)
     if needs_files:
         _require_weights(spec, document, applied)
     return spec
+
+
+def _refuse_run(path: Path) -> None:
+    if (path / "run.json").is_file():
+        hint = f"go on with it: mltool train --resume {shlex.quote(str(path))}; or name its {path / 'spec.yaml'}"
+        raise SpecError(Message("is the directory of a run", hint, str(path)))
 
 
 def load_data_spec(path: str | Path, base: Spec) -> Spec:

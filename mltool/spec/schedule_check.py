@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mltool.console import counted
 from mltool.spec.argument_check import Problem, shown
 from mltool.spec.catalogue import UNREADABLE, KerasObject
 from mltool.spec.schedules import SCHEDULES
@@ -41,7 +42,7 @@ def _problems_in_epochs(schedule: KerasObject, epochs: int) -> Found:
     given = with_defaults(schedule)
     warmup = given["warmup_epochs"]
     if warmup is not None and warmup >= epochs:
-        message = f"must be less than the {epochs} epochs of its phase (got {shown(warmup)})"
+        message = f"must be less than the {counted(epochs, 'epoch')} of its phase (got {shown(warmup)})"
         yield "warmup_epochs", f"{message}: learning_rate would never be reached", "write fewer"
         return
     if "warmup_learning_rate" in schedule.arguments and not warmup:
@@ -64,8 +65,8 @@ def _problems_of_steps(given: Mapping[str, Any], epochs: int) -> Found:
         yield "", message, "write step_epochs: 10, or milestones: [10, 15]"
     elif every is not None:
         if every >= epochs:
-            message = f"must be less than the {epochs} epochs of its phase (got {shown(every)}): no step would come"
-            yield "step_epochs", message, "write fewer"
+            message = f"must be less than the {counted(epochs, 'epoch')} of its phase (got {shown(every)})"
+            yield "step_epochs", f"{message}: no step would come", "write fewer"
     else:
         yield from _problems_of_milestones(milestones, given["warmup_epochs"], epochs)
 
@@ -74,7 +75,7 @@ def _problems_of_milestones(milestones: list[float], warmup: float, epochs: int)
     if not milestones or any(one >= other for one, other in itertools.pairwise(milestones)):
         yield "milestones", f"must be epochs that rise (got {shown(milestones)})", "write milestones: [10, 15]"
     elif milestones[-1] >= epochs:
-        message = f"must be less than the {epochs} epochs of its phase (got {shown(milestones)})"
+        message = f"must be less than the {counted(epochs, 'epoch')} of its phase (got {shown(milestones)})"
         yield "milestones", message, f"{milestones[-1]:g} would never come"
     elif milestones[0] < warmup:
         message = f"must come after the warm-up of {warmup:g} epochs (got {shown(milestones)})"

@@ -181,11 +181,17 @@ class Spec(Section):
         """Every part of a batch that is computed by itself needs a sample."""
         devices = len(getattr(self.train.strategy, "devices", None) or ("",))
         parts = self.train.accumulate * devices
-        if parts > self.data.batch_size:
-            on = f" on each of {devices} devices" if devices > 1 else ""
-            message = f"{self.train.accumulate} parts of a batch of {self.data.batch_size} samples{on}"
-            hint = f"data.batch_size is the global batch: take {parts} or more, or fewer parts"
-            yield Problem(("train", "accumulate"), True, message, hint)
+        if parts <= self.data.batch_size:
+            return
+        if self.train.accumulate == 1:
+            message = f"a batch of {self.data.batch_size} is not enough for {devices} devices"
+            hint = f"take {devices} or more: it is the global batch"
+            yield Problem(("data", "batch_size"), False, message, hint)
+            return
+        on = f" on each of {devices} devices" if devices > 1 else ""
+        message = f"{self.train.accumulate} parts of a batch of {self.data.batch_size}{on}"
+        hint = f"data.batch_size is the global batch: take {parts} or more, or fewer parts"
+        yield Problem(("train", "accumulate"), True, message, hint)
 
     def _mixing_problems(self) -> Iterable[Problem]:
         """Mixed samples have mixed targets: of classes, or of values, of one output."""

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, Strict, model_validator
 
+from mltool.console import counted
 from mltool.spec.argument_check import did_you_mean, shown
 from mltool.spec.backend import Backend
-from mltool.spec.callbacks import OUR_CALLBACKS, REFUSED_CALLBACKS
+from mltool.spec.callbacks import OUR_CALLBACKS, REFUSED_CALLBACKS, lies_in_the_run
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.catalogue_entries import known_names, load_entry
 from mltool.spec.checkpoint import CheckpointSpec
@@ -259,6 +260,7 @@ class TrainSpec(Section):
                 path = (*place, "optimizer", phase.optimizer.name, "gradient_accumulation_steps")
                 message = "Keras cannot accumulate under a strategy"
                 yield Problem(path, True, message, "leave it out, and write train.accumulate, in parts of a batch")
+            yield from _clipping_problems(phase.optimizer, (*place, "optimizer", phase.optimizer.name))
             if phase.no_weight_decay and not decays(phase.optimizer):
                 message = f"{phase.optimizer.name} decays no weights"
                 hint = f"write {phase.optimizer.name}: {{weight_decay: 0.01}}, or leave this out"
@@ -326,6 +328,10 @@ class TrainSpec(Section):
             if callback.name in REFUSED_CALLBACKS:
                 message, hint = REFUSED_CALLBACKS[callback.name]
                 yield Problem(place, True, message, hint)
+            filename = callback.arguments.get("filename") if callback.name == "CSVLogger" else None
+            if isinstance(filename, str) and not lies_in_the_run(filename):
+                message = f"must be a file in callbacks/ of the run (got {shown(filename)})"
+                yield Problem((*place, "filename"), False, message, "write filename: epochs.csv")
             if callback.name not in OUR_CALLBACKS:
                 continue
             if callback.name in seen:
@@ -359,7 +365,7 @@ class TrainSpec(Section):
         if self.average_from is not None and self.keep != "average":
             yield Problem(("average_from",), True, "is for keep: average", "leave it out, or write keep: average")
         elif self.average_from is not None and self.average_from > self.all_epochs:
-            message = f"there are {self.all_epochs} epochs (got {self.average_from})"
+            message = f"training ends after {counted(self.all_epochs, 'epoch')} (got {self.average_from})"
             yield Problem(("average_from",), False, message, "take an earlier one")
         for place, phase in self.placed_phases:
             if self.keep == "average" and phase.optimizer.arguments.get("use_ema"):
@@ -442,6 +448,17 @@ class TrainSpec(Section):
         measures = () if self.anomaly is not None else self.measures
         names = ("loss", *losses, *(measure.name for measure in measures))
         return (*names, *(f"{OF_VALIDATION}{name}" for name in names))
+
+
+_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
+
+
+def _clipping_problems(optimizer: KerasObject, place: tuple[str | int, ...]) -> Iterable[Problem]:
+    """Keras clips gradients in one way, or refuses the optimizer."""
+    given = [key for key, value in optimizer.arguments.items() if key in _CLIPS and value is not None]
+    for key in given[1:]:
+        message = f"stands beside {given[0]}, and gradients are clipped in one way"
+        yield Problem((*place, key), True, message, "keep one of them")
 
 
 def decays(optimizer: KerasObject) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from mltool import extras
+from mltool.console import counted
 from mltool.errors import Message, SpecError
 from mltool.spec.catalogue import KerasObject
 
@@ -66,7 +67,7 @@ class EarlyStopping:
                 self.wait = 0
             return None
         if self.wait >= self.patience and epoch > 0:
-            return f"{self.monitor} has not improved for {self.wait} epochs"
+            return f"{self.monitor} has not improved for {counted(self.wait, 'epoch')}"
         return None
 
 
@@ -100,8 +101,8 @@ class ReduceLROnPlateau:
             self.wait += 1
             if self.wait >= self.patience and (before := self._reduce(optimizer)) is not None:
                 logger.info(
-                    "%s has not improved for %d epochs: the learning rate goes from %.3g to %.3g",
-                    *(self.monitor, self.wait, before, learning_rate_of(optimizer)),
+                    "%s has not improved for %s: the learning rate goes from %.3g to %.3g",
+                    *(self.monitor, counted(self.wait, "epoch"), before, learning_rate_of(optimizer)),
                 )
                 self.cooldown_left, self.wait = self.cooldown, 0
         return None

@@ -209,7 +209,7 @@ def _require_samples_for_all(spec: Spec, shares: Shares) -> None:
     needed = shares.total * shares.least
     if spec.data.batch_size < needed:
         parts = f" in {shares.least} parts each (train.accumulate)" if shares.least > 1 else ""
-        message = f"{spec.data.batch_size} samples are not enough for {shares.total} replicas{parts}"
+        message = f"a batch of {spec.data.batch_size} is not enough for {shares.total} replicas{parts}"
         raise SpecError(Message(message, f"take {needed} or more: it is the global batch", key="data.batch_size"))
 
 

@@ -103,7 +103,7 @@ def build_user_callbacks(things: Iterable[KerasObject], folder: Path, *, writes:
         elif thing.name not in OUR_CALLBACKS and writes:
             callback = build_keras(thing, "callbacks", at=f"{at}.{thing.name}")
             if thing.name == "CSVLogger":
-                callback.filename = str(folder / Path(callback.filename).expanduser())
+                callback.filename = str(folder / callback.filename)
             built.append(UserCallback(f"{index}:{thing.name}", thing.name, callback, at))
     return tuple(built)
 

@@ -16,6 +16,9 @@ INPUT_BOUND_SHARE = 0.2
 """From this share of the time on that steps wait for data, data are what holds a training up: where TensorFlow's
 profiler says "highly input-bound" (`kHighlyInfeedBoundThresholdInPercent` in its input pipeline analysis)."""
 
+HUGE = 1e7
+"""From here on a result is shown with an exponent: float32 has no decimals of it."""
+
 WORTH_SAYING_SECONDS = 0.5
 """Of a shorter epoch the verdict is recorded and not said: nobody waits for it."""
 
@@ -27,16 +30,18 @@ class Waits:
     Attributes:
         seconds: from asking for a batch until it was there, over all steps.
         after_last: from the arrival of the last batch until the device was done with its step, in seconds.
+        compiled: whether a step was compiled meanwhile, so that the chunk says nothing of the speed.
     """
 
     seconds: float
     after_last: float
+    compiled: bool = False
 
     @classmethod
     def of(cls, answer: Any) -> "Waits":
-        """Call when the device is done: from what `Loop.train_steps` gave, float64 [2]."""
-        waited, last_arrival = (float(value) for value in answer)
-        return cls(waited, max(0.0, time.time() - last_arrival))
+        """Call when the device is done: from what `Loop.train_steps` gave, float64 [2], or `JaxLoop.train_steps`."""
+        waited, last_arrival, *compiled = (float(value) for value in answer)
+        return cls(waited, max(0.0, time.time() - last_arrival), any(compiled))
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class Watch:
 
     def took(self, first_step: int, count: int, seconds: float, waits: Waits) -> None:
         """Learns from a chunk of `count` steps of the epoch, from `first_step` on."""
-        if not self._warm or not count:
+        if not self._warm or waits.compiled or not count:
             self._warm = True
             return
         waited = min(waits.seconds, seconds)
@@ -130,7 +135,7 @@ class Watch:
 
     def figures(self, results: Mapping[str, float], learning_rate: float) -> str:
         """What a bar shows beside how far it is."""
-        shown = [f"{name} {value:.4f}" for name, value in results.items()]
+        shown = [f"{name} {shown_result(value)}" for name, value in results.items()]
         on_gpus = sum(sizes["current"] for sizes in gpu_bytes().values())
         memory = [shown_bytes(resident_bytes()), self._devices, *([shown_bytes(on_gpus)] if on_gpus else [])]
         return "  ".join([*shown, f"lr {learning_rate:.3g}", *memory])
@@ -184,6 +189,11 @@ def samples_of(pipeline: Pipeline | Batches, first_step: int, count: int) -> int
     """Samples of so many steps of an epoch, over all workers."""
     sizes = pipeline.num_samples, pipeline.batch_size
     return samples_before(first_step + count, *sizes) - samples_before(first_step, *sizes)
+
+
+def shown_result(value: float) -> str:
+    """A loss or a metric: with four decimals, or, where they are lost among its digits, with an exponent."""
+    return f"{value:.4f}" if not abs(value) >= HUGE else f"{value:.4e}"
 
 
 def shown_bytes(size: float) -> str:

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from mltool.spec.callbacks import CALLBACKS
 from mltool.spec.load import load_spec
+from mltool.spec.train import TrainSpec
 from mltool.yaml_reader import read_yaml
 
 
@@ -24,6 +27,13 @@ def test_the_first_spec_shows_every_section_that_does_something(mltool):
     mltool("init", "my.yaml")
     written = set(read_yaml(Path("my.yaml")).data)
     assert written == {"version", "name", "seed", "data", "model", "train", "convert", "limits"}
+
+
+def test_the_first_spec_names_every_callback_and_everything_to_keep(mltool):
+    mltool("init", "my.yaml")
+    train = Path("my.yaml").read_text(encoding="utf-8").partition("\ntrain:")[2].partition("\nconvert:")[0]
+    kept = get_args(TrainSpec.model_fields["keep"].annotation)
+    assert [name for name in (*CALLBACKS, "python", *kept) if name not in train] == []
 
 
 @pytest.mark.parametrize(

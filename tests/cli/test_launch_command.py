@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mltool.pipeline import launch as pipeline
+from mltool.pipeline.launch import LaunchResult
+
 REFUSED = {
     "no spec": ([], "name a SPEC to train, or --resume; mltool launch my.yaml --workers 2"),
     "no worker": (
@@ -31,6 +34,21 @@ def test_what_makes_no_sense_is_usage_and_leaves_nothing(mltool, spec, tmp_path,
     assert (ran.code, ran.out) == (2, "")
     assert message in ran.err
     assert list(tmp_path.iterdir()) == [spec]
+
+
+COUNTS = {
+    "one of each": (1, 1, 1, "trained 1 epoch with 1 worker, 1 restart: loss 0.5"),
+    "several": (3, 2, 2, "trained 3 epochs with 2 workers, 2 restarts: loss 0.5"),
+    "no restart": (3, 2, 0, "trained 3 epochs with 2 workers: loss 0.5"),
+}
+
+
+@pytest.mark.parametrize(("epochs", "workers", "restarts", "expected"), COUNTS.values(), ids=COUNTS)
+def test_what_was_done_is_counted(mltool, spec, monkeypatch, epochs, workers, restarts, expected):
+    result = LaunchResult({"epochs": epochs, "metrics": {"loss": 0.5}}, workers, restarts)
+    monkeypatch.setattr(pipeline, "launch", lambda *arguments, **options: result)
+    ran = mltool("launch", str(spec), "--workers", str(workers), "--run-dir", "run")
+    assert (ran.code, ran.out.splitlines()[0]) == (0, expected)
 
 
 def test_a_mistake_in_the_spec_is_told_once_and_nothing_starts(mltool, spec, tmp_path):

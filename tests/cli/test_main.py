@@ -110,6 +110,7 @@ def test_help_names_every_exit_code():
         pytest.param(
             ["check", "a", "--set"], 2, "Option '--set' requires an argument", id="an option without its value"
         ),
+        pytest.param(["check", "none.yaml", "-q", "-v"], 2, "error: --quiet and --verbose contradict", id="-q and -v"),
         pytest.param(["check", "none.yaml"], 3, "none.yaml: no such file; `mltool init` writes", id="no spec"),
         pytest.param(["check", "."], 3, ".: is a directory", id="a folder for a spec"),
         pytest.param(["train", "none.yaml"], 3, "none.yaml: no such file", id="nothing to train"),
@@ -128,6 +129,17 @@ def test_what_the_user_gets_wrong_is_one_line_and_an_exit_code(arguments, code, 
     assert expected in ran.err
     assert len(ran.err.splitlines()) == 1
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("command", ["train", "check", "run", "launch"])
+def test_a_run_for_a_spec_is_answered_with_how_to_go_on(command, mltool, tmp_path):
+    folder = tmp_path / "my runs"
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    ran = mltool(command, str(folder))
+    assert (ran.code, ran.out) == (3, "")
+    go_on = f"go on with it: mltool train --resume '{folder}'; or name its {folder}/spec.yaml"
+    assert ran.err == f"{folder}: is the directory of a run; {go_on}\n"
 
 
 def test_without_a_command_the_help_goes_to_stderr_and_the_exit_code_is_2(mltool):
@@ -272,6 +284,30 @@ def test_with_v_what_foreign_code_prints_is_shown_on_stderr(mltool, spec, monkey
     monkeypatch.setattr("mltool.spec.load.load_spec", noisy)
     ran = mltool("check", "my.yaml", "-v")
     assert (ran.code, ran.out, ran.err) == (4, "", "from C on stdout\nerror: it went wrong\n")
+
+
+PRINTING = """
+import numpy as np
+
+def load():
+    print("said by your code")
+    return {"x": np.arange(80.0, dtype="float32").reshape(40, 2), "y": np.arange(40) % 2}
+"""
+
+
+@pytest.mark.parametrize(("options", "shown"), [((), False), (("-v",), True)], ids=["as ever", "-v"])
+def test_what_code_of_the_user_prints_is_never_on_stdout_and_with_v_on_stderr(tmp_path, options, shown):
+    (tmp_path / "mine.py").write_text(PRINTING, encoding="utf-8")
+    spec = tmp_path / "my.yaml"
+    spec.write_text(
+        'name: small\ndata: {source: {python: "mine:load"}}\nmodel: {layers: [{Dense: {units: 2}}]}\n'
+        "train: {loss: {SparseCategoricalCrossentropy: {from_logits: true}}}\n"
+    )
+    done = in_a_process("check", str(spec), "--data", *options)
+    assert done.returncode == 0, done.stderr
+    assert "train" in done.stdout
+    assert "said by your code" not in done.stdout
+    assert ("said by your code" in done.stderr) == shown
 
 
 def test_the_package_offers_the_verbs():

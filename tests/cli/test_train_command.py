@@ -84,6 +84,12 @@ def test_a_profile_is_a_page_before_the_result_and_a_part_of_the_document(mltool
     assert Path("other/profile.json").is_file()
 
 
+def test_a_training_of_one_epoch_is_told_as_one(mltool, spec):
+    ran = mltool("train", "my.yaml", "--set", "train.epochs=1", "--run-dir", "run")
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("trained 1 epoch in ")
+
+
 @pytest.fixture
 def terminal(monkeypatch):
     """A terminal of 100 columns as stderr; closes it and gives what was shown."""

@@ -53,3 +53,21 @@ def test_a_mistake_of_a_callback_is_one_message_for_each(callback, expected, ben
 
 def test_every_callback_of_keras_is_taken_or_refused_with_a_reason():
     assert {*CALLBACKS, *REFUSED_CALLBACKS} == set(names("callback"))
+
+
+@pytest.mark.parametrize(
+    "filename",
+    ["../../x.csv", "logs/../../x.csv", "/tmp/x.csv", "~/x.csv", "~other/x.csv", ".", ""],
+    ids=["above", "above by a folder", "absolute", "at home", "at home of another", "the folder itself", "nothing"],
+)
+def test_a_file_of_a_callback_outside_of_the_run_is_refused(filename, bench):
+    assert bench.refused({"train.callbacks": [{"CSVLogger": {"filename": filename}}]}) == [
+        f"train.callbacks.0.CSVLogger.filename: must be a file in callbacks/ of the run (got {filename!r});"
+        " write filename: epochs.csv"
+    ]
+
+
+@pytest.mark.parametrize("filename", ["epochs.csv", "logs/epochs..csv"], ids=["a file", "a file in a folder"])
+def test_a_file_of_a_callback_in_the_run_is_taken(filename, bench):
+    (callback,) = bench.load({"train.callbacks": [{"CSVLogger": {"filename": filename}}]}).train.callbacks
+    assert callback.arguments == {"filename": filename}

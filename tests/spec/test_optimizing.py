@@ -108,8 +108,14 @@ def test_a_phase_is_what_a_schedule_is_held_against(bench):
     phases = [{"epochs": 3, "optimizer": rate}, {"epochs": 1, "optimizer": rate}]
     (found,) = bench.refused({"train.phases": phases})
     assert found.startswith(
-        "train.phases.1.optimizer.SGD.learning_rate.Constant.warmup_epochs: must be less than the 1 epochs of its phase"
+        "train.phases.1.optimizer.SGD.learning_rate.Constant.warmup_epochs: must be less than the 1 epoch of its phase"
     )
+
+
+def test_a_mean_of_weights_cannot_begin_after_the_end(bench):
+    assert bench.refused({"train.epochs": 1, "train.keep": "average", "train.average_from": 2}) == [
+        "train.average_from: training ends after 1 epoch (got 2); take an earlier one"
+    ]
 
 
 def test_what_follows_from_a_mistake_in_the_epochs_is_not_told(bench):
@@ -159,6 +165,42 @@ PATTERNS = {
 def test_patterns_that_cannot_be_meant_are_refused(changes, message, bench):
     (found,) = bench.refused(changes)
     assert message in found
+
+
+CLIPPED_TWICE = {
+    "two ways": (["clipnorm", "clipvalue"], ["clipvalue"]),
+    "norms of one and of all": (["clipnorm", "global_clipnorm"], ["global_clipnorm"]),
+    "three ways": (["global_clipnorm", "clipvalue", "clipnorm"], ["clipvalue", "clipnorm"]),
+}
+
+
+@pytest.mark.parametrize("key", ["train.optimizer", "train.phases.0.optimizer"], ids=["of training", "of a phase"])
+@pytest.mark.parametrize(("given", "wrong"), CLIPPED_TWICE.values(), ids=CLIPPED_TWICE)
+def test_gradients_are_clipped_in_one_way(given, wrong, key, bench):
+    optimizer = {"Adam": dict.fromkeys(given, 1.0)}
+    of_phase = {"train.phases": [{"epochs": 1, "optimizer": optimizer}]}
+    assert bench.refused(of_phase if "phases" in key else {key: optimizer}) == [
+        f"{key}.Adam.{name}: stands beside {given[0]}, and gradients are clipped in one way; keep one of them"
+        for name in wrong
+    ]
+
+
+def test_a_second_way_to_clip_is_told_where_it_stands(bench):
+    text = """
+        name: small
+        data: {source: {dataset: digits}}
+        model: {layers: [Flatten, {Dense: {units: 10}}]}
+        train:
+          loss: {SparseCategoricalCrossentropy: {from_logits: true}}
+          optimizer: {Adam: {clipnorm: 1.0, clipvalue: 2.0}}
+    """
+    (found,) = bench.refusals(bench.write(text))
+    assert (found.line, found.column) == (7, 37)
+
+
+def test_a_way_to_clip_that_is_null_is_none(bench):
+    arguments = {"clipnorm": None, "clipvalue": 2.0}
+    assert bench.load({"train.optimizer": {"Adam": arguments}}).train.optimizer.arguments["clipvalue"] == 2.0
 
 
 def test_what_follows_from_a_mistake_in_the_optimizer_is_not_told(bench):

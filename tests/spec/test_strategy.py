@@ -83,3 +83,17 @@ def test_what_replicas_of_central_storage_cannot_share_is_refused(bench):
     found = str(bench.refused(changes))
     assert "train.precision: scales the loss by a state that replicas of central_storage cannot share" in found
     assert "train.optimizer.Adam.use_ema: replicas of central_storage cannot share an average; take mirrored" in found
+
+
+TOO_SMALL = {
+    "for all devices": (1, 1, "data.batch_size: a batch of 1 is not enough for 2 devices; take 2 or more"),
+    "for all parts": (3, 2, "train.accumulate: 2 parts of a batch of 3 on each of 2 devices; data.batch_size is the"),
+}
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate", "expected"), TOO_SMALL.values(), ids=TOO_SMALL)
+def test_a_batch_that_is_too_small_is_told_at_the_key_that_asks_for_more(batch_size, accumulate, expected, bench):
+    two = {"mirrored": {"devices": ["CPU:0", "CPU:1"]}}
+    changes = {"data.batch_size": batch_size, "train.accumulate": accumulate, "train.strategy": two}
+    (found,) = bench.refused({key: value for key, value in changes.items() if value != 1 or "batch" in key})
+    assert found.startswith(expected)

@@ -119,6 +119,9 @@ def test_the_sequences_stop_and_reduce_at_all():
     early = build_callback(KerasObject("EarlyStopping", {"patience": 2}), DIRECTIONS)
     stops = [early.on_epoch_end(e, logs_of(v), None) for e, v in enumerate(SEQUENCES["falls, then stalls"])]
     assert stops[:5] == [None, None, None, None, "val_loss has not improved for 2 epochs"]
+    hasty = build_callback(KerasObject("EarlyStopping", {"patience": 1}), DIRECTIONS)
+    stops = [hasty.on_epoch_end(e, logs_of(v), None) for e, v in enumerate(SEQUENCES["falls, then stalls"])]
+    assert stops[3] == "val_loss has not improved for 1 epoch"
     optimizer = Optimizer()
     reduce = build_callback(KerasObject("ReduceLROnPlateau", {"patience": 2, "factor": 0.5}), DIRECTIONS)
     rates = []

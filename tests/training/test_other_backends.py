@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -105,6 +106,37 @@ def untimed(run: Run) -> list[dict]:
 def copied(run: Run, folder: Path) -> Run:
     shutil.copytree(run.directory, folder / "run")
     return Run.open(folder / "run")
+
+
+CHUNKS_OF_JAX = """
+from mltool import extras
+
+extras.use_backend("jax")
+import keras
+import numpy as np
+from mltool.spec.catalogue import KerasObject
+from mltool.spec.outputs import OutputSpec
+from mltool.training.loops.head import Head
+from mltool.training.loops.other_loop import JaxLoop
+
+inputs = keras.Input((3,), name="x")
+model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+output = OutputSpec.model_construct(loss=KerasObject("MeanSquaredError"), metrics=())
+heads = [Head("", output, task="regression", shape=(1,))]
+loop = JaxLoop(model, keras.optimizers.SGD(0.1), heads=lambda: heads)
+
+def batch(size):
+    return {"x": np.ones((size, 3), "float32")}, np.zeros((size, 1), "float32"), np.ones(size, "float32")
+
+chunks = ([4], [4, 4], [4, 3], [4, 4, 3])
+print([int(loop.train_steps(map(batch, sizes), len(sizes))[1][-1]) for sizes in chunks])
+"""
+
+
+def test_jax_tells_the_chunks_in_which_it_compiled_a_step_for_a_size_of_batches():
+    command, environ = [sys.executable, "-c", CHUNKS_OF_JAX], os.environ | {"KERAS_BACKEND": "jax"}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout == "[1, 0, 1, 0]\n", done.stderr
 
 
 def test_a_run_tells_what_it_was_trained_with_and_that_tensorflow_answers_the_same(uncut):

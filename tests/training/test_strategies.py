@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mltool.errors import MachineError
 from mltool.runs.run import Run
+from mltool.spec.strategy import TpuStrategy
+from mltool.training.devices.strategy import build_strategy
 
 REFUSALS = """
 import json, sys
@@ -46,7 +49,10 @@ MISSING: dict[str, tuple[Any, str]] = {
         {"central_storage": {"devices": ["CPU:0", "CPU:1"]}},
         "2 CPU devices cannot be made: TensorFlow runs already; train in a process of its own",
     ),
-    "no TPU": ("tpu", "this machine has no TPU: "),
+    "no TPU": (
+        "tpu",
+        "this TensorFlow has no TPU, or none is reachable: ",
+    ),
     "a TPU that is nowhere": (
         {"tpu": {"name": "grpc://127.0.0.1:9"}},
         "the TPU 'grpc://127.0.0.1:9' does not answer: ",
@@ -73,6 +79,34 @@ def refusals() -> dict[str, str]:
 @pytest.mark.parametrize("name", MISSING)
 def test_what_the_machine_does_not_have_is_refused_with_the_reason(refusals, name):
     assert MISSING[name][1] in refusals[name]
+
+
+NO_KERNEL = (
+    "No OpKernel was registered to support Op 'ConfigureDistributedTPU' used by {{node ConfigureDistributedTPU}} with"
+    f" these attrs: [tpu_cancellation_closes_chips=2, {'is_global_init=false, ' * 9}]\nRegistered devices: [CPU]"
+)
+RAW = {
+    "no kernel": (NO_KERNEL, "No OpKernel was registered to support Op 'ConfigureDistributedTPU'"),
+    "two sentences": ("No TPU in 0.5 s (local). Wait longer.", "No TPU in 0.5 s (local)"),
+    "a sentence without an end": ("word " * 100, f"{'word ' * 39}..."),
+    "one sentence": ("TPUs not found in the cluster.", "TPUs not found in the cluster"),
+    "nothing": ("", "NotFoundError"),
+}
+
+
+@pytest.mark.parametrize(("raw", "said"), RAW.values(), ids=RAW)
+def test_why_there_is_no_tpu_is_told_by_one_whole_sentence(raw, said, monkeypatch):
+    import tensorflow as tf
+
+    def fail(resolver: Any) -> None:
+        raise tf.errors.NotFoundError(None, None, raw)
+
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", fail)
+    with pytest.raises(MachineError, match="no TPU") as caught:
+        build_strategy(TpuStrategy())
+    hint = "take strategy: auto, or name a TPU that this machine reaches"
+    assert str(caught.value) == f"this TensorFlow has no TPU, or none is reachable: {said}; {hint}"
 
 
 def train_in_a_process(

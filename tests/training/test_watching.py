@@ -22,7 +22,7 @@ from mltool.training.loops.head import Head
 from mltool.training.loops.loop import Loop
 from mltool.training.records import Events, read_lines
 from mltool.training.train import train
-from mltool.training.watching import Bound, Waits, Watch, remark_of, shown_bytes
+from mltool.training.watching import Bound, Waits, Watch, remark_of, shown_bytes, shown_result
 
 
 def scalars(folder: Path) -> dict[tuple[int, str], list[float]]:
@@ -131,6 +131,15 @@ def test_the_speed_is_that_of_the_steps_that_were_not_compiled_too():
     assert watch.samples_per_second == pytest.approx(32.0)
 
 
+def test_a_chunk_in_which_a_step_was_compiled_says_nothing_of_the_speed():
+    watch = Watch(SmallPipeline())
+    watch.took(0, 1, 60.0, Waits(0.0, 0.0, compiled=True))
+    watch.took(1, 8, 2.0, Waits(0.5, 0.2))
+    watch.took(9, 1, 60.0, Waits(0.0, 0.0, compiled=True))  # the short batch at the end
+    assert watch.samples_per_second == pytest.approx(64 / 2)
+    assert watch.bound() == Bound("input", pytest.approx(0.25), pytest.approx(32.0), pytest.approx(64 / 1.5))
+
+
 def test_waits_of_a_device_that_is_busy_meanwhile_do_not_count(monkeypatch):
     monkeypatch.setattr(watching, "device_names", lambda: ["/device:CPU:0", "/device:GPU:0", "/device:GPU:1"])
     watch = Watch(SmallPipeline())
@@ -192,6 +201,8 @@ def test_what_came_after_the_last_batch_is_told_by_the_clock(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 107.5)
     assert Waits.of(np.array([2.0, 107.0])) == Waits(2.0, 0.5)
     assert Waits.of(np.array([2.0, 109.0])) == Waits(2.0, 0.0), "a clock that was set back is no negative time"
+    assert Waits.of((2.0, 107.0, 1.0)) == Waits(2.0, 0.5, compiled=True)
+    assert Waits.of((2.0, 107.0, 0.0)) == Waits(2.0, 0.5)
 
 
 @pytest.mark.parametrize(("by", "share"), [("input", 0.0), ("compute", 1.1)])
@@ -272,6 +283,23 @@ def test_the_line_of_an_epoch_tells_its_time_and_speed(features, make_run, monke
     pattern = r"epoch \d/2  loss \S+  accuracy \S+  val_loss \S+  val_accuracy \S+  [\d.]+ s  [\d,]+ samples/s"
     assert len(said) == 2
     assert all(re.fullmatch(pattern, line) for line in said), said
+
+
+RESULTS = {
+    "a small one": (0.123456, "0.1235"),
+    "one of thousands": (52_900.0, "52900.0000"),
+    "one of millions": (-9_999_999.0, "-9999999.0000"),
+    "a huge one": (3.7324252973253507e28, "3.7324e+28"),
+    "a huge one below zero": (-2e7, "-2.0000e+07"),
+    "no number": (float("nan"), "nan"),
+    "no end": (float("inf"), "inf"),
+}
+
+
+@pytest.mark.parametrize(("value", "text"), RESULTS.values(), ids=RESULTS)
+def test_a_result_is_shown_with_an_exponent_where_it_is_huge(value, text):
+    assert shown_result(value) == text
+    assert f"loss {text}  lr" in Watch(SmallPipeline()).figures({"loss": value}, 0.1)
 
 
 @pytest.mark.parametrize(

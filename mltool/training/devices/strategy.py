@@ -2,6 +2,7 @@
 
 import re
 import socket
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
@@ -149,7 +150,9 @@ def _tpu(spec: TpuStrategy) -> Any:
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
-        raise MachineError(f"this machine has no TPU: {_first_line(error)}", hint) from error
+        raise MachineError(
+            f"this TensorFlow has no TPU, or none is reachable: {_first_sentence(error)}", hint
+        ) from error
     except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
         raise MachineError(f"the TPU {spec.name!r} does not answer: {_first_line(error)}", hint) from error
     return tf.distribute.TPUStrategy(resolver)
@@ -175,7 +178,14 @@ def _require_answers(addresses: Sequence[str]) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """Of what TensorFlow says; a long one is cut at a word."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return textwrap.shorten(line, 200, placeholder=" ...")
+
+
+def _first_sentence(error: BaseException) -> str:
+    """Of what TensorFlow says, without the node of its graph and what follows it."""
+    return re.split(r"(?<=[^ .])[.;](?:\s|$)| used by \{\{", _first_line(error))[0]
 
 
 def short_name(name: str) -> str:

@@ -57,12 +57,12 @@ class OtherLoop(Measures, ABC):
             optimizer.build(self.model.trainable_variables)
 
     @abstractmethod
-    def train_steps(self, batches: Iterator[Batch], count: Any) -> tuple[int, tuple[float, float]]:
+    def train_steps(self, batches: Iterator[Batch], count: Any) -> tuple[int, tuple[float, ...]]:
         """Learns from so many batches; from fewer if loss or gradients of one are not finite, which changes nothing.
 
         Returns:
-            How many changed the weights; how long all waited for their batches, in seconds, and when the last one came,
-            in seconds since 1970.
+            How many changed the weights; how long all waited for their batches, in seconds, when the last one came, in
+            seconds since 1970, and, where steps are compiled, 1 if one was meanwhile, else 0.
         """
 
     @abstractmethod
@@ -107,7 +107,7 @@ class Arrivals:
 
     @property
     def times(self) -> tuple[float, float]:
-        """As `OtherLoop.train_steps` gives them."""
+        """The first two that `OtherLoop.train_steps` gives."""
         return self._waited, self._last
 
 
@@ -123,18 +123,20 @@ class JaxLoop(OtherLoop):
         """See `OtherLoop`; the steps are compiled anew, as what is trainable is part of them."""
         super().take(optimizer)
         jax = extras.require("jax")
+        self._has_compiled = False
         self._train = jax.jit(self._train_step, donate_argnums=(0, 1))
         self._evaluate = jax.jit(self._evaluate_step, donate_argnums=1)
 
-    def train_steps(self, batches: Iterator[Batch], count: Any) -> tuple[int, tuple[float, float]]:
+    def train_steps(self, batches: Iterator[Batch], count: Any) -> tuple[int, tuple[float, ...]]:
         """See `OtherLoop`; the steps after one that is not finite run too, and change nothing either."""
         np_of_jax = extras.require("jax.numpy")
+        self._has_compiled = False
         groups, arrivals = self._groups(), Arrivals(batches)
         values, done = _values(groups), np_of_jax.zeros((2,), "int32")
         for _ in range(int(count)):
             values, done = self._train(values, done, *arrivals.next())
         _assign(groups, values)
-        return int(done[0]), arrivals.times
+        return int(done[0]), (*arrivals.times, float(self._has_compiled))
 
     def evaluate_steps(self, batches: Iterator[Batch], count: Any) -> int:
         """See `OtherLoop`."""
@@ -158,6 +160,7 @@ class JaxLoop(OtherLoop):
     def _train_step(self, values: Any, done: Any, inputs: Mapping[str, Any], targets: Any, weights: Any) -> Any:
         """The values after a step, and `done`: how many steps were fine, how many were not, int32 [2]."""
         jax = extras.require("jax")
+        self._has_compiled = True  # Python runs this for every size of a batch once, while JAX compiles it
         trainable, others, of_optimizer, of_metrics = values
 
         def loss_of(trainable: Any) -> Any:

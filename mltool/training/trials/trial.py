@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mltool import extras
+from mltool.console import counted
 from mltool.data.batches import Batches
 from mltool.data.pipeline import Pipeline
 from mltool.spec.spec import Spec
@@ -98,7 +99,8 @@ class Trial:
                 f"devices      {', '.join(self.devices)}",
                 f"step         {1e3 * pace.step_seconds:.3g} ms, {pace.samples_per_second:,.0f} samples/s"
                 f" in batches of {self.batch_size}; {pace.chunk} steps a call; {pace.compile_seconds:.1f} s to compile",
-                f"to expect    {_shown_time(self.expected_seconds)} for {self.epochs} epochs of {pace.steps} steps and"
+                f"to expect    {_shown_time(self.expected_seconds)} for {counted(self.epochs, 'epoch')} of"
+                f" {counted(pace.steps, 'step')} and"
                 f" {self.validation.steps} of validation",
             ]
         )
