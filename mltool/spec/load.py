@@ -1,5 +1,6 @@
 """Reads a spec: YAML, overrides, paths, sections; every mistake in one answer, and no TensorFlow."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, needs_files: b
 
 
 def _refuse_run(path: Path) -> None:
-    if (path / "run.json").is_file():
+    if os.path.isfile(path / "run.json"):  # noqa: PTH113  Path's raises where a name is too long or may not be looked at
         hint = f"go on with it: mltool train --resume {shlex.quote(str(path))}; or name its {path / 'spec.yaml'}"
         raise SpecError(Message("is the directory of a run", hint, str(path)))
 

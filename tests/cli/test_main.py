@@ -113,6 +113,7 @@ def test_help_names_every_exit_code():
         pytest.param(["check", "none.yaml", "-q", "-v"], 2, "error: --quiet and --verbose contradict", id="-q and -v"),
         pytest.param(["check", "none.yaml"], 3, "none.yaml: no such file; `mltool init` writes", id="no spec"),
         pytest.param(["check", "."], 3, ".: is a directory", id="a folder for a spec"),
+        pytest.param(["check", "x" * 300], 3, "cannot be read (File name too long)", id="a name too long"),
         pytest.param(["train", "none.yaml"], 3, "none.yaml: no such file", id="nothing to train"),
         pytest.param(["train"], 2, "error: name a SPEC to train, or --resume", id="train without a spec"),
         pytest.param(["train", "--resume"], 5, "error: no run with training to go on with", id="nothing to resume"),
