@@ -24,7 +24,7 @@ from mltool.training.records import Events, append_line, keep_lines, read_lines
 from mltool.training.setup import Setup
 from mltool.training.trials.profile import Profile
 from mltool.training.user_callbacks import UserCallbacks, has_user_callbacks
-from mltool.training.watching import Waits, Watch, remark_of
+from mltool.training.watching import Waits, Watch, remark_of, shown_result
 
 logger = logging.getLogger("mltool")
 
@@ -161,8 +161,8 @@ class Epochs:
         renew_batch_statistics(self._loop.model, self._setup.whole_batches(self.state.epoch))
         results = self._results_of_validation(lambda: False)
         self._run.update(average={"epochs": average.epochs, **results})
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in results.items())
-        logger.info("kept the mean of the weights of %d epochs: %s", average.epochs, shown)
+        shown = "  ".join(f"{name} {shown_result(value)}" for name, value in results.items())
+        logger.info("kept the mean of the weights of %s: %s", console.counted(average.epochs, "epoch"), shown)
 
     def end_callbacks(self) -> None:
         """Ends the user's callbacks: what they change of the weights now is kept."""
@@ -320,7 +320,7 @@ class Epochs:
         line = {"epoch": state.epoch + 1, **phase, "step": state.global_step, **scalars, **left_out, **times}
         append_line(self._run.metrics_file, line)
         self._events.write(line)
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in results.items())
+        shown = "  ".join(f"{name} {shown_result(value)}" for name, value in results.items())
         which = f"{f'phase {state.phase + 1}  ' if phase else ''}epoch {state.epoch + 1}/{self._spec.all_epochs}"
         bar.line(f"{which}  {shown}  {self._speed()}")
         self._note_best(results)

@@ -316,7 +316,7 @@ ADAM = {"Adam": {"learning_rate": 0.05}}
         pytest.param(lambda run: try_training(run.spec), "a trial runs TensorFlow's steps", id="trial"),
         pytest.param(
             lambda run: find_learning_rate(run.spec, RateTestFolder(run.directory)),
-            "learning rates are tested with TensorFlow's steps",
+            "--find-lr runs TensorFlow's steps",
             id="test of learning rates",
         ),
     ],
