@@ -135,6 +135,7 @@ def test_a_set_that_is_not_here_is_said_and_not_waited_for(name, expected, tmp_p
     assert caught.value.exit_code == 4
 
 
+@pytest.mark.slow
 def test_a_damaged_set_is_said(tmp_path):
     builder = TinyPhotos(data_dir=tmp_path)
     builder.download_and_prepare()

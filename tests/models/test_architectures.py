@@ -346,6 +346,7 @@ def saved(tmp_path_factory):
     return folder, answers
 
 
+@pytest.mark.slow
 def test_plain_keras_loads_them_all(saved):
     folder, answers = saved
     program = (

@@ -65,6 +65,7 @@ def verb(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, env=os.environ, check=False)
 
 
+@pytest.mark.slow
 def test_every_verb_works_in_a_process_of_its_own_and_refuses_changed_code(tmp_path):
     spec_file(tmp_path, "subclassed", epochs=2)
     for words in (
@@ -120,6 +121,7 @@ PAIR = {
 
 
 @pytest.mark.parametrize("function", ["two_module", "two_functional"])
+@pytest.mark.slow
 def test_two_inputs_go_all_the_way(function, tmp_path):
     random = np.random.default_rng(1)
     shutil.copy(NETS, tmp_path / "nets.py")

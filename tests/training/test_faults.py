@@ -174,7 +174,7 @@ CAUSES: dict[str, tuple[dict[str, Any], str]] = {
                 {"Dense": {"units": 2}},
             ]
         },
-        r": the layer 'log/log(_\d+)?' gives NaN; lower the learning rate, clip",
+        r": the layer 'log/log(_\d+)?' gives NaN; lower the learning rate, or clip",
     ),
     "a layer in a layer": (
         {
@@ -266,6 +266,7 @@ def test_a_skipped_step_leaves_batch_statistics_alone(values, make_run):
 
 
 @pytest.mark.parametrize("chunk", [2, 6, 9])
+@pytest.mark.slow
 def test_a_training_that_skips_resumes_to_the_same_bits(values, make_run, monkeypatch, chunk):
     values["train"] |= {"on_nan": "skip", "checkpoint": {"every": "1 steps"}}
     uncut, run = make_run(values, "uncut"), make_run(values, "run")

@@ -251,6 +251,7 @@ def test_patterns_that_cannot_be_meant_are_refused(keys, message):
         build_optimizer(phase_of(adamw, **keys), model, SPAN, at="train")
 
 
+@pytest.mark.slow
 def test_factors_by_layer_resume_to_the_same_bits(hard, make_run, monkeypatch):
     hard["train"] |= {
         "epochs": 2,

@@ -168,9 +168,10 @@ def test_digits_go_through_export_int8_and_verify(uncut, tmp_path):
     "number",
     [
         pytest.param(signal.SIGINT, id="Ctrl-C"),
-        pytest.param(signal.SIGKILL, id="kill -9", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, id="kill -9"),
     ],
 )
+@pytest.mark.slow
 def test_a_training_that_was_cut_ends_with_the_bits_of_the_uncut_one(uncut, number, tmp_path):
     directory = tmp_path / "run"
     process = start("train", spec_file(tmp_path, digits(uncut.spec.train.backend)), "--run-dir", directory)
@@ -258,6 +259,7 @@ def test_gradients_that_no_scale_of_the_loss_makes_finite_end_the_training(backe
         train(make_run(features))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_learning_rates_and_decay_are_those_of_tensorflow(backend, features, make_run):
     """A schedule in epochs with its warm-up, factors by pattern, weights that do not decay, averaged weights."""
