@@ -249,28 +249,31 @@ def test_a_launch_with_too_few_gpus_leaves_no_run(digits_spec, tmp_path, monkeyp
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("kind", MISTAKES, ids=lambda kind: kind.__name__)
-def test_what_has_to_be_mended_before_a_training_leaves_no_run(digits_spec, tmp_path, monkeypatch, kind):
-    def fails(*_, **__):
-        raise kind("it failed", "mend it")
+@pytest.fixture
+def launch_that_fails(digits_spec, tmp_path, monkeypatch):
+    """Launches a new run whose workers end with an error; gives the run."""
 
-    monkeypatch.setattr(launch_module, "keep_running", fails)
-    run = Run.create(load_for_workers(digits_spec), tmp_path / "run")
-    with pytest.raises(kind, match=r"^it failed; mend it$"):
-        launch(run, num_workers=2, max_restarts=0)
-    assert not (tmp_path / "run").exists()
+    def launched(kind):
+        def fails(*_, **__):
+            raise kind("it failed", "mend it")
+
+        monkeypatch.setattr(launch_module, "keep_running", fails)
+        run = Run.create(load_for_workers(digits_spec), tmp_path / "run")
+        with pytest.raises(kind, match=r"^it failed; mend it$"):
+            launch(run, num_workers=2, max_restarts=0)
+        return run
+
+    return launched
+
+
+@pytest.mark.parametrize("kind", MISTAKES, ids=lambda kind: kind.__name__)
+def test_what_has_to_be_mended_before_a_training_leaves_no_run(launch_that_fails, kind):
+    assert not launch_that_fails(kind).directory.exists()
 
 
 @pytest.mark.parametrize("kind", [TrainingError, Interrupted], ids=lambda kind: kind.__name__)
-def test_a_run_that_was_lost_or_interrupted_stays(digits_spec, tmp_path, monkeypatch, kind):
-    def fails(*_, **__):
-        raise kind("it ended", "go on")
-
-    monkeypatch.setattr(launch_module, "keep_running", fails)
-    run = Run.create(load_for_workers(digits_spec), tmp_path / "run")
-    with pytest.raises(kind, match=r"^it ended; go on$"):
-        launch(run, num_workers=2, max_restarts=0)
-    assert run.manifest_file.is_file()
+def test_a_run_that_was_lost_or_interrupted_stays(launch_that_fails, kind):
+    assert launch_that_fails(kind).manifest_file.is_file()
 
 
 def test_what_is_final_before_a_training_is_a_mistake_in_what_it_begins_with():
