@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mltool.assets import asset_folder
+from mltool.data.order import steps_per_epoch
 from mltool.data.source import Source, batches_of, label_of
 from mltool.data.sources.files import printable
 from mltool.data.tables.columns import doubt_about
@@ -235,8 +236,7 @@ def _layer(layer: Layer) -> str:
 def _train_lines(
     model: StartingModel, train: int, batch_size: int, found: StartingSource, *, binary: bool
 ) -> Iterator[str]:
-    steps = -(-train // batch_size)
-    epochs = int(np.clip(round(model.steps / steps), 10, 300))
+    epochs = int(np.clip(round(model.steps / steps_per_epoch(train, batch_size)), 10, 300))
     yield "train:"
     few = train * 0.1 < 50
     yield _remarked(f"  epochs: {epochs}", "" if few else "at most: ends where validation gets no better")
