@@ -16,10 +16,10 @@ from mltool import extras
 from mltool.benchmarking.benchmark import percentiles_of
 from mltool.child import Child, ChildCrashed, ChildTimedOut
 from mltool.conversion.calibration import Calibration, draw_representative, require_sound
-from mltool.conversion.core import Core, steps_outside, write_core
 from mltool.conversion.entries import ending_layers, float_layers_of, limits_of, tolerance_of
 from mltool.conversion.read_back import ReadBack, read_back
 from mltool.conversion.schemes import SCHEMES
+from mltool.conversion.sources.core import Core, steps_outside, write_core
 from mltool.data.dataset import Dataset
 from mltool.errors import ConversionError, Message, MltoolError, VerificationError
 from mltool.evaluation.evaluate import run_data
@@ -39,7 +39,7 @@ from mltool.spec.spec import Spec, to_plain
 
 logger = logging.getLogger("mltool")
 
-CONVERTER = "mltool.conversion.converter:convert_saved_model"
+CONVERTER = "mltool.conversion.engines.converter:convert_saved_model"
 """What the child is asked to call."""
 
 CONVERT_TIMEOUT_SECONDS = 1800.0

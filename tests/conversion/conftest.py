@@ -125,7 +125,7 @@ def normed(export_model: Callable[..., Exported]) -> Exported:
 @pytest.fixture
 def convert(tmp_path: Path) -> Callable[..., Path]:
     """Converts and gives the path of the file."""
-    from mltool.conversion.converter import convert_saved_model
+    from mltool.conversion.engines.converter import convert_saved_model
 
     def run(exported: Exported, quantize: str, **changed: Any) -> Path:
         arguments = {

@@ -120,7 +120,7 @@ def test_the_first_and_the_last_layer_can_be_kept_float(digits: Any, convert: Co
 def test_a_kept_layer_that_was_folded_away_is_said(export_model: Any, tmp_path: Path):
     import keras
 
-    from mltool.conversion.converter import convert_saved_model
+    from mltool.conversion.engines.converter import convert_saved_model
 
     layers = keras.layers
     stack = [
@@ -281,9 +281,9 @@ def test_through_the_child_a_conversion_is_quiet_and_its_errors_cross(
         "layer_names": digits.layers,
     }
     with Child() as child:
-        result = child.call("mltool.conversion.converter:convert_saved_model", timeout_seconds=120, **arguments)
+        result = child.call("mltool.conversion.engines.converter:convert_saved_model", timeout_seconds=120, **arguments)
         with pytest.raises(ConversionError, match=re.escape("scheme int8 cannot have io: int4")):
-            child.call("mltool.conversion.converter:convert_saved_model", **{**arguments, "io": "int4"})
+            child.call("mltool.conversion.engines.converter:convert_saved_model", **{**arguments, "io": "int4"})
         assert child.output != ""  # TensorFlow always has something to say
 
     assert result["bytes"] == (tmp_path / "int8.tflite").stat().st_size

@@ -127,7 +127,7 @@ def _randomize(model) -> None:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Path]]:
     """Every model in every scheme, converted once."""
-    from mltool.conversion.converter import convert_saved_model
+    from mltool.conversion.engines.converter import convert_saved_model
 
     root = tmp_path_factory.mktemp("files")
     paths: dict[str, dict[str, Path]] = {}

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from mltool import extras
-from mltool.conversion.converter import convert_saved_model
+from mltool.conversion.engines.converter import convert_saved_model
 from mltool.errors import SpecError
 from mltool.inspection.flatbuffer import read_flatbuffer
 from mltool.models.architectures import ARCHITECTURES

@@ -11,7 +11,7 @@ import scipy.fft
 import scipy.signal
 import yaml
 
-from mltool.conversion.converter import convert_saved_model
+from mltool.conversion.engines.converter import convert_saved_model
 from mltool.errors import SpecError
 from mltool.inspection.flatbuffer import read_flatbuffer
 from mltool.models.auto import auto_preprocess

@@ -1,0 +1,1 @@
+"""What is converted, brought to the form that an engine takes."""
