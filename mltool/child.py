@@ -8,12 +8,14 @@ file.
 import contextlib
 import importlib
 import json
+import math
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from multiprocessing import Pipe
@@ -31,6 +33,9 @@ TAIL_LINES = 20
 GOODBYE_SECONDS = 10.0
 """How long an idle child may take to end once its socket is closed (unloading TensorFlow takes
 about 1 s) before it is killed."""
+
+MEMORY_LOOK_SECONDS = 0.2
+"""How often a child that has a bound of memory is looked at."""
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -72,6 +77,19 @@ class ChildTimedOut(ChildError):  # noqa: N818
         super().__init__(f"{function} did not answer within {timeout_seconds:g} s and was killed; {_quote(output)}")
 
 
+class ChildTooLarge(ChildError):  # noqa: N818
+    """The child process was killed because it took more memory than it may.
+
+    Attributes:
+        function: what was called, as `module:function`.
+        memory_bytes: how much it was allowed to take.
+    """
+
+    def __init__(self, function: str, memory_bytes: int) -> None:
+        self.function, self.memory_bytes = function, memory_bytes
+        super().__init__(f"{function} took more than {memory_bytes:,} bytes of memory and was killed")
+
+
 class ChildFlaw(ChildError):  # noqa: N818
     """An exception in the child that is no `MltoolError`: a flaw in mltool. Its text is the child's traceback."""
 
@@ -109,13 +127,22 @@ class Child:
         size = os.fstat(self._captured.fileno()).st_size
         return os.pread(self._captured.fileno(), size, 0).decode(errors="replace")
 
-    def call(self, function: str, /, *, timeout_seconds: float | None = None, **arguments: Any) -> Any:
+    def call(
+        self,
+        function: str,
+        /,
+        *,
+        timeout_seconds: float | None = None,
+        memory_bytes: int | None = None,
+        **arguments: Any,
+    ) -> Any:
         """Calls `function(**arguments)` in the child and returns its result; both must be picklable.
 
         Args:
             function: `package.module:function`, inside this child's package.
             timeout_seconds: kill the child when its answer takes longer; `None` waits for ever. The first call also
                 pays for the start of the interpreter and whatever the function imports.
+            memory_bytes: kill the child when it holds more; `None` for no bound.
             **arguments: handed on as keywords.
 
         Raises:
@@ -123,14 +150,15 @@ class Child:
             ChildFlaw: the function raised anything else.
             ChildCrashed: the process died.
             ChildTimedOut: it took longer than `timeout_seconds`.
+            ChildTooLarge: it took more than `memory_bytes`.
         """
         _check_name(function, self._package)
         before = os.fstat(self._captured.fileno()).st_size
         try:
             connection = self._start()
             connection.send_bytes(pickle.dumps((function, arguments)))
-            if timeout_seconds is not None and not connection.poll(timeout_seconds):
-                raise ChildTimedOut(function, timeout_seconds, self._tail(before))
+            if not self._answers(connection, function, timeout_seconds, memory_bytes):
+                raise ChildTimedOut(function, timeout_seconds or 0.0, self._tail(before))
             kind, value = pickle.loads(connection.recv_bytes())  # noqa: S301  our own child
         except (EOFError, ConnectionError) as error:
             raise ChildCrashed(function, self._reap(), self._tail(before)) from error
@@ -180,6 +208,24 @@ class Child:
                 )
             self._connection = ours
         return self._connection
+
+    def _answers(
+        self, connection: Connection, function: str, timeout_seconds: float | None, memory_bytes: int | None
+    ) -> bool:
+        """Waits for an answer; False when it takes too long.
+
+        Raises:
+            ChildTooLarge: if the child takes too much memory meanwhile.
+        """
+        if memory_bytes is None:
+            return timeout_seconds is None or connection.poll(timeout_seconds)
+        end = time.monotonic() + (math.inf if timeout_seconds is None else timeout_seconds)
+        while not connection.poll(max(0.0, min(MEMORY_LOOK_SECONDS, end - time.monotonic()))):
+            if time.monotonic() >= end:
+                return False
+            if self._process is not None and _memory_of(self._process.pid) > memory_bytes:
+                raise ChildTooLarge(function, memory_bytes)
+        return True
 
     def _reap(self) -> str:
         """How the dead child ended, in words."""
@@ -267,6 +313,16 @@ def _unwrap(kind: str, value: Any) -> Any:
     if kind == "flaw":
         raise ChildFlaw(value)
     return value
+
+
+def _memory_of(pid: int) -> int:
+    """Bytes of memory that a process holds; 0 when it has ended."""
+    # By its name: what has no TensorFlow has no psutil either, and sets no bounds.
+    psutil = importlib.import_module("psutil")
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 def _check_name(function: str, package: str) -> None:

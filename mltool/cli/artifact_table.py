@@ -19,8 +19,12 @@ def artifact_table(records: Sequence[LiteRecord], title: str = "") -> str:
     rows = [_row(record) for record in records]
     if not all(record.verified for record in records):
         columns.append("verified")
-        rows = [[*row, "yes" if record.verified else "no"] for row, record in zip(rows, records, strict=True)]
+        rows = [[*row, _verified(record)] for row, record in zip(rows, records, strict=True)]
     return console.table(columns, rows, title=title)
+
+
+def _verified(record: LiteRecord) -> str:
+    return "yes" if record.verified else "accuracy unknown" if record.accuracy_unknown else "no"
 
 
 def _row(record: LiteRecord) -> list[str]:

@@ -10,8 +10,10 @@ from mltool import console
 from mltool.cli.options import Force, RunArgument, examples, verb
 from mltool.errors import ArtifactError, UsageError
 
-KNOWN_SCHEMES = ("none", "dynamic", "float16", "int8", "int8-io")
-LATER_SCHEMES = ("int16x8", "int4", "qat", "auto")
+KNOWN_SCHEMES = (
+    *("none", "dynamic", "float16", "int8", "int8-io", "int8-tensor", "int16x8", "int4", "int4-block32"),
+    *("weight-only", "qat", "auto"),
+)
 BARE = "from-the-spec"
 """Stands for a `--quantize` that no scheme follows."""
 
@@ -32,7 +34,7 @@ def with_bare_quantize(arguments: list[str]) -> list[str]:
     ready: list[str] = []
     for index, argument in enumerate(arguments):
         following = arguments[index + 1] if index + 1 < len(arguments) else ""
-        takes_value = following in (*KNOWN_SCHEMES, *LATER_SCHEMES) or following.endswith(".json")
+        takes_value = following in KNOWN_SCHEMES or following.endswith(".json")
         ready.append(f"--quantize={BARE}" if argument == "--quantize" and not takes_value else argument)
     return ready
 
@@ -52,7 +54,7 @@ Quantize = Annotated[
     typer.Option(
         "--quantize",
         metavar="[SCHEME]",
-        help="none, dynamic, float16, int8 or int8-io; alone: what the spec says, else int8.",
+        help=f"{', '.join(KNOWN_SCHEMES)}, or a recipe FILE.json; alone: what the spec says, else int8.",
         show_default=False,
     ),
 ]
@@ -144,8 +146,10 @@ def _find(selector: str | None) -> Any:
 def _require_scheme(scheme: str | None) -> None:
     if scheme in (None, "", *KNOWN_SCHEMES):
         return
-    if scheme in LATER_SCHEMES or str(scheme).endswith(".json"):
-        raise UsageError(f"--quantize {scheme} is not in this version", f"one of: {', '.join(KNOWN_SCHEMES)}")
+    if str(scheme).endswith(".json"):
+        if not Path(str(scheme)).is_file():
+            raise ArtifactError(f"{scheme} is not there", "name the JSON file of a recipe")
+        return
     import difflib
 
     close = difflib.get_close_matches(str(scheme), KNOWN_SCHEMES, n=1)

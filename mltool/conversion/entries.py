@@ -1,6 +1,7 @@
 """What a conversion is to be, from the spec and the command line: the entries, their limits, what stays float."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mltool.conversion.schemes import SCHEMES
@@ -9,7 +10,8 @@ from mltool.evaluation.judge import Tolerance
 from mltool.evaluation.metrics import lower_is_better
 from mltool.models.outputs import units_layers
 from mltool.runs.input_schema import InputSchema
-from mltool.spec.convert import ConvertSpec
+from mltool.spec.convert import SCHEMES as NAMES
+from mltool.spec.convert import ConvertSpec, is_recipe
 from mltool.spec.limits import LimitsSpec
 from mltool.spec.spec import Spec, to_plain
 from mltool.spec.train import close_hint
@@ -34,13 +36,15 @@ def entries_for(spec: Spec, scheme: str | None) -> tuple[ConvertSpec, ...]:
     if scheme == "":
         quantized = tuple(entry for entry in spec.convert if entry.quantize != "none")
         return quantized or (ConvertSpec.model_validate({"quantize": "int8"}),)
-    named = tuple(entry for entry in spec.convert if entry.name == scheme)
+    if is_recipe(scheme):
+        scheme = str(Path(scheme).absolute())
+    named = tuple(entry for entry in spec.convert if scheme == (entry.quantize if is_recipe(scheme) else entry.name))
     if named:
         return named
     try:
         return (ConvertSpec.model_validate({"quantize": scheme}),)
     except ValueError as error:
-        raise SpecError(f"no scheme is called {scheme!r}", f"one of: {', '.join((*SCHEMES, 'int8-io'))}") from error
+        raise SpecError(f"no scheme is called {scheme!r}", f"one of: {', '.join(NAMES)}") from error
 
 
 def limits_of(entry: ConvertSpec, spec: Spec, overrides: Mapping[str, Any]) -> LimitsSpec:

@@ -92,7 +92,9 @@ def verify(target: Run | Path) -> list[ArtifactVerdict]:
 
 
 def _message(verdict: ArtifactVerdict, check: Check) -> Message:
-    hint = "mltool convert, without --no-verify, verifies it" if check.limit == UNVERIFIED else "convert it again"
+    hint = "convert it again"
+    if check.limit == UNVERIFIED:
+        hint = "mltool convert, without --no-verify and with calibration: training, makes one that is verified"
     return Message(f"{verdict.path.name}: {check.limit}: {check.message}", hint)
 
 
@@ -116,8 +118,8 @@ def _what(target: Run | Path) -> tuple[Run | None, LiteFolder, list[str]]:
 
 def _require_clean_calibration(run: Run, record: LiteRecord) -> None:
     """A test sample among those that calibrated a file makes its metric worthless."""
-    if not record.calibration and record.quantize not in CALIBRATED:
-        return
+    if record.accuracy_unknown or (not record.calibration and record.quantize not in CALIBRATED):
+        return  # random numbers are no samples; such a file is not held to be verified
     try:
         # No record is as bad as a wrong one: nothing else says what calibrated the file.
         ids = np.asarray(record.calibration["ids"], dtype=np.int64)
@@ -188,6 +190,9 @@ UNVERIFIED = "unverified"
 
 def _verify_file(lite: LiteFolder, record: LiteRecord, reference: Reference | None, child: Child) -> ArtifactVerdict:
     path = lite.file(record.name)
+    if record.accuracy_unknown:
+        check = Check(UNVERIFIED, False, "random numbers calibrated it: its accuracy is unknown")
+        return ArtifactVerdict(record.name, path, (check,), metric_measured=False)
     if not record.verified and reference is None:
         check = Check(UNVERIFIED, False, "it was made with --no-verify, and never held against its model")
         return ArtifactVerdict(record.name, path, (check,), metric_measured=False)

@@ -44,7 +44,7 @@ class LiteRtPredictor(BasePredictor):
             raise ArtifactError(f"{path} is missing")
         self._own = child is None
         self._child = child or Child()
-        self._file = {"path": str(path.absolute()), "mark": _mark(path), "threads": threads}
+        self._file: dict[str, Any] = {"path": str(path.absolute()), "mark": _mark(path), "threads": threads}
         self.runtime = runtime_name()
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(self.close)

@@ -129,7 +129,7 @@ def _artifacts(run: Run) -> dict[str, Any]:
         {
             "cells": _cells(record),
             "verified": kept and record.verified,
-            "state": "verified" if kept and record.verified else "not verified" if kept else "rejected",
+            "state": _state(record, kept),
         }
         for record, kept in records
     ]
@@ -142,6 +142,12 @@ def _artifacts(run: Run) -> dict[str, Any]:
     heads = ["artifact", "scheme", "size", str(metric), "drop", "agreement", "p50 / p90 ms", "state"]
     found = {"artifacts": rows, "checks": checks, "artifact_heads": heads, "failure": failure}
     return {**found, "runtimes": ", ".join(runtimes)}
+
+
+def _state(record: LiteRecord, kept: bool) -> str:
+    if not kept:
+        return "rejected"
+    return "verified" if record.verified else "accuracy unknown" if record.accuracy_unknown else "not verified"
 
 
 def _cells(record: LiteRecord) -> list[str]:

@@ -32,6 +32,7 @@ class LiteRecord:
         source: the SavedModel that it came from, and its hash.
         read_back: what the file holds (operators, weights, float islands).
         calibration: ids and hashes of the samples that calibrated it; empty for schemes without.
+        accuracy_unknown: whether random numbers calibrated it; then nothing was measured, and no limit is held.
         limits: that it was held against.
         tolerance: of the scheme.
         metric: name of the metric, its value for this file, and the Keras model's.
@@ -53,6 +54,7 @@ class LiteRecord:
     source: dict[str, Any]
     read_back: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
+    accuracy_unknown: bool = False
     limits: dict[str, Any] = field(default_factory=dict)
     tolerance: dict[str, Any] = field(default_factory=dict)
     metric: dict[str, Any] = field(default_factory=dict)

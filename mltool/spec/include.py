@@ -7,6 +7,7 @@ from typing import Any
 from mltool.errors import Message, SpecError
 from mltool.spec.argument_check import shown
 from mltool.spec.backbones import resolve_weights
+from mltool.spec.convert import resolve_recipes
 from mltool.spec.overrides import PATH_KEYS, SECTIONS_WITH_CODE, merged
 from mltool.spec.user_code import beside, resolve_references
 from mltool.yaml_reader import Document, read_yaml
@@ -92,6 +93,7 @@ def resolve_paths(data: dict[str, Any], folder: Path) -> None:
         if isinstance(value, str) and value:
             node[path[-1]] = str(folder / Path(value).expanduser())
     resolve_weights(data.get("model"), folder)
+    resolve_recipes(data.get("convert"), folder)
     source = _source(data)
     if isinstance(source.get("python"), str):
         source["python"] = beside(source["python"], folder)

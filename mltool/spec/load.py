@@ -10,6 +10,7 @@ import yaml
 
 from mltool.errors import Message, SpecError
 from mltool.spec.backbones import weights_file
+from mltool.spec.convert import is_recipe
 from mltool.spec.include import read_spec_file
 from mltool.spec.messages import message_at, to_message
 from mltool.spec.mistakes import check_spec
@@ -34,7 +35,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, needs_files: b
     applied = apply_overrides(document.data, overrides)
     spec = _check(applied.data, document, applied)
     if needs_files:
-        _require_weights(spec, document, applied)
+        _require_files(spec, document, applied)
     return spec
 
 
@@ -75,12 +76,22 @@ def _check(data: dict[str, Any], document: Document, overrides: Overrides) -> Sp
     raise SpecError(sorted(dict.fromkeys(messages), key=lambda m: (m.line or 0, m.column or 0)))
 
 
-def _require_weights(spec: Spec, document: Document, overrides: Overrides) -> None:
-    hint = "write weights: none to begin with random ones"
+def _require_files(spec: Spec, document: Document, overrides: Overrides) -> None:
+    weights, hint = (
+        "write weights: none to begin with random ones",
+        "a recipe is a JSON file; the path is relative to this one",
+    )
     missing = [
-        message_at(("model", *layer.place, "weights"), f"{file} is not there", hint, document, overrides.origin_of)
+        message_at(("model", *layer.place, "weights"), f"{file} is not there", weights, document, overrides.origin_of)
         for layer in (*spec.model.preprocess_layers, *spec.model.layers)
         if (file := weights_file(layer.layer.name, layer.layer.arguments)) and not Path(file).is_file()
+    ]
+    missing += [
+        message_at(
+            ("convert", index, "quantize"), f"{entry.quantize} is not there", hint, document, overrides.origin_of
+        )
+        for index, entry in enumerate(spec.convert)
+        if is_recipe(entry.quantize) and not Path(entry.quantize).is_file()
     ]
     if missing:
         raise SpecError(dict.fromkeys(missing))

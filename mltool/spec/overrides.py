@@ -10,6 +10,7 @@ from mltool.errors import Message, SpecError
 from mltool.spec.backbones import resolve_weights
 from mltool.spec.catalogue import OWN
 from mltool.spec.catalogue_entries import KINDS, known_names
+from mltool.spec.convert import resolve_recipes
 from mltool.spec.user_code import beside, resolve_references
 from mltool.yaml_reader import KeyPath, dotted, parse_value
 
@@ -137,6 +138,8 @@ def _finish(applied: Overrides, path: KeyPath, value: Any, override: str) -> Non
         applied.origins[leaf] = override
     for leaf in leaves:
         _resolve_weights_at(applied.data, leaf)
+    if path[0] == "convert":
+        resolve_recipes(applied.data["convert"], Path.cwd())  # those of the file are absolute, and stay what they are
     source: Any = applied.data.get("data")
     source = source.get("source") if isinstance(source, dict) else None
     if not isinstance(source, dict):

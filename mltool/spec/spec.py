@@ -265,6 +265,10 @@ class Spec(Section):
                     hint = close_hint(name, self.model.layer_names)
                     place = ("convert", index, "keep_float", position)
                     yield Problem(place, False, f"no layer is called {name!r}", hint)
+            for pattern in entry.layers:
+                if self._names_are_known and not any(re.fullmatch(pattern, name) for name in self.model.layer_names):
+                    hint = close_hint(pattern, self.model.layer_names)
+                    yield Problem(("convert", index, "layers", pattern), True, f"no layer matches {pattern!r}", hint)
 
     def _limit_problems(self) -> Iterable[Problem]:
         if not self.train.measures_are_known:

@@ -11,6 +11,8 @@ import pytest
 
 from mltool.child import Child
 from mltool.conversion import convert as room
+from mltool.conversion import origin as origins
+from mltool.conversion import workbench
 from mltool.conversion.calibration import Calibration
 from mltool.conversion.convert import convert
 from mltool.conversion.entries import entries_for
@@ -166,7 +168,7 @@ def test_what_a_killed_conversion_left_is_cleared_and_made_again(run):
 def test_a_converter_that_returns_a_float_file_for_int8_is_caught(run, monkeypatch):
     class Dishonest(Child):
         def call(self, function, /, **arguments):
-            if function == room.CONVERTER:
+            if function == workbench.CONVERTER:
                 shutil.copy(run.lite_folder / "none.tflite", arguments["output"])
                 return {"messages": [], "bytes": 0, "seconds": {}}
             return super().call(function, **arguments)
@@ -185,12 +187,58 @@ def test_a_converter_that_returns_a_float_file_for_int8_is_caught(run, monkeypat
     assert not (run.lite_folder / "rejected").exists()
 
 
+def test_random_calibration_stamps_the_file_and_measures_nothing(run):
+    (made,) = convert(run, [entry(quantize="int8", name="blind", calibration="random")])
+    record = record_of(run, "blind")
+    assert record.accuracy_unknown
+    assert not record.verified
+    assert (record.metric, record.agreement) == ({}, {})
+    assert record.calibration["split"] == "random"
+    assert record.read_back["operator_share_by_dtype"]["int8"] > 0.5
+    with pytest.raises(VerificationError, match=r"blind\.tflite: unverified: random numbers calibrated it") as caught:
+        verify(made.path)
+    assert caught.value.exit_code == 8
+    (again,) = convert(run, [entry(quantize="int8", name="blind", calibration="random")])
+    assert not again.made
+
+
+@pytest.mark.parametrize(
+    ("function", "keys", "error", "message"),
+    [
+        pytest.param("die_of_a_signal", {}, ConversionError, r"int8: the converter was killed by SIGSEGV", id="signal"),
+        pytest.param(
+            "never_answer",
+            {"CONVERT_TIMEOUT_SECONDS": 1.5},
+            ConversionError,
+            r"int8: the converter did not answer in 1\.5 s",
+            id="time",
+        ),
+        pytest.param(
+            "take_memory",
+            {"free_memory_bytes": lambda: 6e8},
+            MachineError,
+            r"int8: the converter took more than 0\.5 GB and was ended",
+            id="memory",
+        ),
+    ],
+)
+def test_a_converter_that_does_not_come_back_is_one_message(run, monkeypatch, function, keys, error, message):
+    monkeypatch.setattr(room, "Child", lambda: Child("converters"))
+    monkeypatch.setattr(workbench, "CONVERTER", f"converters:{function}")
+    for key, value in keys.items():
+        monkeypatch.setattr(workbench, key, value)
+    with pytest.raises(error, match=message):
+        convert(run, [entry(quantize="int8")], force=True)
+    assert not list(run.lite_folder.glob(".*.part"))
+    assert record_of(run, "int8").verified  # the one of before
+
+
 def test_test_samples_in_the_calibration_are_caught(run, monkeypatch):
-    def leaky(data, count, seed):
+    def leaky(data, count, seed, ranges):
         ids = np.concatenate([data.splits.train[: count - 3], data.splits.test[:3]])
         return Calibration(data.take(ids), data.hashes[ids])
 
-    monkeypatch.setattr(room, "draw_representative", leaky)
+    monkeypatch.setattr(origins, "draw_representative", leaky)
     with pytest.raises(DataError, match="3 of 128 calibration samples are test samples") as caught:
         convert(run, [entry(quantize="int8", name="leaky")])
     assert caught.value.exit_code == 4
@@ -252,7 +300,7 @@ def test_an_error_that_every_entry_meets_is_said_once(run, monkeypatch):
     def changed(_):
         raise DataError("5 samples of test changed since the run was trained")
 
-    monkeypatch.setattr(room, "run_data", changed)
+    monkeypatch.setattr(origins, "run_data", changed)
     with pytest.raises(DataError, match="5 samples of test changed") as caught:
         convert(run, [entry(quantize="int8", name="a"), entry(quantize="int8", name="b")])
     assert len(caught.value.messages) == 1

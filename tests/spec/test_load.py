@@ -26,12 +26,12 @@ def test_every_mistake_of_a_file_is_answered_at_once_with_its_line_and_column():
 
 def test_each_mistake_points_at_the_text_that_is_wrong():
     lines = (HERE / "mistakes.yaml").read_text(encoding="utf-8").splitlines()
-    with pytest.raises(SpecError, match="int4") as caught:
+    with pytest.raises(SpecError, match="int7") as caught:
         load_spec(HERE / "mistakes.yaml")
     words = [lines[m.line - 1][m.column - 1 :].split(",")[0].rstrip("]})") for m in caught.value.messages]
     assert words == [
         *("many mistakes", "digit", "1.5", '"64"', "shuffle: true", "rellu", "2e-5", "learning_rte: 2e-3", "true"),
-        *("val_acuracy", "on", "frist", "int4", "acc"),
+        *("val_acuracy", "on", "frist", "int7", "acc"),
     ]
 
 

@@ -135,9 +135,7 @@ def test_a_path_beats_the_data_set_in_the_file(bench):
             "^--set .*unknown optimizer 'SDG'; did you mean 'SGD'",
             id="an unknown name",
         ),
-        pytest.param(
-            "convert=[{quantize: int4}]", "^--set .*convert.0.quantize: not in this version", id="not built yet"
-        ),
+        pytest.param("convert=[{target: micro}]", "^--set .*convert.0.target: not in this version", id="not built yet"),
         pytest.param("train={epochs: 0}", "^--set .*train.epochs: must be greater", id="inside a map"),
         pytest.param(
             "data.source={path: a.csv, image_size: [8, 8]}", "^--set .*is a key of images", id="a key of another kind"

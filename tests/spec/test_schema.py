@@ -8,6 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from mltool.assets import asset_folder
+from mltool.spec.convert import SCHEMES
 from mltool.spec.load import dump_spec, load_spec
 from mltool.spec.schema import spec_json_schema
 from mltool.yaml_reader import read_yaml
@@ -91,13 +92,9 @@ def test_a_key_of_a_later_version_is_left_out_or_has_one_value(schema):
     assert schema["$defs"]["ExportSpec"]["properties"]["warmup"]["const"] == 32
     assert schema["$defs"]["TrainSpec"]["properties"]["backend"]["enum"] == ["tensorflow", "jax", "torch"]
     assert "target" not in schema["$defs"]["ConvertSpec"]["properties"]
-    assert schema["$defs"]["ConvertSpec"]["properties"]["quantize"]["enum"] == [
-        "none",
-        "dynamic",
-        "float16",
-        "int8",
-        "int8-io",
-    ]
+    scheme, recipe = schema["$defs"]["ConvertSpec"]["properties"]["quantize"]["anyOf"]
+    assert scheme["enum"] == list(SCHEMES)
+    assert recipe["pattern"] == r"\.json$"
 
 
 def test_defaults_are_written_as_yaml_has_them(schema):
@@ -152,7 +149,10 @@ BAD = {
     "a factor below zero": {"train.learning_rates": {"top": -1}},
     "factors beside phases": {"train.learning_rates": {"top": 1}, "train.phases": [{"epochs": 1}]},
     "what does not decay, as text": {"train.no_weight_decay": "top", "train.optimizer": "adamw"},
-    "a scheme of a later version": {"convert": [{"quantize": "int4"}]},
+    "a scheme that is none": {"convert": [{"quantize": "int7"}]},
+    "a scheme of a layer that is none": {"convert": [{"quantize": "int8", "layers": {"first": "int2"}}]},
+    "blocks of an odd size": {"convert": [{"quantize": "int4", "block_size": 33}]},
+    "calibration by test samples": {"convert": [{"quantize": "int8", "calibration": "test"}]},
     "few samples to calibrate": {"convert": [{"representative": 7}]},
     "a target": {"convert": [{"target": "micro"}]},
     "a size of no unit": {"limits.max_size": "20 XB"},
@@ -184,6 +184,10 @@ GOOD = {
     "no limit of the drop": {"limits.max_drop": None},
     "units in small letters": {"limits.max_size": "20kb", "limits.max_p90_latency": "5 ms"},
     "int8-io": {"convert": [{"quantize": "int8-io"}]},
+    "a mixture": {"convert": [{"quantize": "int8", "layers": {"first": "int16x8"}}]},
+    "weights in blocks": {"convert": [{"quantize": "int4", "block_size": 32}]},
+    "a search": {"convert": [{"quantize": "auto", "search": {"minimize": "latency"}}]},
+    "random calibration": {"convert": [{"quantize": "int8", "calibration": "random"}]},
     "a checkpoint every so many steps": {"train.checkpoint": {"every": "500 steps"}},
     "a checkpoint every so many minutes": {"train.checkpoint": {"every": "5min"}},
     "answers to faults": {"train.on_nan": "rollback", "train.on_oom": "stop"},

@@ -17,8 +17,6 @@ LOGITS = {"SparseCategoricalCrossentropy": {"from_logits": True}}
         pytest.param("data.source.dataset", "imdb", "known: digits", id="texts of keras.datasets"),
         pytest.param("export.signatures", ["a"], "the only value here is ['serving_default']", id="signatures"),
         pytest.param("convert", [{"target": "micro"}], "leave this key out", id="target"),
-        pytest.param("convert", [{"quantize": "int4"}], "leave it out", id="int4"),
-        pytest.param("convert", [{"quantize": "qat"}], "leave it out", id="qat"),
         pytest.param("convert", [{"preprocess": "outside"}], "leave it out", id="preprocess outside"),
         pytest.param("limits.max_arena", "64 KB", "leave this key out", id="arena"),
     ],
@@ -273,18 +271,58 @@ def test_a_drop_is_in_units_of_the_metric_or_relative(written, drop, allowed, be
         ),
         pytest.param(
             {"convert": [{"quantize": "float16", "io": "int8"}]},
-            "convert.0.io: int8 needs quantize: int8 (got quantize: float16)",
+            "convert.0.io: int8 needs quantize: int8 or qat (got quantize: float16)",
             id="integers without int8",
         ),
         pytest.param(
             {"convert": [{"quantize": "dynamic", "keep_float": ["top"]}]},
-            "convert.0.keep_float: needs quantize: int8 and io: float32 (got quantize: dynamic",
+            "convert.0.keep_float: needs quantize: int8, int16x8, qat (got quantize: dynamic",
             id="keep_float without int8",
         ),
         pytest.param(
             {"convert": [{"quantize": "int8-io", "keep_float": ["top"]}]},
-            "needs quantize: int8 and io: float32 (got quantize: int8, io: int8)",
+            "needs io: float32 (got quantize: int8, io: int8)",
             id="keep_float with integers",
+        ),
+        pytest.param(
+            {"convert": [{"quantize": "none", "granularity": "tensor"}]},
+            "convert.0.granularity: needs quantize: int8, qat, int4, weight-only, int16x8 (got quantize: none",
+            id="granularity without weights",
+        ),
+        pytest.param(
+            {"convert": [{"quantize": "int4", "block_size": 32, "granularity": "tensor"}]},
+            "convert.0.block_size: contradicts granularity: tensor; leave one of them out",
+            id="blocks and whole tensors",
+        ),
+        pytest.param(
+            {"convert": [{"quantize": "int8", "layers": {"tpo": "float32"}}]},
+            "convert.0.layers.tpo: no layer matches 'tpo'; did you mean 'top'?",
+            id="a pattern that matches nothing",
+        ),
+        pytest.param(
+            {"convert": [{"quantize": "int8", "layers": {"top": "int2"}}]},
+            "convert.0.layers.top: must be a scheme of a layer (got 'int2'); did you mean 'int8'?",
+            id="a scheme of a layer that is none",
+        ),
+        pytest.param(
+            {"convert": [{"quantize": "int8", "layers": {"top": "int16x8"}, "name": "int8"}]},
+            "convert.0.name: 'int8' is the name of another scheme than int8-mixed; give it another name",
+            id="a mixture called int8",
+        ),
+        pytest.param(
+            {"convert": [{"quantize": "int8-tensor", "granularity": "channel"}]},
+            "contradicts quantize: int8-tensor (got 'channel'); write quantize: int8, granularity: channel",
+            id="a short name and its contrary",
+        ),
+        pytest.param(
+            {"convert": [{"quantize": "dynamic", "calibration": "random"}]},
+            "convert.0.calibration: is for schemes that are calibrated (got quantize: dynamic)",
+            id="calibration of nothing",
+        ),
+        pytest.param(
+            {"convert": [{"quantize": "auto", "calibration": "random"}]},
+            "convert.0.calibration: a search measures accuracy, which random calibration leaves unknown",
+            id="a search by random numbers",
         ),
         pytest.param(
             {"convert": [{"quantize": "int8"}, {"quantize": "int8"}]},

@@ -1,6 +1,7 @@
 """The part of a model that LiteRT can run: all but the steps that take text, which are done outside of the file."""
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ import numpy as np
 
 from mltool import extras
 from mltool.errors import ConversionError
-from mltool.exporting.export import write_saved_model
+from mltool.exporting.export import SIGNATURE, write_saved_model
 from mltool.inference.keras_predictor import load_keras_model
 from mltool.inference.text_steps import TextStep, Vocabulary, reason_against
 from mltool.runs.input_schema import InputSchema, PreprocessStep
+
+logger = logging.getLogger("mltool")
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,16 @@ class Core:
     """What of a model goes into a `.tflite` file.
 
     Attributes:
-        saved_model: the folder that is converted.
+        saved_model: the folder that is converted; None where there is only a `.tflite` file.
+        signature: key of what is converted.
+        float_file: a float `.tflite` file that holds the same; None where an engine makes it when it needs one.
         steps: outside of it; empty where the whole model goes in.
         vocabularies: of the steps, by the name of the file that they are written to.
     """
 
-    saved_model: Path
+    saved_model: Path | None
+    signature: str
+    float_file: Path | None = None
     steps: Sequence[TextStep] = ()
     vocabularies: Sequence[tuple[str, Vocabulary]] = ()
 
@@ -66,8 +73,14 @@ def write_core(keras_file: Path, schema: InputSchema, folder: Path) -> Core:
         core = extras.keras().Model(list(inputs.values()), model.output)
     write_saved_model(core, schema.output_names, folder, list(inputs))
     words = {step.name: _vocabulary(behind[step.input]) for step in steps}
+    logger.info(
+        "LiteRT takes no text: %s is done outside of the files, with the vocabulary beside them",
+        ", ".join(step.name for step in steps),
+    )
     return Core(
         folder,
+        SIGNATURE,
+        None,
         [TextStep(step, words[step.name]) for step in steps],
         [(str(step.vocabulary), words[step.name]) for step in steps],
     )

@@ -1,0 +1,128 @@
+"""What a `.tflite` file is made of and held against: a run, or a model that somebody else trained."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from mltool.conversion.calibration import Calibration, draw_random, draw_representative, ranges_of, require_sound
+from mltool.conversion.entries import ending_layers
+from mltool.conversion.sources.core import Core, steps_outside, write_core
+from mltool.data.dataset import Dataset, Samples
+from mltool.errors import DataError
+from mltool.evaluation.evaluate import run_data
+from mltool.evaluation.reference import Reference, reference_of
+from mltool.evaluation.verify import require_from_training
+from mltool.exporting.export import SIGNATURE
+from mltool.runs.input_schema import InputSchema
+from mltool.runs.run import Run
+from mltool.spec.convert import ConvertSpec
+
+
+class Origin(Protocol):
+    """A model, what feeds it, and what its answers are.
+
+    Attributes:
+        name: for messages.
+        schema: what it takes and answers.
+        seed: of what is drawn.
+    """
+
+    name: str
+    schema: InputSchema
+    seed: int
+
+    @property
+    def core(self) -> Core:
+        """What an engine reads."""
+        ...
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Of the model, preprocessing first; empty where they are not known."""
+        ...
+
+    @property
+    def reference(self) -> Reference:
+        """The model on held-out samples."""
+        ...
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """How the record of a file names it."""
+        ...
+
+    def calibration(self, entry: ConvertSpec) -> Calibration:
+        """The samples that calibrate a file, proven to be sound.
+
+        Raises:
+            DataError: if they are not, or there are none.
+        """
+        ...
+
+    def validation(self) -> Samples:
+        """What a search chooses by.
+
+        Raises:
+            DataError: if there are none.
+        """
+        ...
+
+
+class RunOrigin:
+    """A trained and exported run.
+
+    Args:
+        run: locked by the caller.
+        scratch: where a part of its model is written, should it be needed.
+    """
+
+    def __init__(self, run: Run, scratch: Path) -> None:
+        self.run, self._scratch = run, scratch
+        self.name, self.schema, self.seed = run.id, run.input_schema, run.spec.seed
+
+    @cached_property
+    def data(self) -> Dataset:
+        """All samples of the run."""
+        return run_data(self.run)
+
+    @cached_property
+    def core(self) -> Core:
+        """The SavedModel of the run, or its part behind the steps that take text."""
+        if not steps_outside(self.schema):
+            return Core(self.run.saved_model_folder, SIGNATURE)
+        return write_core(self.run.keras_file, self.schema, self._scratch / "core")
+
+    @cached_property
+    def layer_names(self) -> tuple[str, ...]:
+        """See `Origin`."""
+        inside = [step.name for step in self.schema.preprocessing if not step.takes_text]
+        return tuple(dict.fromkeys([*inside, *self.run.spec.model.own_names, *ending_layers(self.schema)]))
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The Keras model on the test split; kept as the run's evaluation."""
+        return reference_of(self.run, self.data, keep=True)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """See `Origin`."""
+        return {"artifact": "saved_model/1", "sha256": self.run.artifact_hash(self.run.saved_model_folder)}
+
+    def calibration(self, entry: ConvertSpec) -> Calibration:
+        """See `Origin`."""
+        if entry.calibration == "random":
+            return draw_random(self.schema, entry.representative, self.seed)
+        calibration = draw_representative(self.data, entry.representative, self.seed, ranges_of(self.schema))
+        # What was drawn is not trusted either: the promise is about samples, not about the function that draws them.
+        require_from_training(calibration.samples.ids, calibration.hashes, self.run.load_splits())
+        require_sound(calibration)
+        return calibration
+
+    def validation(self) -> Samples:
+        """See `Origin`."""
+        samples = self.data.split("validation")
+        if not len(samples):
+            raise DataError(
+                "a search chooses by validation samples, and the run has none", "data.split.validation: 0.1"
+            )
+        return samples
