@@ -1,10 +1,19 @@
 """What a converted file really is, read from the file itself and held against what was asked for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mltool.conversion.asked import Asked, Problems
+from mltool.conversion.layer_checks import (
+    check_granularity,
+    check_layers,
+    check_recipe,
+    granularity_of,
+    reason_for_float,
+)
+from mltool.conversion.precision import LAYER_SCHEMES, Precision
 from mltool.conversion.schemes import DYNAMIC_MIN_ELEMENTS, DYNAMIC_OPS, INTEGER_IO, NO_INT8_KERNEL, SCHEMES
 from mltool.errors import ConversionError, Message
 from mltool.inspection.flatbuffer import read_flatbuffer
@@ -18,7 +27,7 @@ class Island:
     Attributes:
         op: builtin name.
         layers: the Keras layers that it came from.
-        reason: why it may: `preprocessing`, `keep_float`, or `no int8 kernel`.
+        reason: why it may: `preprocessing`, `keep_float`, `mixture`, `no int8 kernel` or `no int16 kernel`.
     """
 
     op: str
@@ -40,9 +49,10 @@ class ReadBack:
         operator_share_by_dtype: share of operators, in [0, 1], by the type that they compute in; QUANTIZE and
             DEQUANTIZE are `edge`.
         weight_bytes_by_dtype: bytes of stored values by element type, biases (int32) and shapes among them.
-        float_islands: every operator of an int8 file that computes in float.
+        float_islands: every operator that computes in float in a file with integer activations.
         layers_without_operator: layers that left no trace: folded into others, or without effect at inference.
         per_channel: whether any weight has a scale per channel.
+        granularity: the finest among quantized weights: `block`, `channel` or `tensor`; `None` where there are none.
         min_runtime_version: of TensorFlow Lite, as the converter recorded it.
         variables: names of what keeps its value between two runs.
     """
@@ -58,6 +68,7 @@ class ReadBack:
     float_islands: tuple[Island, ...]
     layers_without_operator: tuple[str, ...]
     per_channel: bool
+    granularity: str | None
     min_runtime_version: str | None
     variables: tuple[str, ...]
 
@@ -74,6 +85,8 @@ def read_back(
     layer_names: Sequence[str] = (),
     preprocess_layers: Sequence[str] = (),
     keep_float: Sequence[str] = (),
+    granularity: str = "channel",
+    precision: Precision | None = None,
 ) -> ReadBack:
     """Reads a `.tflite` file and makes sure that it is of the scheme that was asked for.
 
@@ -84,53 +97,29 @@ def read_back(
         layer_names: the Keras layers in the order of the model.
         preprocess_layers: those of them that prepare raw inputs; they may stay float in an int8 file with float inputs.
         keep_float: those that had to stay float.
+        granularity: `channel` or `tensor`: what had to share a scale; `precision.granularity` comes first.
+        precision: what each layer was to be, for schemes of the quantizer; `mixed` needs it.
 
     Raises:
         ArtifactError: the file is missing or damaged.
         ConversionError: it is not what was asked for; one message for each way in which it is not.
+        ValueError: `mixed` without `precision`.
     """
+    if quantize == "mixed" and precision is None:
+        raise ValueError("mixed needs to know what each layer was to be")
     file = read_flatbuffer(path, layer_names)
-    asker = _Asked(file, quantize, io, frozenset(preprocess_layers), frozenset(keep_float))
+    if SCHEMES[quantize].engine == "quantizer" and quantize in LAYER_SCHEMES and precision is None:
+        precision = Precision(quantize, granularity=granularity, io=io)
+    if precision is not None:
+        precision, granularity = precision.keeping_float(keep_float), precision.granularity
+    asker = Asked(file, quantize, io, frozenset(preprocess_layers), frozenset(keep_float), precision, granularity)
     problems = [*_check_any(asker), *_CHECKS[quantize](asker)]
     if problems:
         raise ConversionError(Message(text, hint, file=str(path)) for text, hint in problems)
     return _describe(asker, layer_names)
 
 
-_Problems = Iterator[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A file beside what was asked for."""
-
-    file: ModelFile
-    quantize: str
-    io: str
-    preprocess: frozenset[str]
-    keep_float: frozenset[str]
-
-    @property
-    def computing(self) -> list[Operator]:
-        """The operators that compute: not those that stand between two precisions."""
-        return [op for op in self.file.operators if op.compute_dtype != "edge"]
-
-    def in_float(self) -> list[Operator]:
-        """The operators that compute in floating point, with float or integer weights."""
-        return [op for op in self.computing if op.compute_dtype in FLOAT_TYPES or op.compute_dtype == "hybrid"]
-
-    def reason(self, op: Operator) -> str | None:
-        """Why an operator may compute in float inside an int8 file; `None` when it may not."""
-        if self.io in INTEGER_IO:
-            return None
-        if self.keep_float & set(op.layers):
-            return "keep_float"
-        if self.preprocess & set(op.layers):
-            return "preprocessing"
-        return "no int8 kernel" if op.op in NO_INT8_KERNEL else None
-
-
-def _check_any(asked: _Asked) -> _Problems:
+def _check_any(asked: Asked) -> Problems:
     """What no file may be, whatever its scheme."""
     file = asked.file
     if not file.operators:
@@ -147,7 +136,7 @@ def _check_any(asked: _Asked) -> _Problems:
     yield from _check_io(asked)
 
 
-def _check_scales(file: ModelFile) -> _Problems:
+def _check_scales(file: ModelFile) -> Problems:
     for tensor in file.tensors:
         if not all(0 < scale < float("inf") for scale in tensor.scales):
             bad = next(scale for scale in tensor.scales if not 0 < scale < float("inf"))
@@ -159,7 +148,7 @@ def _check_scales(file: ModelFile) -> _Problems:
             yield text, "use another scheme, or bring the raw values into range outside the model"
 
 
-def _check_io(asked: _Asked) -> _Problems:
+def _check_io(asked: Asked) -> Problems:
     """Inputs and outputs have the type that was asked for; ids, flags and text keep their own."""
     file = asked.file
     kinds = (("input", _io(file, outputs=False)), ("output", _io(file, outputs=True)))
@@ -169,14 +158,14 @@ def _check_io(asked: _Asked) -> _Problems:
                 yield f"asked for io: {asked.io}, but {kind} {name!r} is {tensor.dtype}", ""
 
 
-def _check_none(asked: _Asked) -> _Problems:
+def _check_none(asked: Asked) -> Problems:
     quantized = [tensor for tensor in asked.file.tensors if tensor.dtype in SMALL_INTEGER_TYPES | {"float16"}]
     if quantized:
         what = f"{len(quantized)} of {len(asked.file.tensors)} tensors are not"
         yield f"asked for float32, {what} (first: {quantized[0].name!r} of {quantized[0].dtype})", ""
 
 
-def _check_float16(asked: _Asked) -> _Problems:
+def _check_float16(asked: Asked) -> Problems:
     weights = [tensor for tensor in asked.file.constants if tensor.dtype in FLOAT_TYPES]
     wrong = [tensor for tensor in weights if tensor.dtype != "float16"]
     if wrong:
@@ -189,7 +178,7 @@ def _check_float16(asked: _Asked) -> _Problems:
         yield f"asked for float16, but tensor {small[0].name!r} is {small[0].dtype}", ""
 
 
-def _check_dynamic(asked: _Asked) -> _Problems:
+def _check_dynamic(asked: Asked) -> Problems:
     weights = [(op, tensor) for op in asked.computing if (tensor := _weight(op)) is not None]
     wrong = [(op, t) for op, t in weights if t.dtype != "int8" and t.elements >= DYNAMIC_MIN_ELEMENTS]
     if wrong:
@@ -210,7 +199,7 @@ def _check_dynamic(asked: _Asked) -> _Problems:
         yield f"asked for dynamic, but activations are quantized too (first: {integer[0]})", "use quantize: int8"
 
 
-def _check_int8(asked: _Asked) -> _Problems:
+def _check_int8(asked: Asked) -> Problems:
     in_float = asked.in_float()
     refused = [op for op in in_float if asked.reason(op) is None]
     if refused:
@@ -228,14 +217,14 @@ def _check_int8(asked: _Asked) -> _Problems:
         yield from _check_no_float(asked.file)
 
 
-def _check_no_float(file: ModelFile) -> _Problems:
+def _check_no_float(file: ModelFile) -> Problems:
     floats = [tensor for tensor in file.tensors if tensor.dtype in FLOAT_TYPES]
     if floats:
         first = f"{floats[0].name!r} of {floats[0].dtype}"
         yield f"asked for integer inputs and outputs, but {len(floats)} tensors are float (first: {first})", ""
 
 
-def _float_hint(asked: _Asked, refused: Sequence[Operator]) -> str:
+def _float_hint(asked: Asked, refused: Sequence[Operator]) -> str:
     without = sorted({op.op for op in refused if op.op in NO_INT8_KERNEL})
     if without and asked.io in INTEGER_IO:
         return f"{', '.join(without)} has no int8 kernel: use io: float32, or another layer"
@@ -244,7 +233,22 @@ def _float_hint(asked: _Asked, refused: Sequence[Operator]) -> str:
     return "the converter did not quantize: is the representative dataset empty?"
 
 
-_CHECKS = {"none": _check_none, "float16": _check_float16, "dynamic": _check_dynamic, "int8": _check_int8}
+def _with_granularity(check: Callable[[Asked], Problems]) -> Callable[[Asked], Problems]:
+    def both(asked: Asked) -> Problems:
+        yield from check(asked)
+        yield from check_granularity(asked)
+
+    return both
+
+
+_CHECKS: dict[str, Callable[[Asked], Problems]] = {
+    "none": _check_none,
+    "float16": _check_float16,
+    "dynamic": _with_granularity(_check_dynamic),
+    "int8": _with_granularity(_check_int8),
+    **dict.fromkeys(("int16x8", "int4", "weight-only", "mixed"), _with_granularity(check_layers)),
+    "recipe": check_recipe,
+}
 
 
 def _weight(op: Operator) -> Tensor | None:
@@ -266,12 +270,11 @@ def _io(file: ModelFile, *, outputs: bool) -> dict[str, Tensor]:
     return {tensor.name: tensor for tensor in (file.outputs if outputs else file.inputs)}
 
 
-def _describe(asked: _Asked, layer_names: Sequence[str]) -> ReadBack:
+def _describe(asked: Asked, layer_names: Sequence[str]) -> ReadBack:
     file = asked.file
     versions: dict[str, int] = {}
     for op in file.operators:
         versions[op.op] = max(op.version, versions.get(op.op, 0))
-    islands = [Island(op.op, op.layers, asked.reason(op) or "") for op in asked.in_float()]
     seen = {layer for op in file.operators for layer in op.layers}
     return ReadBack(
         quantize=asked.quantize,
@@ -282,9 +285,19 @@ def _describe(asked: _Asked, layer_names: Sequence[str]) -> ReadBack:
         operator_versions=dict(sorted(versions.items())),
         operator_share_by_dtype={key: count / len(file.operators) for key, count in file.ops_by_dtype.items()},
         weight_bytes_by_dtype=file.weight_bytes_by_dtype,
-        float_islands=tuple(islands) if SCHEMES[asked.quantize].name == "int8" else (),
+        float_islands=_islands(asked),
         layers_without_operator=tuple(name for name in layer_names if name not in seen),
         per_channel=any(len(tensor.scales) > 1 for tensor in file.constants),
+        granularity=granularity_of(asked),
         min_runtime_version=file.min_runtime_version,
         variables=file.variables,
     )
+
+
+def _islands(asked: Asked) -> tuple[Island, ...]:
+    """The operators in float, where others have integer activations."""
+    if asked.quantize == "int8":
+        return tuple(Island(op.op, op.layers, asked.reason(op) or "") for op in asked.in_float())
+    if asked.precision is None or not asked.precision.calibrated:
+        return ()
+    return tuple(Island(op.op, op.layers, reason_for_float(asked, op)) for op in asked.in_float())

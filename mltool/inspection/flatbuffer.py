@@ -9,6 +9,7 @@ import math
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ class _Reader:
     def __init__(self, path: Path, data: bytes) -> None:
         from ai_edge_litert import schema_py_generated as schema
 
-        self._path, self._data = path, data
+        self._path, self._data, self._schema = path, data, schema
+        self._blockwise = schema.QuantizationDetails.BlockwiseQuantization
         self._model = schema.Model.GetRootAs(data, 0)
         self._dtypes = _names_by_value(schema.TensorType, str.lower)
         self._ops = _names_by_value(schema.BuiltinOperator, str)
@@ -117,7 +119,30 @@ class _Reader:
 
     def _tensors(self, subgraph: int, graph: Any, buffers: Sequence[memoryview]) -> list[Tensor]:
         tables = (graph.Tensors(index) for index in range(self._count(graph.TensorsLength())))
-        return [self._tensor(subgraph, index, table, buffers) for index, table in enumerate(tables)]
+        tensors = [self._tensor(subgraph, index, table, buffers) for index, table in enumerate(tables)]
+        return [self._with_blocks(graph, tensor, buffers) for tensor in tensors]
+
+    def _with_blocks(self, graph: Any, tensor: Tensor, buffers: Sequence[memoryview]) -> Tensor:
+        """The tensor with the scales of its blocks, which stand in a tensor of their own (`BlockwiseQuantization`)."""
+        quantization = graph.Tensors(tensor.index).Quantization()
+        if quantization is None or quantization.DetailsType() != self._blockwise:
+            return tensor
+        details = self._schema.BlockwiseQuantization()
+        details.Init(quantization.Details().Bytes, quantization.Details().Pos)
+        if not 0 <= details.Scales() < graph.TensorsLength() or details.BlockSize() < 1:
+            raise ValueError(f"the blocks of tensor {tensor.name!r} have no scales")
+        table = graph.Tensors(details.Scales())
+        scales = _floats(buffers[table.Buffer()], self._dtypes[table.Type()])
+        if len(scales) * details.BlockSize() != tensor.elements:
+            text = f"tensor {tensor.name!r} has {len(scales)} scales for {tensor.elements} values"
+            raise ValueError(f"{text} in blocks of {details.BlockSize()}")
+        return replace(
+            tensor,
+            scales=tuple(scales.tolist()),
+            zero_points=(0,) * len(scales),
+            quantized_dimension=len(tensor.shape) - 1,
+            block_size=details.BlockSize(),
+        )
 
     def _tensor(self, subgraph: int, index: int, table: Any, buffers: Sequence[memoryview]) -> Tensor:
         name = (table.Name() or b"").decode(errors="replace")

@@ -25,12 +25,14 @@ class Tensor:
         shape: with -1 where the size is not fixed.
         constant: whether its values are stored in the file.
         bytes: size of the stored values; 0 without.
-        scales: quantization scales, real value per step; one, or one per channel; empty when it is not quantized.
+        scales: quantization scales, real value per step; one, one per channel, or one per block, channel by channel;
+            empty when it is not quantized.
         zero_points: the integer that stands for 0, one per scale.
         quantized_dimension: the axis that `scales` run along, `None` unless there are several.
         variable: whether it keeps its values between two runs.
         finite: `False` when a stored float value is infinite or not a number.
         saturated: whether a stored float16 value is 65,504 or its negative, where the converter clamps what is larger.
+        block_size: values along the last axis that share a scale; 0 unless there is a scale per block.
     """
 
     subgraph: int
@@ -46,6 +48,7 @@ class Tensor:
     variable: bool
     finite: bool
     saturated: bool
+    block_size: int = 0
 
     @property
     def elements(self) -> int:

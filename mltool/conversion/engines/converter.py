@@ -100,6 +100,8 @@ def _check(job: _Job) -> None:
     scheme = SCHEMES.get(job.quantize)
     if scheme is None:
         raise ConversionError(f"no scheme is called {job.quantize!r}", f"one of {', '.join(SCHEMES)}")
+    if scheme.engine != "converter":
+        raise ConversionError(f"the converter cannot make {job.quantize}, the quantizer can")
     if job.io not in scheme.io:
         raise ConversionError(
             f"scheme {job.quantize} cannot have io: {job.io}", f"io is one of {', '.join(scheme.io)}, or quantize: int8"
