@@ -1,0 +1,1 @@
+"""Which layers of a quantized file lose the answers, why, and what to try."""
