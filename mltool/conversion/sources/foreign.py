@@ -5,7 +5,7 @@ loaded in a child process, with bounds on time and memory. Code inside of a file
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -160,18 +160,18 @@ def make_foreign(
         raise UsageError(f"cannot make a model of {kind!r}", f"one of {', '.join(get_args(MadeKind))}")
     resolved = require_reference(reference, folder or Path.cwd())
     name = reference.rpartition(":")[2]
-    found = _ask(
-        child,
-        kind,
-        reference,
-        MAKE_TIMEOUT_SECONDS,
-        reference=resolved,
-        folder=str((folder or Path.cwd()).absolute()),
-        made=str(scratch / (f"{name}.tflite" if kind == "torch" else name)),
-        samples=None if samples is None else dict(samples),
-    )
-    made = Path(found["file"] or found["folder"])
-    return _described(name, kind, found, sha256_of(made))
+    arguments = {
+        "reference": resolved,
+        "folder": str((folder or Path.cwd()).absolute()),
+        "made": str(scratch / (f"{name}.tflite" if kind == "torch" else name)),
+        "samples": None if samples is None else dict(samples),
+    }
+    try:
+        found = _ask(child, kind, reference, MAKE_TIMEOUT_SECONDS, **arguments)
+    except MltoolError as error:  # with the reference as the user wrote it
+        shown = (replace(one, message=one.message.replace(resolved, reference)) for one in error.messages)
+        raise type(error)(shown) from error
+    return _described(name, kind, found, sha256_of(Path(found["file"] or found["folder"])))
 
 
 def _of_float_file(path: Path, scratch: Path, signature: str | None) -> Foreign:

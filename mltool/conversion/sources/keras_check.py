@@ -31,8 +31,6 @@ _MODELING += "|dtype_policies|quantizers|mixed_precision|random|engine|legacy"
 _KERAS_MODULE = re.compile(rf"(tf_)?keras(\.src)?(\.({_MODELING})(\.\w+)*)?")
 """Modules of Keras that hold parts of models, and none that load, save or fetch."""
 
-_CODE = frozenset({"Lambda", "__lambda__"})
-
 _TENSORFLOW_CALL = frozenset({"TFOpLambda", "ClassMethod", "InstanceMethod"})
 
 _SAFE_FUNCTION = re.compile(
@@ -195,12 +193,15 @@ def _objects(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def _code_in(config: Any) -> Iterator[str]:
+    lambdas = any(item["class_name"] == "Lambda" for item in _objects(config))  # which hold bytecode too
     for item in _objects(config):
         kind, inner = item["class_name"], item.get("config")
         name = inner.get("name") if isinstance(inner, dict) else None
         called = f"{kind} layer {name!r}" if name else str(kind)
-        if kind in _CODE:
+        if kind == "Lambda":
             yield called
+        elif kind == "__lambda__" and not lambdas:
+            yield "a function as bytecode"
         elif kind in _TENSORFLOW_CALL and isinstance(inner, dict):
             function = str(inner.get("function") or inner.get("method_name") or "?")
             if kind != "TFOpLambda" or not _SAFE_FUNCTION.fullmatch(function):
