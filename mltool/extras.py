@@ -28,6 +28,8 @@ _EXTRA_OF = {
     "markupsafe": "train",
     "jax": "jax",
     "torch": "torch",
+    "litert_torch": "torch",
+    "h5py": "train",
     "tensorflow_datasets": "tfds",
 }
 
