@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from mltool import console
-from mltool.cli.options import Force, RunArgument, examples, verb
+from mltool.cli.options import Force, examples, verb
 from mltool.errors import ArtifactError, UsageError
 
 KNOWN_SCHEMES = (
@@ -46,6 +46,10 @@ SETTINGS = {
         "mltool convert --quantize               the spec's quantized entries, else int8",
         "mltool convert --quantize float16       that one",
         "mltool convert --quantize int8 20261123 --max-drop 0.5% --max-size 20KB",
+        "mltool convert --quantize auto --max-drop 0.5%    the smallest file that loses no more",
+        "mltool convert --quantize int8 --explain          which layers lose the answers, and what to try",
+        "mltool convert model.keras --data spec.yaml --quantize int8",
+        "mltool convert --from torch nets:make --data spec.yaml",
     ),
 }
 
@@ -66,6 +70,65 @@ Verify = Annotated[
 ]
 
 
+Source = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN|MODEL]",
+        help="A run: its folder, id or the beginning of its id, or `latest`, the newest under ./runs when left out; or "
+        "a model: a SavedModel folder, a .keras, .h5 or float .tflite file; with --from a function, `module:name`.",
+        show_default=False,
+    ),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration",
+        metavar="training|random",
+        help="What calibrates: training samples, or random numbers in their range, which leave the accuracy unknown.",
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="SPEC",
+        help="Data of a model file, and what its outputs are: `data` and `train` (loss, metrics) of any spec.",
+        show_default=False,
+    ),
+]
+MadeBy = Annotated[
+    str | None,
+    typer.Option(
+        "--from", metavar="torch|jax", help="Run a function that returns a model of PyTorch or JAX.", show_default=False
+    ),
+]
+Signature = Annotated[
+    str | None,
+    typer.Option(
+        "--signature", metavar="KEY", help="Which signature of a SavedModel, where it has several.", show_default=False
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        metavar="DIR",
+        help="Where the files of a model go that is no run; NAME-lite when left out.",
+        show_default=False,
+    ),
+]
+AllowCode = Annotated[
+    bool,
+    typer.Option("--allow-code", help="Run code that a model file holds: Lambda layers, operators that touch files."),
+]
+Support = Annotated[
+    bool, typer.Option("--support", help="Print what becomes of each operator in each scheme, and convert nothing.")
+]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Say of each file which layers lose the answers, why, and what to try.")
+]
+
 # The words of the spec's `limits` section, repeated because reading them there costs 0.1 s; a test holds the two equal.
 LIMITS = {
     "metric": "The metric that `min`, `max` and `max_drop` hold; the first of train.metrics when left out.",
@@ -82,12 +145,23 @@ def _limit(key: str) -> Any:
     return typer.Option(f"--{key.replace('_', '-')}", metavar="VALUE", help=LIMITS[key], show_default=False)
 
 
+MODEL_ENDINGS = (".keras", ".h5", ".hdf5", ".tflite")
+
+
 @verb
 def command(  # noqa: PLR0917  one parameter an option
-    run: RunArgument = None,
+    source: Source = None,
     quantize: Quantize = None,
     verify: Verify = True,
     force: Force = False,
+    explain: Explain = False,
+    calibration: Calibration = None,
+    data: Data = None,
+    made_by: MadeBy = None,
+    signature: Signature = None,
+    output: Output = None,
+    allow_code: AllowCode = False,
+    support: Support = False,
     metric: Annotated[str | None, _limit("metric")] = None,
     minimum: Annotated[str | None, _limit("min")] = None,
     maximum: Annotated[str | None, _limit("max")] = None,
@@ -95,11 +169,16 @@ def command(  # noqa: PLR0917  one parameter an option
     max_size: Annotated[str | None, _limit("max_size")] = None,
     max_p90_latency: Annotated[str | None, _limit("max_p90_latency")] = None,
 ) -> None:
-    """Convert a run to .tflite, quantized as asked, and verify it.
+    """Convert a run, or a model of anybody's, to .tflite, quantized as asked, and verify it.
 
-    Each file is read back (is it the scheme that was asked for?), run against the Keras model on the test split, and
-    held against the limits; what fails goes to lite/rejected/ with its verdict, and the command exits 7 or 8.
+    Each file is read back (is it the scheme that was asked for?), run against its model on the test split, and held
+    against the limits; what fails goes to rejected/ with its verdict, and the command exits 7 or 8.
     """
+    if support:
+        from mltool.conversion.support import support_document, support_text
+
+        console.result(support_document(), support_text())
+        return
     flags = {
         "metric": metric,
         "min": minimum,
@@ -111,20 +190,81 @@ def command(  # noqa: PLR0917  one parameter an option
     limits = _parsed_limits(flags)
     scheme = "" if quantize == BARE else quantize
     _require_scheme(scheme)
-    found = _find(run)
+    if _is_foreign(source, made_by):
+        _convert_model(
+            str(source),
+            scheme=scheme,
+            calibration=calibration,
+            data=data,
+            made_by=made_by,
+            output=output,
+            limits=limits,
+            signature=signature,
+            allow_code=allow_code,
+            verify=verify,
+            force=force,
+            explain=explain,
+        )
+        return
+    only = {"--data": data, "--signature": signature, "--output": output, "--allow-code": allow_code}
+    if given := [flag for flag, value in only.items() if value]:
+        raise UsageError(f"{', '.join(given)} is for a model file, or --from", "name one: mltool convert model.keras")
+    found = _find(source)
 
     from mltool.conversion.convert import convert
-    from mltool.conversion.entries import entries_for
+    from mltool.conversion.entries import calibrated_by, entries_for
 
-    made = convert(found, entries_for(found.spec, scheme), limits=limits, verify=verify, force=force)
+    entries = calibrated_by(entries_for(found.spec, scheme), calibration)
+    made = convert(found, entries, limits=limits, verify=verify, force=force, explain=explain)
+    _show({"run": str(found.directory)}, str(found.directory), made)
+
+
+def _is_foreign(source: str | None, made_by: str | None) -> bool:
+    """Whether what is named is a model file, or a function, and no run."""
+    if made_by is not None:
+        if made_by not in ("torch", "jax"):
+            raise UsageError(f"--from takes torch or jax (got {made_by!r})", "what its function returns a model of")
+        if source is None:
+            raise UsageError(f"--from {made_by} needs a function", f"mltool convert --from {made_by} my_models:make")
+        return True
+    if source is None:
+        return False
+    path = Path(source)
+    return path.suffix.lower() in MODEL_ENDINGS or (path / "saved_model.pb").is_file()
+
+
+def _convert_model(
+    source: str,
+    *,
+    scheme: str | None,
+    calibration: str | None,
+    data: Path | None,
+    made_by: Any,
+    output: Path | None,
+    **options: Any,
+) -> None:
+    from mltool.conversion.convert_model import convert_model
+    from mltool.conversion.entries import calibrated_by, entries_without_run
+    from mltool.spec.load import load_task_spec
+
+    spec = None if data is None else load_task_spec(data)
+    entries = calibrated_by(entries_without_run(spec, scheme), calibration)
+    name = source.rpartition(":")[2] if made_by else Path(source).absolute().stem
+    folder = output or Path(f"{name}-lite")
+    made = convert_model(source, entries, folder, made_by=made_by, spec=spec, **options)
+    _show({"source": source, "output": str(folder)}, str(folder), made)
+
+
+def _show(head: dict[str, Any], title: str, made: Any) -> None:
+    """What was made, as a table or as the one document."""
     from mltool.cli.artifact_table import artifact_table
+    from mltool.cli.layer_table import layer_tables
+    from mltool.cli.search_table import search_tables
 
     records = [item.record for item in made]
-    document = {
-        "run": str(found.directory),
-        "artifacts": [{"path": str(i.path), "made": i.made, **i.record.to_json()} for i in made],
-    }
-    console.result(document, f"{found.directory}\n{artifact_table(records)}")
+    artifacts = [{"path": str(item.path), "made": item.made, **item.record.to_json()} for item in made]
+    text = "\n".join([*search_tables(made), *layer_tables(made), f"{title}\n{artifact_table(records)}"])
+    console.result({**head, "artifacts": artifacts}, text)
 
 
 def _find(selector: str | None) -> Any:

@@ -1,24 +1,70 @@
 """The one contract of every scheme: what is made is read back, run against its model, judged; then kept or rejected."""
 
+import logging
+import shutil
 import uuid
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from mltool.conversion.calibration import Calibration
-from mltool.conversion.entries import tolerance_of
+from mltool.conversion.engines.recipe import Recipe, write_recipe
+from mltool.conversion.entries import scheme_of, tolerance_of
+from mltool.conversion.explain.explain import SAMPLES, explain
+from mltool.conversion.explain.records import Explanation
+from mltool.conversion.explain.rows import lines
 from mltool.conversion.origin import Origin
-from mltool.conversion.workbench import Workbench
+from mltool.conversion.search.search import search
+from mltool.conversion.search.trial import SearchResult
+from mltool.conversion.workbench import Made, Workbench
 from mltool.errors import ConversionError, Message, VerificationError
 from mltool.evaluation.judge import judge
 from mltool.evaluation.reference import add_answers, forget_answers
 from mltool.inference.litert import runtime_name
 from mltool.inference.predictor import Array
-from mltool.runs.atomic import sha256_of, write_json
-from mltool.runs.lite import LiteFolder, LiteRecord
+from mltool.runs.atomic import sha256_of, write_json, writing
+from mltool.runs.lite import LiteFolder, LiteRecord, artifact_key, trained_key
 from mltool.runs.run import Run
 from mltool.spec.convert import ConvertSpec
 from mltool.spec.limits import LimitsSpec
 from mltool.spec.spec import to_plain
+
+logger = logging.getLogger("mltool")
+
+LOST_ANSWERS = {"max_drop", "max_error", "mean_error", "same_answer", "constant", "finite"}
+"""Checks that a file breaks because its layers lose the answers."""
+
+MOST_TOLD = 3
+"""Files that a message names when none keeps the limits."""
+
+
+@dataclass
+class Beside:
+    """What lies beside a file and belongs to it; each only where there is one.
+
+    Attributes:
+        search: what was tried before it was chosen.
+        recipe: that the quantizer followed.
+        explanation: which of its layers lose the answers.
+        keras: the model that was trained on for it.
+    """
+
+    search: dict[str, Any] | None = None
+    recipe: Recipe | None = None
+    explanation: Explanation | None = None
+    keras: Path | None = None
+
+    def write(self, lite: LiteFolder, name: str) -> None:
+        """Writes it all into a folder."""
+        if self.search is not None:
+            write_json(lite.search_file(name), self.search)
+        if self.recipe is not None:
+            write_recipe(lite.recipe_file(name), self.recipe)
+        if self.explanation is not None:
+            write_json(lite.explain_file(name), self.explanation.to_json())
+        if self.keras is not None:
+            with writing(lite.keras_file(name)) as temporary:
+                shutil.copy(self.keras, temporary)
 
 
 class Shelf:
@@ -38,32 +84,36 @@ class Shelf:
         self.lite.folder.mkdir(parents=True, exist_ok=True)
         return self.lite.folder / f".{name}.{uuid.uuid4().hex[:8]}.part"
 
-    def keep(self, made: Path, record: LiteRecord, answers: Array | None) -> None:
+    def keep(self, made: Path, record: LiteRecord, answers: Mapping[str, Array], beside: Beside) -> None:
         """Gives a file its name; its record comes last.
 
         Args:
             made: the file.
             record: of it.
-            answers: to the samples of vectors.npz; None where it was not run.
+            answers: to the samples of vectors.npz, by key; empty where it was not run.
+            beside: what belongs to it.
         """
         core = self.origin.core
         self.lite.place(made, record.name)
+        beside.write(self.lite, record.name)
         self.lite.write_schema(self.origin.schema)
         for file, vocabulary in core.vocabularies:
             write_json(self.lite.folder / file, vocabulary.to_json())
-        if answers is None:
-            forget_answers(self.lite, record.name)
+        if answers:
+            add_answers(self.lite, self.origin.reference, answers)
         else:
-            add_answers(self.lite, record.name, self.origin.reference, answers)
+            forget_answers(self.lite, record.name)
         self.lite.save_record(record)
         self.lite.forget_rejected(record.name)
 
-    def reject(self, made: Path, record: LiteRecord) -> Path:
+    def reject(self, made: Path, record: LiteRecord, beside: Beside) -> Path:
         """Puts a file that broke the contract aside; an older one of its name would be taken for it."""
         self.lite.remove(record.name)
         if self.run is not None:
             self.run.forget_artifact(self.lite.file(record.name))
-        return self.lite.reject(made, record)
+        where = self.lite.reject(made, record)
+        beside.write(LiteFolder(self.lite.rejected_folder), record.name)
+        return where
 
 
 class Contract:
@@ -73,63 +123,91 @@ class Contract:
         bench: that makes and measures.
         shelf: that keeps.
         verify: run each file against its model; without it a file is marked `verified: false`.
+        explains: tell of each file which layers lose the answers.
     """
 
-    def __init__(self, bench: Workbench, shelf: Shelf, *, verify: bool = True) -> None:
-        self.bench, self.shelf, self.verify = bench, shelf, verify
+    def __init__(self, bench: Workbench, shelf: Shelf, *, verify: bool = True, explains: bool = False) -> None:
+        self.bench, self.shelf, self.verify, self.explains = bench, shelf, verify, explains
 
     def fulfil(self, entry: ConvertSpec, limits: LimitsSpec) -> LiteRecord:
         """Makes and keeps the file of an entry.
 
         Raises:
             ConversionError: if it cannot be made, or is not what was asked for; the file is in rejected/ then.
-            VerificationError: if it does not answer as its model, or breaks a limit; likewise.
+            VerificationError: if it does not answer as its model, or breaks a limit; likewise. If a search found
+                nothing that keeps the limits.
         """
-        made = self.shelf.part(entry.name)
+        found = search(self.bench, entry, limits) if entry.quantize == "auto" else None
+        if found is not None:
+            entry = self._winner_of(found, entry)
+        part = self.shelf.part(entry.name)
+        beside = Beside(search=found.to_json() if found else None)
         try:
-            record = self._described(entry, made, self.bench.make(entry, made), limits)
+            made = self.bench.make(entry, part)
+            beside.recipe, beside.keras = made.recipe, made.keras
+            record = self._described(made, limits)
+            if self.explains:
+                beside.explanation = self._explained(made)
             try:
-                record = replace(record, read_back=self.bench.read_back(entry, made).to_json())
+                record = replace(record, read_back=self.bench.read_back(made).to_json())
             except ConversionError as error:
-                self.shelf.reject(made, replace(record, error=str(error)))
+                self.shelf.reject(part, replace(record, error=str(error)), beside)
                 raise
-            answers = None
+            answers: dict[str, Array] = {}
             if self.verify and not record.accuracy_unknown:
-                record, answers = self._verified(entry, made, record, limits)
-            self.shelf.keep(made, record, answers)
+                record, answers = self._verified(made, record, limits, beside)
+            self.shelf.keep(part, record, answers, beside)
             return record
         finally:
-            made.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
 
-    def _described(
-        self, entry: ConvertSpec, made: Path, calibration: Calibration | None, limits: LimitsSpec
-    ) -> LiteRecord:
+    def _winner_of(self, found: SearchResult, asked: ConvertSpec) -> ConvertSpec:
+        """The entry that makes the winner, under the name that was asked for.
+
+        Raises:
+            VerificationError: if nothing keeps the limits.
+        """
+        self.shelf.lite.folder.mkdir(parents=True, exist_ok=True)
+        if found.winner is None:
+            where = self.shelf.lite.search_file(asked.name)
+            write_json(where, found.to_json())
+            raise VerificationError(nothing_keeps(found, asked.name, str(where)))
+        entry = found.winner.candidate.entry
+        best, tried = found.winner.candidate.name, len(found.trials)
+        logger.info("%s: %s is the best of %d files that were tried", asked.name, best, tried)
+        return entry.model_copy(update={"name": asked.name})
+
+    def _described(self, made: Made, limits: LimitsSpec) -> LiteRecord:
         """What is known of a file before it is read."""
-        origin = self.bench.origin
+        origin, entry = self.bench.origin, made.entry
         return LiteRecord(
             name=entry.name,
-            quantize=entry.quantize,
+            quantize=scheme_of(entry) if entry.quantize != "qat" else entry.quantize,
             io=entry.io,
             batch=entry.batch,
-            sha256=sha256_of(made),
-            bytes=made.stat().st_size,
+            sha256=sha256_of(made.file),
+            bytes=made.file.stat().st_size,
             source=origin.record,
-            calibration=calibration.to_json() if calibration else {},
+            calibration=made.calibration.to_json() if made.calibration else {},
             accuracy_unknown=entry.calibration == "random",
             limits=to_plain(limits),
             tolerance=asdict(tolerance_of(entry)),
+            entry=to_plain(entry),
+            recipe=list(made.recipe or ()),
+            training=dict(made.training),
             outside=[step.name for step in origin.core.steps],
         )
 
     def _verified(
-        self, entry: ConvertSpec, made: Path, record: LiteRecord, limits: LimitsSpec
-    ) -> tuple[LiteRecord, Array]:
-        """Runs the file against its model; its record and its answers to vectors.npz, or it goes to rejected/."""
-        reference = self.bench.origin.reference
-        latency = self.bench.latency(made, reference)
-        found, answers = self.bench.measure(made, reference, metric=limits.metric, latency=latency)
-        checks = judge(limits, tolerance_of(entry), found)
-        broken = [Message(f"{entry.name}: {check.limit}: {check.message}") for check in checks if not check.kept]
+        self, made: Made, record: LiteRecord, limits: LimitsSpec, beside: Beside
+    ) -> tuple[LiteRecord, dict[str, Array]]:
+        """Runs the file against its model; its record and answers for vectors.npz, or it goes to rejected/."""
+        reference = self.bench.reference_of(made)
+        latency = self.bench.latency(made.file, reference)
+        found, answers = self.bench.measure(made.file, reference, metric=limits.metric, latency=latency)
+        checks = judge(limits, tolerance_of(made.entry), found)
+        name = record.name
+        broken = [Message(f"{name}: {check.limit}: {check.message}") for check in checks if not check.kept]
         record = replace(
             record,
             metric=found.metric_json(),
@@ -141,6 +219,37 @@ class Contract:
             error="; ".join(message.message for message in broken) or None,
         )
         if broken:
-            where = self.shelf.reject(made, record)
-            raise VerificationError(replace(message, hint=f"the file is in {where}") for message in broken)
-        return record, answers
+            where = self.shelf.reject(made.file, record, beside)
+            hint = f"the file is in {where}"
+            loses = {check.limit.rpartition(": ")[2] for check in checks if not check.kept} & LOST_ANSWERS
+            if loses and not self.explains and record.quantize not in ("none", "float16"):
+                hint += "; --explain says which layers lose the answers, --quantize auto looks for a better file"
+            raise VerificationError(replace(message, hint=hint) for message in broken)
+        vectors = {artifact_key(name): answers}
+        if made.keras is not None:
+            vectors[trained_key(name)] = reference.outputs[: len(answers)]
+        return record, vectors
+
+    def _explained(self, made: Made) -> Explanation:
+        """Which layers of a file lose the answers, said."""
+        reference = self.bench.origin.reference
+        found = explain(
+            made.entry.name,
+            float_file=self.bench.float_file(made.entry),
+            quantized_file=made.file,
+            samples=self.bench.as_core_takes(reference.samples.first(SAMPLES)),
+            layer_names=made.layer_names,
+            child=self.bench.interpreter,
+        )
+        for line in lines(found):
+            logger.info("%s", line)
+        return found
+
+
+def nothing_keeps(found: SearchResult, name: str, where: str) -> list[Message]:
+    """Why a search has no winner: what the nearest files break."""
+    made = sorted((trial for trial in found.trials if trial.bytes is not None), key=lambda trial: trial.loss)
+    nearest = [f"{trial.candidate.name} ({'; '.join(trial.broken)})" for trial in made[:MOST_TOLD]]
+    reasons = nearest or [f"{trial.candidate.name}: {trial.error}" for trial in found.trials[:MOST_TOLD]]
+    message = f"{name}: none of {len(found.trials)} files keeps the limits on {found.samples} validation samples"
+    return [Message(f"{message}: {'; '.join(reasons)}", f"ask for less, or look at {where}")]

@@ -50,6 +50,7 @@ def convert(
     limits: Mapping[str, Any] | None = None,
     verify: bool = True,
     force: bool = False,
+    explain: bool = False,
 ) -> list[Converted]:
     """Makes the `.tflite` files of a run; a run without a SavedModel is exported first.
 
@@ -59,6 +60,7 @@ def convert(
         limits: keys of the `limits` section that replace the spec's and the entries' own.
         verify: run each file against the model that it came from; without it a file is marked `verified: false`.
         force: also where equal inputs were converted before.
+        explain: tell of each file which layers lose the answers; a file that was not explained is made again.
 
     Raises:
         ConversionError: if the converter fails, or its file is not the scheme that was asked for.
@@ -73,16 +75,16 @@ def convert(
     with run.locked(), Child() as converter, Child() as interpreter, tempfile.TemporaryDirectory() as scratch:
         export_locked(run)
         bench = Workbench(RunOrigin(run, Path(scratch)), converter, interpreter, Path(scratch))
-        return each(asked, _Work(run, bench, verify=verify, force=force).convert)
+        return each(asked, _Work(run, bench, verify=verify, force=force, explains=explain).convert)
 
 
 class _Work:
     """The entries of one command: what is there already, and what is made."""
 
-    def __init__(self, run: Run, bench: Workbench, *, verify: bool, force: bool) -> None:
-        self.run, self.verify, self.force = run, verify, force
+    def __init__(self, run: Run, bench: Workbench, *, verify: bool, force: bool, explains: bool) -> None:
+        self.run, self.verify, self.force, self.explains = run, verify, force, explains
         self.lite = LiteFolder(run.lite_folder)
-        self.contract = Contract(bench, Shelf(self.lite, bench.origin, run), verify=verify)
+        self.contract = Contract(bench, Shelf(self.lite, bench.origin, run), verify=verify, explains=explains)
 
     def convert(self, entry: ConvertSpec, limits: LimitsSpec) -> Converted:
         """One entry; nothing to do where equal inputs were converted before."""
@@ -119,6 +121,8 @@ class _Work:
             return None
         self.run.require_unchanged(self.lite.file(name))
         record = self.lite.require_unchanged(name)
+        if self.explains and not self.lite.explain_file(name).is_file():
+            return None
         return record if record.verified or record.accuracy_unknown or not self.verify else None
 
 

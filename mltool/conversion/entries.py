@@ -1,9 +1,11 @@
 """What a conversion is to be, from the spec and the command line: the entries, their limits, what stays float."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mltool.conversion.precision import Precision
 from mltool.conversion.schemes import SCHEMES
 from mltool.errors import SpecError, UsageError
 from mltool.evaluation.judge import Tolerance
@@ -47,6 +49,31 @@ def entries_for(spec: Spec, scheme: str | None) -> tuple[ConvertSpec, ...]:
         raise SpecError(f"no scheme is called {scheme!r}", f"one of: {', '.join(NAMES)}") from error
 
 
+def entries_without_run(spec: Spec | None, scheme: str | None) -> tuple[ConvertSpec, ...]:
+    """As `entries_for`, of a model that no spec describes: without data and without a scheme the float file alone."""
+    if spec is not None:
+        return entries_for(spec, scheme)
+    return (ConvertSpec.model_validate({"quantize": scheme or "none"}),)
+
+
+def calibrated_by(entries: Sequence[ConvertSpec], calibration: str | None) -> tuple[ConvertSpec, ...]:
+    """The entries with what `--calibration` says instead of their own, where they are calibrated at all.
+
+    Raises:
+        UsageError: if it says neither `training` nor `random`, or none of them is.
+    """
+    if calibration is None:
+        return tuple(entries)
+    if calibration not in ("training", "random"):
+        raise UsageError(f"--calibration takes training or random (got {calibration!r})")
+    if not any(entry.calibrated for entry in entries):
+        raise UsageError("--calibration is for schemes that are calibrated", "leave it out, or --quantize int8")
+    return tuple(
+        ConvertSpec.model_validate({**to_plain(entry), "calibration": calibration}) if entry.calibrated else entry
+        for entry in entries
+    )
+
+
 def limits_of(entry: ConvertSpec, spec: Spec, overrides: Mapping[str, Any]) -> LimitsSpec:
     """The limits of an entry: its own, else the spec's, with single keys replaced.
 
@@ -67,11 +94,30 @@ def limits_of(entry: ConvertSpec, spec: Spec, overrides: Mapping[str, Any]) -> L
     return limits
 
 
+def scheme_of(entry: ConvertSpec) -> str:
+    """What the file of an entry has to be: a name in `SCHEMES`."""
+    if is_recipe(entry.quantize):
+        return "recipe"
+    if entry.layers:
+        return "mixed"
+    return "int8" if entry.quantize == "qat" else entry.quantize
+
+
+def precision_of(entry: ConvertSpec, keep_float: Sequence[str]) -> Precision:
+    """What each layer of an entry has to be, for LiteRT's quantizer."""
+    default = "float32" if entry.quantize == "none" else entry.quantize
+    granularity = "block" if entry.block_size else entry.granularity
+    return Precision(default, dict(entry.layers), granularity, entry.block_size, entry.io).keeping_float(keep_float)
+
+
 def tolerance_of(entry: ConvertSpec) -> Tolerance:
     """How close the answers of its scheme must stay."""
-    scheme = SCHEMES[entry.quantize]
+    scheme = SCHEMES[scheme_of(entry)]
     return Tolerance(scheme.max_error, scheme.mean_error, scheme.min_agreement)
 
+
+INTEGER_SCHEMES = {"int8", "int16x8", "qat"}
+"""Schemes of a file or a layer whose activations are integers."""
 
 FLOAT_STEPS = ("Normalization", "Discretization", "FillMissing", "LogMel", "MFCC")
 """Preprocessing that an int8 file keeps in float with `preprocess: auto`, where its inputs are float."""
@@ -85,7 +131,9 @@ def float_layers_of(entry: ConvertSpec, schema: InputSchema) -> tuple[str, ...]:
     .862 to .836 on another, .861 with them in float. Sound has more range than 8 bits, and its energies more yet: on
     spoken digits .987 to .440 with LogMel in int8, .987 with it in float.
     """
-    if entry.quantize != "int8" or entry.io != "float32" or entry.preprocess != "auto":
+    if not INTEGER_SCHEMES & {entry.quantize, *entry.layers.values()}:
+        return entry.keep_float
+    if entry.io != "float32" or entry.preprocess != "auto":
         return entry.keep_float
     steps = schema.preprocessing
     raw = [step.name for step in steps if step.class_name in FLOAT_STEPS]
@@ -93,7 +141,10 @@ def float_layers_of(entry: ConvertSpec, schema: InputSchema) -> tuple[str, ...]:
     if raw:
         raw += [step.name for step in steps if step.name == "numbers_side_by_side"]
     # The units of a regression at the output: an int8 product and sum there would round the answer twice.
-    return tuple(dict.fromkeys([*raw, *entry.keep_float, *ending_layers(schema)]))
+    chosen = [*raw, *ending_layers(schema)]
+    # What the entry says of a layer by name comes before what is chosen for it.
+    chosen = [name for name in chosen if not any(re.fullmatch(pattern, name) for pattern in entry.layers)]
+    return tuple(dict.fromkeys([*chosen, *entry.keep_float]))
 
 
 def ending_layers(schema: InputSchema) -> list[str]:

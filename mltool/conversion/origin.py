@@ -7,10 +7,12 @@ from typing import Any, Protocol
 from mltool.conversion.calibration import Calibration, draw_random, draw_representative, ranges_of, require_sound
 from mltool.conversion.entries import ending_layers
 from mltool.conversion.sources.core import Core, steps_outside, write_core
-from mltool.data.dataset import Dataset, Samples
+from mltool.data.dataset import Dataset
+from mltool.data.scratch import spread
+from mltool.data.source import Array
 from mltool.errors import DataError
 from mltool.evaluation.evaluate import run_data
-from mltool.evaluation.reference import Reference, reference_of
+from mltool.evaluation.reference import Reference, reference_of, reference_on
 from mltool.evaluation.verify import require_from_training
 from mltool.exporting.export import SIGNATURE
 from mltool.runs.input_schema import InputSchema
@@ -23,13 +25,21 @@ class Origin(Protocol):
 
     Attributes:
         name: for messages.
-        schema: what it takes and answers.
         seed: of what is drawn.
     """
 
     name: str
-    schema: InputSchema
     seed: int
+
+    @property
+    def run(self) -> Run | None:
+        """That it is of; None of a model of somebody else's."""
+        ...
+
+    @property
+    def schema(self) -> InputSchema:
+        """What it takes and answers."""
+        ...
 
     @property
     def core(self) -> Core:
@@ -59,8 +69,11 @@ class Origin(Protocol):
         """
         ...
 
-    def validation(self) -> Samples:
-        """What a search chooses by.
+    def validation_reference(self, most: int) -> Reference:
+        """The model on validation samples: what a search chooses by.
+
+        Args:
+            most: samples at most, evenly taken from all.
 
         Raises:
             DataError: if there are none.
@@ -118,11 +131,19 @@ class RunOrigin:
         require_sound(calibration)
         return calibration
 
-    def validation(self) -> Samples:
+    def validation_reference(self, most: int) -> Reference:
         """See `Origin`."""
-        samples = self.data.split("validation")
-        if not len(samples):
-            raise DataError(
-                "a search chooses by validation samples, and the run has none", "data.split.validation: 0.1"
-            )
-        return samples
+        return reference_on(self.run, self.data.take(validation_ids(self.data, most)))
+
+
+def validation_ids(data: Dataset, most: int) -> Array:
+    """Positions of validation samples, evenly taken from all.
+
+    Raises:
+        DataError: if there are none.
+    """
+    ids = data.splits.validation
+    if not len(ids):
+        message = "a search chooses by validation samples, and there are none"
+        raise DataError(message, "write data.split.validation: 0.1, and train again")
+    return spread(ids, most)

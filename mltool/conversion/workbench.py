@@ -4,9 +4,10 @@ The verb keeps what holds (`convert.py`), the search compares what it tried (`se
 """
 
 import logging
+import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,27 @@ import numpy as np
 from mltool.benchmarking.benchmark import percentiles_of
 from mltool.child import Child, ChildCrashed, ChildTimedOut, ChildTooLarge
 from mltool.conversion.calibration import Calibration
-from mltool.conversion.entries import float_layers_of
+from mltool.conversion.engines.recipe import Recipe, read_recipe, recipe_for
+from mltool.conversion.entries import float_layers_of, precision_of, scheme_of
 from mltool.conversion.origin import Origin
+from mltool.conversion.precision import Precision
 from mltool.conversion.read_back import ReadBack, read_back
 from mltool.data.memory import free_memory_bytes
 from mltool.errors import ConversionError, MachineError
 from mltool.evaluation.judge import Measurements
-from mltool.evaluation.reference import Reference, measure_file
+from mltool.evaluation.reference import Reference, measure_file, trained_reference
 from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
-from mltool.spec.convert import ConvertSpec
+from mltool.inspection.flatbuffer import read_flatbuffer
+from mltool.spec.convert import ConvertSpec, is_recipe
 
 logger = logging.getLogger("mltool")
 
 CONVERTER = "mltool.conversion.engines.converter:convert_saved_model"
 """What the child is asked to call for what TensorFlow's converter makes."""
+
+QUANTIZER = "mltool.conversion.engines.quantizer:quantize_file"
+"""For what LiteRT's quantizer makes of a float file."""
 
 CONVERT_TIMEOUT_SECONDS = 1800.0
 """A conversion that takes longer is taken for hung."""
@@ -39,6 +46,35 @@ MEMORY_SHARE = 0.9
 
 WARMUP_RUNS, LATENCY_RUNS = 10, 100
 """Calls of one sample before the first that counts, and that count: p90 then hangs on ten calls, not on one."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A file that was made, and what it has to be.
+
+    Attributes:
+        entry: that it was made of.
+        file: where it lies.
+        calibration: what calibrated it; None for schemes without.
+        precision: what each layer was to be; None where TensorFlow's converter made it.
+        recipe: that the quantizer followed; None where the converter made it.
+        layer_names: of the model that it was made of.
+        preprocess_layers: those that prepare inputs.
+        keep_float: those that had to stay float.
+        training: what the training on told; empty for schemes without.
+        keras: the model that was trained on; None for schemes without.
+    """
+
+    entry: ConvertSpec
+    file: Path
+    calibration: Calibration | None
+    layer_names: Sequence[str]
+    preprocess_layers: Sequence[str]
+    keep_float: Sequence[str]
+    precision: Precision | None = None
+    recipe: Recipe | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    keras: Path | None = None
 
 
 class Workbench:
@@ -54,12 +90,10 @@ class Workbench:
 
     def __init__(self, origin: Origin, converter: Child, interpreter: Child, scratch: Path) -> None:
         self.origin, self.converter, self.interpreter, self.scratch = origin, converter, interpreter, scratch
+        self._float_files: dict[int | str, Path] = {}
 
-    def make(self, entry: ConvertSpec, output: Path) -> Calibration | None:
+    def make(self, entry: ConvertSpec, output: Path) -> Made:
         """Makes the file of an entry.
-
-        Returns:
-            What calibrated it; None for schemes without.
 
         Raises:
             DataError: if there are no sound samples to calibrate with.
@@ -70,31 +104,81 @@ class Workbench:
             representative = None
             if calibration is not None:
                 representative = str(Path(folder) / "representative.npz")
-                np.savez(representative, **self._as_core_takes(calibration.samples.first(len(calibration.samples))))
-            self._convert(entry, output, representative)
-        return calibration
+                arrays: dict[str, Any] = self.as_core_takes(calibration.samples.first(len(calibration.samples)))
+                np.savez(representative, **arrays)
+            made = Made(
+                entry,
+                output,
+                calibration,
+                self.origin.layer_names,
+                [step.name for step in self.origin.schema.preprocessing],
+                float_layers_of(entry, self.origin.schema),
+            )
+            if entry.uses_converter and self.origin.core.saved_model is not None:
+                self._convert(made, self.origin.core.saved_model, representative)
+                return made
+            return self._quantize(made, representative)
 
-    def _as_core_takes(self, arrays: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Text as its steps outside of the file make numbers of it."""
-        for step in self.origin.core.steps:
-            arrays = {**arrays, step.input: step(arrays[step.input])}
-        return arrays
+    @property
+    def can_train(self) -> bool:
+        """Whether the model can be trained on: only that of a run can."""
+        return self.origin.run is not None
 
-    def _convert(self, entry: ConvertSpec, output: Path, representative: str | None) -> None:
+    def as_core_takes(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Samples of the model as its file takes them: text as the steps outside make numbers of it."""
+        return {**arrays, **{step.input: step(arrays[step.input]) for step in self.origin.core.steps}}
+
+    def float_file(self, entry: ConvertSpec) -> Path:
+        """The model as a float `.tflite` file with the batch of an entry; made once."""
         core = self.origin.core
+        if core.float_file is not None:
+            return core.float_file
+        if entry.batch not in self._float_files:
+            path = self.scratch / f"float-{entry.batch}.tflite"
+            plain = ConvertSpec.model_validate({"quantize": "none", "batch": entry.batch})
+            self.make(plain, path)
+            self._float_files[entry.batch] = path
+        return self._float_files[entry.batch]
+
+    def _convert(self, made: Made, saved_model: Path, representative: str | None) -> None:
+        entry = made.entry
         self._call(
             entry,
             CONVERTER,
-            saved_model=str(core.saved_model),
-            signature=core.signature,
-            output=str(output),
-            quantize=entry.quantize,
+            saved_model=str(saved_model),
+            signature=self.origin.core.signature,
+            output=str(made.file),
+            quantize=scheme_of(entry),
             io=entry.io,
             batch=None if entry.batch == "dynamic" else entry.batch,
             representative=representative,
-            keep_float=list(float_layers_of(entry, self.origin.schema)),
-            layer_names=list(self.origin.layer_names),
+            keep_float=list(made.keep_float),
+            layer_names=list(made.layer_names),
+            **({"granularity": entry.granularity} if entry.granularity != "channel" else {}),
         )
+
+    def _quantize(self, made: Made, representative: str | None) -> Made:
+        """What the quantizer makes of the float file; a copy of that where nothing is to be quantized."""
+        entry, source = made.entry, self.float_file(made.entry)
+        if entry.quantize == "none" and not entry.layers:
+            shutil.copy(source, made.file)
+            return made
+        precision = None if is_recipe(entry.quantize) else precision_of(entry, made.keep_float)
+        if precision is None:
+            recipe = read_recipe(Path(entry.quantize))
+        else:
+            precision.require_matches(made.layer_names)
+            recipe = recipe_for(precision, read_flatbuffer(source, made.layer_names))
+        self._call(
+            entry,
+            QUANTIZER,
+            source=str(source),
+            output=str(made.file),
+            recipe=recipe,
+            representative=representative,
+            signature=self.origin.core.signature,
+        )
+        return replace(made, precision=precision, recipe=recipe)
 
     def _call(self, entry: ConvertSpec, function: str, **arguments: Any) -> dict[str, Any]:
         """Calls an engine; what becomes of its process becomes a message."""
@@ -118,20 +202,23 @@ class Workbench:
             logger.debug("%s: %s", entry.name, message)
         return answer
 
-    def read_back(self, entry: ConvertSpec, made: Path) -> ReadBack:
-        """What a file is, proven to be what the entry asks for.
+    def read_back(self, made: Made) -> ReadBack:
+        """What a file is, proven to be what its entry asks for.
 
         Raises:
             ConversionError: if it is something else.
         """
+        entry = made.entry
         try:
             return read_back(
-                made,
-                quantize=entry.quantize,
+                made.file,
+                quantize=scheme_of(entry),
                 io=entry.io,
-                layer_names=self.origin.layer_names,
-                preprocess_layers=[step.name for step in self.origin.schema.preprocessing],
-                keep_float=float_layers_of(entry, self.origin.schema),
+                layer_names=made.layer_names,
+                preprocess_layers=made.preprocess_layers,
+                keep_float=made.keep_float,
+                granularity=entry.granularity,
+                precision=made.precision,
             )
         except ConversionError as error:
             raise named(entry, error) from error
@@ -148,6 +235,11 @@ class Workbench:
         return measure_file(
             made, reference, child=self.interpreter, metric=metric, latency=latency, steps=self.origin.core.steps
         )
+
+    def reference_of(self, made: Made) -> Reference:
+        """What a file is held against: the model that it was made of, on the test split."""
+        reference = self.origin.reference
+        return reference if made.keras is None else trained_reference(reference, made.keras)
 
     def latency(self, made: Path, reference: Reference) -> dict[str, float]:
         """Percentiles of one call with one sample on this host, milliseconds."""

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from mltool import extras
 from mltool.child import Child
 from mltool.data.dataset import Dataset, Samples
 from mltool.errors import ArtifactError, MissingExtraError
@@ -19,7 +20,7 @@ from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
 from mltool.inference.text_steps import TextStep
 from mltool.runs.input_schema import InputSchema
-from mltool.runs.lite import REFERENCE_KEY, LiteFolder, artifact_key, input_key
+from mltool.runs.lite import REFERENCE_KEY, LiteFolder, LiteRecord, artifact_key, input_key, trained_key
 from mltool.runs.run import Run
 from mltool.spec.outputs import Measure
 
@@ -71,7 +72,11 @@ def reference_of(run: Run, data: Dataset, *, keep: bool = False) -> Reference:
     Raises:
         ArtifactError: if model.keras is missing or changed.
     """
-    samples = data.split("test")
+    return reference_on(run, data.split("test"), keep=keep)
+
+
+def reference_on(run: Run, samples: Samples, *, keep: bool = False) -> Reference:
+    """As `reference_of`, on any samples; only of the test split may `keep` write evaluation.json."""
     with open_predictor(run.require_unchanged(run.keras_file)) as predictor:
         found = evaluate_predictor(run, predictor, samples, run.keras_file)
     if keep:
@@ -149,14 +154,47 @@ def _value(asked: Measure, outputs: Array, reference: Reference) -> float | None
         return None
 
 
-def add_answers(lite: LiteFolder, name: str, reference: Reference, answers: Array) -> None:
+def trained_reference(reference: Reference, keras: Path) -> Reference:
+    """What a file is held against whose model was trained on for it: the answers of that model, all else as it was.
+
+    Its metric is still held against the model of the run: that is what every drop is measured against.
+
+    Args:
+        reference: of the run.
+        keras: the model that was trained on.
+
+    Raises:
+        ArtifactError: if it is missing or damaged.
+    """
+    with open_predictor(keras) as predictor:
+        outputs = output_of(predictor, reference.samples.inputs, reference.schema, keras)
+    return replace(reference, outputs=outputs)
+
+
+def reference_for(lite: LiteFolder, record: LiteRecord, reference: Reference) -> Reference:
+    """The reference of a file: the run's, or where its model was trained on that model's, run or as recorded.
+
+    Raises:
+        ArtifactError: if vectors.npz lacks what was recorded.
+    """
+    if not record.training:
+        return reference
+    if extras.has("tensorflow") and lite.keras_file(record.name).is_file():
+        return trained_reference(reference, lite.keras_file(record.name))
+    outputs = lite.load_vectors().get(trained_key(record.name))
+    if outputs is None:
+        message = f"{lite.vectors_file} lacks the answers of the model that {record.name} was made of"
+        raise ArtifactError(message, "mltool convert --force writes it anew")
+    return replace(reference, outputs=outputs)
+
+
+def add_answers(lite: LiteFolder, reference: Reference, answers: Mapping[str, Array]) -> None:
     """Writes an artifact's answers to the first test samples into vectors.npz, beside the Keras model's.
 
     Args:
         lite: the folder; answers of files that are no longer in it are left out.
-        name: of the artifact.
-        reference: whose samples they are.
-        answers: float32 [NUM_VECTORS or fewer, ...].
+        reference: of the run, whose samples they are.
+        answers: by key, float32 [NUM_VECTORS or fewer, ...]: the artifact's, and of the model that was trained on.
     """
     fresh = {
         "ids": reference.samples.ids[:NUM_VECTORS],
@@ -164,15 +202,16 @@ def add_answers(lite: LiteFolder, name: str, reference: Reference, answers: Arra
         REFERENCE_KEY: reference.outputs[:NUM_VECTORS],
         **{input_key(key): array for key, array in reference.first_inputs.items()},
     }
-    present = {artifact_key(other) for other in lite.names()}
+    present = {key(other) for other in lite.names() for key in (artifact_key, trained_key)}
     others = {key: array for key, array in _vectors_so_far(lite).items() if key in present}
-    lite.save_vectors({**fresh, **others, artifact_key(name): answers})
+    lite.save_vectors({**fresh, **others, **answers})
 
 
 def forget_answers(lite: LiteFolder, name: str) -> None:
     """Takes the answers of an older file of this name out of vectors.npz."""
     vectors = _vectors_so_far(lite)
-    if vectors.pop(artifact_key(name), None) is not None:
+    found = [vectors.pop(key(name), None) for key in (artifact_key, trained_key)]
+    if any(answers is not None for answers in found):
         lite.save_vectors(vectors)
 
 

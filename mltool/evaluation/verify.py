@@ -14,7 +14,7 @@ from mltool.errors import ArtifactError, DataError, Message, MissingExtraError, 
 from mltool.evaluation.agreement import compare_answers, worst_of
 from mltool.evaluation.evaluate import output_of, run_data
 from mltool.evaluation.judge import Check, Tolerance, judge
-from mltool.evaluation.reference import Reference, measure_file, recorded_reference, reference_of
+from mltool.evaluation.reference import Reference, measure_file, recorded_reference, reference_for, reference_of
 from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
 from mltool.runs.find import run_of
@@ -201,6 +201,7 @@ def _verify_file(lite: LiteFolder, record: LiteRecord, reference: Reference | No
     replayed = (_replay(lite, record, tolerance, child),) if record.verified else ()
     if reference is None:
         return ArtifactVerdict(record.name, path, replayed, metric_measured=False)
+    reference = reference_for(lite, record, reference)
     found, _ = measure_file(path, reference, child=child, metric=limits.metric, latency=None)
     return ArtifactVerdict(
         record.name, path, (*replayed, *judge(limits, tolerance, found)), metric_measured=found.value is not None

@@ -38,6 +38,9 @@ class LiteRecord:
         metric: name of the metric, its value for this file, and the Keras model's.
         agreement: with the Keras model.
         latency_ms: percentiles on the host that is named in it.
+        entry: of the spec that makes it again; of one that was searched for, the winner.
+        recipe: that LiteRT's quantizer followed; empty where TensorFlow's converter made the file.
+        training: what came of training on with quantization in it; empty for schemes without.
         runtime: that it was verified with; on the same runtime a replay is bit-equal.
         outside: preprocessing steps that are not in the file: they take text, which LiteRT does not; see `input.json`.
         checks: every limit, kept or broken.
@@ -61,6 +64,9 @@ class LiteRecord:
     agreement: dict[str, Any] = field(default_factory=dict)
     latency_ms: dict[str, Any] = field(default_factory=dict)
     runtime: str = ""
+    entry: dict[str, Any] = field(default_factory=dict)
+    recipe: list[dict[str, Any]] = field(default_factory=list)
+    training: dict[str, Any] = field(default_factory=dict)
     outside: list[str] = field(default_factory=list)
     checks: list[dict[str, Any]] = field(default_factory=list)
     verified: bool = False
@@ -96,6 +102,32 @@ class LiteFolder:
     def record_file(self, name: str) -> Path:
         """The JSON beside it."""
         return self.folder / f"{name}.json"
+
+    def explain_file(self, name: str) -> Path:
+        """Which layers of a file lose the answers."""
+        return self.folder / f"{name}.explain.json"
+
+    def search_file(self, name: str) -> Path:
+        """What was tried before a file was chosen."""
+        return self.folder / f"{name}.search.json"
+
+    def recipe_file(self, name: str) -> Path:
+        """What LiteRT's quantizer did, as it reads it again."""
+        return self.folder / f"{name}.recipe.json"
+
+    def keras_file(self, name: str) -> Path:
+        """The model that was trained on for a file, with quantization in it."""
+        return self.folder / f"{name}.keras"
+
+    def companions(self, name: str) -> tuple[Path, ...]:
+        """All that may lie beside a file and belongs to it alone."""
+        return (
+            self.record_file(name),
+            self.explain_file(name),
+            self.search_file(name),
+            self.recipe_file(name),
+            self.keras_file(name),
+        )
 
     def load_record(self, name: str) -> LiteRecord:
         """What is known of a file.
@@ -141,28 +173,30 @@ class LiteFolder:
         The old record is taken away first, and the new one is written last, by `save_record`: whatever a killed process
         leaves, a file without its record is not taken for one that was verified.
         """
-        self.record_file(name).unlink(missing_ok=True)
+        for file in self.companions(name):
+            file.unlink(missing_ok=True)
         made.replace(self.file(name))
 
     def reject(self, made: Path, record: LiteRecord) -> Path:
         """Moves a file that broke the contract or a limit to `rejected/`, with its verdict; returns where it lies."""
         self.rejected_folder.mkdir(parents=True, exist_ok=True)
-        target = self.rejected_folder / f"{record.name}.tflite"
-        made.replace(target)
-        write_json(self.rejected_folder / f"{record.name}.json", record.to_json())
-        return target
+        rejected = LiteFolder(self.rejected_folder)
+        rejected.place(made, record.name)
+        rejected.save_record(record)
+        return rejected.file(record.name)
 
     def forget_rejected(self, name: str) -> None:
         """Removes an older rejection of a file that is good now."""
-        for ending in ("tflite", "json"):
-            (self.rejected_folder / f"{name}.{ending}").unlink(missing_ok=True)
+        rejected = LiteFolder(self.rejected_folder)
+        for file in (rejected.file(name), *rejected.companions(name)):
+            file.unlink(missing_ok=True)
         if self.rejected_folder.is_dir() and not any(self.rejected_folder.iterdir()):
             shutil.rmtree(self.rejected_folder)
 
     def remove(self, name: str) -> None:
         """Removes a file and its record."""
-        self.file(name).unlink(missing_ok=True)
-        self.record_file(name).unlink(missing_ok=True)
+        for file in (self.file(name), *self.companions(name)):
+            file.unlink(missing_ok=True)
 
     def write_schema(self, schema: InputSchema) -> None:
         """Writes `input.json` and `labels.txt`, a label a line; of several outputs `labels-NAME.txt`."""
@@ -200,10 +234,15 @@ class LiteFolder:
             raise ArtifactError(f"{self.vectors_file} is missing or damaged: {error}", "convert again") from error
 
 
+def trained_key(name: str) -> str:
+    """Key in `vectors.npz` of the outputs of the model that was trained on for an artifact."""
+    return f"trained:{name}"
+
+
 def _require_types(record: LiteRecord) -> None:
     """Every field is of its type, one level deep: a record edited by hand must not end in a traceback."""
     for item in fields(LiteRecord):
-        wanted = {"str": str, "bool": bool, "int": int}.get(str(item.type).partition("[")[0])
+        wanted = {"str": str, "bool": bool, "int": int, "list": list}.get(str(item.type).partition("[")[0])
         wanted = wanted or (dict if str(item.type).startswith("dict") else None)
         if wanted is not None and not isinstance(getattr(record, item.name), wanted):
             raise TypeError(f"{item.name} is {getattr(record, item.name)!r}")

@@ -48,7 +48,7 @@ IO: Mapping[str, tuple[str, ...]] = {
 _KEYS_OF_SCHEMES: Mapping[str, tuple[str, ...]] = {
     "keep_float": ("int8", "int16x8", "qat"),
     "granularity": ("int8", "qat", "int4", "weight-only", "int16x8"),
-    "block_size": ("int4", "weight-only", "dynamic"),
+    "block_size": ("int4",),
     "layers": ("none", "dynamic", "int8", "int16x8", "int4", "weight-only"),
     "search": ("auto",),
 }

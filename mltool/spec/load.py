@@ -67,6 +67,47 @@ def load_data_spec(path: str | Path, base: Spec) -> Spec:
     return _check(data, document, Overrides(data))
 
 
+def load_task_spec(path: str | Path) -> Spec:
+    """The data of a model that no spec describes, and what its outputs are.
+
+    Args:
+        path: a YAML file with the sections `data` and `train`, of which the loss tells what the outputs are and the
+            metrics what is measured; or a whole spec. What its `model` says is not looked at.
+
+    Raises:
+        SpecError: with every mistake of these sections.
+    """
+    document = read_spec_file(Path(path))
+    wanted = {"data": "say where samples come from", "train": "write train: {loss: ..., metrics: [...]}"}
+    for section, hint in wanted.items():
+        if section not in document.data:
+            raise SpecError(Message(f"has no section {section}", hint, document.file, 1, 1, section))
+    data = {"name": "model", **document.data}
+    if "model" not in data:
+        data["model"] = {"layers": _stand_ins(data["train"])}
+    return _check(data, document, Overrides(data))
+
+
+def _stand_ins(train: Any) -> list[Any]:
+    """A last layer for every output: what a section `model` would end in."""
+    outputs = train.get("outputs") if isinstance(train, dict) else None
+    losses = outputs if isinstance(outputs, dict) else {"": train}
+    return [
+        {"Dense": {"units": 1, **({"name": name} if name else {}), "activation": _activation_for(head)}}
+        for name, head in losses.items()
+    ]
+
+
+def _activation_for(head: Any) -> str:
+    """The activation that a loss takes, so that the stand-in is no mistake."""
+    loss = head.get("loss") if isinstance(head, dict) else None
+    name, arguments = next(iter(loss.items()), ("", None)) if isinstance(loss, dict) else (str(loss), None)
+    from_logits = isinstance(arguments, dict) and arguments.get("from_logits") is True
+    if from_logits or "entropy" not in str(name).lower():
+        return "linear"
+    return "sigmoid" if str(name).lower().startswith("binary") else "softmax"
+
+
 def _check(data: dict[str, Any], document: Document, overrides: Overrides) -> Spec:
     found = check_spec(data)
     if isinstance(found, Spec):

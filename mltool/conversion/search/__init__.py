@@ -1,0 +1,1 @@
+"""`quantize: auto`: what can be made of a model, what each of it costs, and the best that keeps the limits."""

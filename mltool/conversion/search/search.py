@@ -1,0 +1,145 @@
+"""Looks for the best file of a model: cheap candidates first, layers that lose most in more precision, then training.
+
+Candidates are made one by one through the same workbench as every other file, and scored by the task's own metric on
+validation samples; the test split is left for the winner. No library for search was taken: they choose points of a
+space at random or by a model of it, and here a ranking of layers says which ten of millions are worth a try.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mltool.conversion.entries import float_layers_of, tolerance_of
+from mltool.conversion.explain.explain import explain
+from mltool.conversion.search.candidates import Candidate, doubling, keeping, narrowing, trained, whole_schemes
+from mltool.conversion.search.trial import SearchResult, Trial
+from mltool.conversion.workbench import Workbench
+from mltool.errors import ArtifactError, ConversionError, DataError
+from mltool.evaluation.judge import judge
+from mltool.inference.litert import runtime_name
+from mltool.spec.convert import ConvertSpec
+from mltool.spec.limits import LimitsSpec
+from mltool.spec.search import SearchSpec
+
+logger = logging.getLogger("mltool")
+
+
+def search(bench: Workbench, entry: ConvertSpec, limits: LimitsSpec) -> SearchResult:
+    """Tries files until nothing better is to be expected.
+
+    Args:
+        bench: of the model.
+        entry: with `quantize: auto`.
+        limits: that the winner has to keep.
+
+    Raises:
+        DataError: if there are no validation samples.
+    """
+    return _Search(bench, entry, limits).run()
+
+
+class _Search:
+    def __init__(self, bench: Workbench, entry: ConvertSpec, limits: LimitsSpec) -> None:
+        self.bench, self.entry, self.limits = bench, entry, limits
+        self.asked = entry.search or SearchSpec()
+        self.trials: list[Trial] = []
+        self.sensitivity: list[tuple[str, float]] = []
+        self.reference = bench.origin.validation_reference(self.asked.samples)
+
+    def run(self) -> SearchResult:
+        for candidate in whole_schemes(self.entry, converter=self.bench.origin.core.saved_model is not None):
+            self._try(candidate)
+        self._mixtures()
+        if self.asked.aware and self.bench.can_train and self._best() is None:
+            for candidate in trained(self.entry):
+                self._try(candidate)
+        scored, host = len(self.reference.samples), runtime_name()
+        return SearchResult(self.trials, self._best(), self.asked.minimize, scored, host, self.sensitivity)
+
+    def _mixtures(self) -> None:
+        """Layers that lose most get more bits where int8 loses too much; those that lose least fewer, else."""
+        int8 = next((trial for trial in self.trials if trial.candidate.name == "int8"), None)
+        if int8 is None or int8.bytes is None:
+            return
+        worst = self._ranked(int8)
+        if not int8.kept:
+            for scheme in ("int16x8", "float32"):
+                self._until_kept([keeping(self.entry, worst, scheme, count) for count in doubling(len(worst))])
+        dynamic = next((trial for trial in self.trials if trial.candidate.name == "dynamic"), None)
+        int4 = next((trial for trial in self.trials if trial.candidate.name == "int4"), None)
+        if dynamic and dynamic.kept and int4 is not None and int4.bytes is not None and not int4.kept:
+            counts = sorted(doubling(len(worst)), reverse=True)
+            self._until_kept([narrowing(self.entry, worst[::-1], count) for count in counts])
+
+    def _until_kept(self, candidates: Sequence[Candidate]) -> None:
+        """One after the other, until one keeps the limits: those that follow cost more."""
+        for candidate in candidates:
+            trial = self._try(candidate)
+            if trial is None or trial.kept:
+                return
+
+    def _ranked(self, int8: Trial) -> list[str]:
+        """Layers by the noise that they add in int8, told by one run of the file beside the float one."""
+        entry = int8.candidate.entry
+        made, float_file = self.bench.scratch / "ranked.tflite", self.bench.float_file(entry)
+        try:
+            self.bench.make(entry, made)
+            found = explain(
+                "int8",
+                float_file=float_file,
+                quantized_file=made,
+                samples=self.bench.as_core_takes(self.reference.samples.first(len(self.reference.samples))),
+                layer_names=self.bench.origin.layer_names,
+                child=self.bench.interpreter,
+            )
+        except (ArtifactError, ConversionError) as error:
+            logger.warning("no layer could be ranked, so no mixture is tried: %s", error.messages[0].message)
+            return []
+        kept = set(float_layers_of(entry, self.bench.origin.schema))
+        noise: dict[str, float] = {}
+        for layer in found.layers:
+            for name in layer.layers:
+                noise[name] = max(noise.get(name, 0.0), layer.own_noise)
+        ranked = sorted(((name, value) for name, value in noise.items() if name not in kept), key=lambda one: -one[1])
+        self.sensitivity = ranked
+        return [name for name, _ in ranked]
+
+    def _try(self, candidate: Candidate) -> Trial | None:
+        """Makes, reads and runs a candidate; None where as many were tried as may be."""
+        if len(self.trials) >= self.asked.max_candidates:
+            return None
+        started = time.perf_counter()
+        made = self.bench.scratch / f"candidate-{len(self.trials)}.tflite"
+        try:
+            trial = self._measured(candidate, made, started)
+        except (ConversionError, ArtifactError, DataError) as error:
+            trial = Trial(candidate, time.perf_counter() - started, error=str(error))
+        finally:
+            made.unlink(missing_ok=True)
+        self.trials.append(trial)
+        state = "keeps the limits" if trial.kept else trial.error or "; ".join(trial.broken)
+        size = "" if trial.bytes is None else f"{trial.bytes / 1e3:.1f} kB, loses {trial.loss:.4f}, "
+        logger.info("search %d: %s: %s%s", len(self.trials), candidate.name, size, state)
+        return trial
+
+    def _measured(self, candidate: Candidate, made: Path, started: float) -> Trial:
+        entry, limits = candidate.entry, self.limits
+        self.bench.read_back(self.bench.make(entry, made))
+        wanted = self.asked.minimize == "latency" or limits.max_p90_latency is not None
+        latency = self.bench.latency(made, self.reference) if wanted else None
+        found, _ = self.bench.measure(made, self.reference, metric=limits.metric, latency=latency)
+        checks = judge(limits, tolerance_of(entry), found)
+        return Trial(
+            candidate,
+            time.perf_counter() - started,
+            made.stat().st_size,
+            found.metric_json(),
+            found.agreement_json(),
+            latency["p90"] if latency else None,
+            tuple(f"{check.limit}: {check.message}" for check in checks if not check.kept),
+        )
+
+    def _best(self) -> Trial | None:
+        kept = [trial for trial in self.trials if trial.kept]
+        return min(kept, key=lambda trial: trial.cost(self.asked.minimize), default=None)

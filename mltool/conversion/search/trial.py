@@ -1,0 +1,134 @@
+"""What became of a candidate, and of the whole search; the document `lite/<name>.search.json`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mltool.conversion.search.candidates import STEPS, Candidate
+from mltool.conversion.search.front import pareto_front
+from mltool.spec.spec import to_plain
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One file that was tried.
+
+    Attributes:
+        candidate: what was to be made.
+        seconds: to make, read and run it.
+        bytes: of the file; None where it could not be made.
+        metric: name, value, reference and drop on the validation samples.
+        agreement: with the model.
+        p90_latency_ms: of one call on this host; None where it was not asked for.
+        broken: limits that it breaks, in words; empty where it keeps all.
+        error: why it could not be made.
+    """
+
+    candidate: Candidate
+    seconds: float
+    bytes: int | None = None
+    metric: Mapping[str, Any] = field(default_factory=dict)
+    agreement: Mapping[str, Any] = field(default_factory=dict)
+    p90_latency_ms: float | None = None
+    broken: Sequence[str] = ()
+    error: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether it was made and keeps every limit."""
+        return self.bytes is not None and not self.broken
+
+    @property
+    def loss(self) -> float:
+        """What it loses against the model: the drop of the metric, else the mean error."""
+        drop = self.metric.get("drop")
+        return float(drop if drop is not None else self.agreement.get("mean_error", 0.0))
+
+    def cost(self, minimize: str) -> tuple[float, float]:
+        """What the winner has least of, and after that what it loses."""
+        first = self.p90_latency_ms if minimize == "latency" else self.bytes
+        return (float("inf") if first is None else float(first), self.loss)
+
+    def to_json(self, *, on_front: bool) -> dict[str, Any]:
+        """As the document has it."""
+        return {
+            "name": self.candidate.name,
+            "step": self.candidate.step,
+            "entry": to_plain(self.candidate.entry),
+            "seconds": round(self.seconds, 3),
+            "bytes": self.bytes,
+            "metric": dict(self.metric),
+            "agreement": dict(self.agreement),
+            "p90_latency_ms": self.p90_latency_ms,
+            "kept": self.kept,
+            "broken": list(self.broken),
+            "error": self.error,
+            "on_front": on_front,
+        }
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """All that was tried.
+
+    Attributes:
+        trials: in the order in which they were made.
+        winner: the one to keep; None where nothing keeps the limits.
+        minimize: `size` or `latency`.
+        samples: of the validation split that scored.
+        host: that latency was measured on.
+        sensitivity: share of noise that each layer adds in int8, the worst first.
+    """
+
+    trials: Sequence[Trial]
+    winner: Trial | None
+    minimize: str
+    samples: int
+    host: str
+    sensitivity: Sequence[tuple[str, float]] = ()
+
+    @property
+    def front(self) -> list[Trial]:
+        """Files that no other beats in what is minimized and in what they lose."""
+        return pareto_front([trial for trial in self.trials if trial.bytes is not None], self._costs)
+
+    def _costs(self, trial: Trial) -> tuple[float, float]:
+        return trial.cost(self.minimize)
+
+    def bought(self) -> list[dict[str, Any]]:
+        """What each step of the search was worth: files tried, seconds, the best that keeps the limits so far."""
+        told: list[dict[str, Any]] = []
+        best: Trial | None = None
+        for step in STEPS:
+            trials = [trial for trial in self.trials if trial.candidate.step == step]
+            if not trials:
+                continue
+            before = best
+            kept = [trial for trial in trials if trial.kept]
+            best = min([*kept, *([best] if best else [])], key=self._costs, default=None)
+            told.append(
+                {
+                    "step": step,
+                    "tried": len(trials),
+                    "seconds": round(sum(trial.seconds for trial in trials), 3),
+                    "best": best.candidate.name if best else None,
+                    "bytes": best.bytes if best else None,
+                    "loss": best.loss if best else None,
+                    "improved": best is not before,
+                }
+            )
+        return told
+
+    def to_json(self) -> dict[str, Any]:
+        """The document."""
+        front = self.front
+        return {
+            "schema_version": 1,
+            "minimize": self.minimize,
+            "samples": self.samples,
+            "host": self.host,
+            "winner": self.winner.candidate.name if self.winner else None,
+            "steps": self.bought(),
+            "sensitivity": [{"layer": layer, "own_noise": noise} for layer, noise in self.sensitivity],
+            "trials": [trial.to_json(on_front=any(trial is one for one in front)) for trial in self.trials],
+        }
