@@ -46,9 +46,11 @@ def reason_for_float(asked: Asked, op: Operator) -> str:
         return "keep_float"
     if scheme in FLOAT_ACTIVATIONS:
         return "mixture"
-    if asked.io in INTEGER_IO or op.op in STATIC_OPS[scheme]:
+    if asked.io in INTEGER_IO:
         return ""
-    return f"no {_COMPUTED_IN[scheme]} kernel"
+    if op in asked.file.half_read and all(tensor.dtype in FLOAT_TYPES for tensor in op.outputs):
+        return "unread output"
+    return "" if op.op in STATIC_OPS[scheme] else f"no {_COMPUTED_IN[scheme]} kernel"
 
 
 def _wrong(asked: Asked, op: Operator, scheme: str) -> str | None:

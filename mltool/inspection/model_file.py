@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 FLOAT_TYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
@@ -131,6 +132,14 @@ class ModelFile:
     outputs: tuple[Tensor, ...]
     min_runtime_version: str | None
     buffer_bytes: Mapping[str, int] = field(repr=False)
+
+    @cached_property
+    def half_read(self) -> tuple[Operator, ...]:
+        """Operators of the first subgraph with an output that nothing reads, as a SPLIT whose middle is not needed."""
+        own = [op for op in self.operators if op.subgraph == 0]
+        read = {tensor.index for op in own for tensor in op.inputs if tensor is not None}
+        read |= {tensor.index for tensor in self.outputs}
+        return tuple(op for op in own if any(tensor.index not in read for tensor in op.outputs))
 
     @property
     def constants(self) -> tuple[Tensor, ...]:

@@ -146,6 +146,76 @@ def convert(tmp_path: Path) -> Callable[..., Path]:
     return run
 
 
+@pytest.fixture(scope="session")
+def convnet(export_model: Callable[..., Exported]) -> Exported:
+    """A CNN whose layers differ in what can be done to them: folded, depthwise, pointwise, dense with 32 inputs."""
+    import keras
+
+    layers = keras.layers
+    stack = [
+        keras.Input((8, 8, 1), name="image"),
+        layers.Conv2D(8, 3, padding="same", use_bias=False, name="stem"),
+        layers.BatchNormalization(name="norm"),
+        layers.ReLU(name="act"),
+        layers.DepthwiseConv2D(3, padding="same", activation="relu", name="depth"),
+        layers.Conv2D(32, 1, activation="relu", name="point"),
+        layers.GlobalAveragePooling2D(name="pool"),
+        layers.Dense(40, activation="relu", name="hidden"),
+        layers.Dense(10, name="last"),
+    ]
+    return export_model("convnet", keras.Sequential(stack))
+
+
+@pytest.fixture(scope="session")
+def float_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Exported], Path]:
+    """The float `.tflite` file of an exported model, made once."""
+    from mltool.conversion.engines.converter import convert_saved_model
+
+    made: dict[Path, Path] = {}
+
+    def file(exported: Exported) -> Path:
+        if exported.folder not in made:
+            path = tmp_path_factory.mktemp("float") / "none.tflite"
+            convert_saved_model(
+                saved_model=str(exported.folder),
+                signature="serving_default",
+                output=str(path),
+                quantize="none",
+                io="float32",
+                batch=1,
+                representative=None,
+                keep_float=[],
+                layer_names=exported.layers,
+            )
+            made[exported.folder] = path
+        return made[exported.folder]
+
+    return file
+
+
+@pytest.fixture
+def quantize(float_file: Callable[[Exported], Path], tmp_path: Path) -> Callable[..., Path]:
+    """Quantizes the float file of an exported model and gives the path of the result."""
+    from mltool.conversion.engines.quantizer import quantize_file
+    from mltool.conversion.engines.recipe import recipe_for
+    from mltool.inspection.flatbuffer import read_flatbuffer
+
+    def run(exported: Exported, precision: Any, **changed: Any) -> Path:
+        source = float_file(exported)
+        arguments = {
+            "source": str(source),
+            "output": str(tmp_path / "quantized.tflite"),
+            "recipe": recipe_for(precision, read_flatbuffer(source, exported.layers)),
+            "representative": str(exported.representative),
+            "signature": "serving_default",
+            **changed,
+        }
+        quantize_file(**arguments)
+        return Path(arguments["output"])
+
+    return run
+
+
 @pytest.fixture
 def run_file() -> Callable[[Path, dict[str, np.ndarray]], np.ndarray]:
     """Runs a file on every sample, by signature names; quantizes and dequantizes integer inputs and outputs."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from mltool import extras
 from mltool.conversion.engines.op_versions import set_versions
-from mltool.conversion.engines.recipe import Recipe
+from mltool.conversion.engines.recipe import Recipe, require_fits
 from mltool.conversion.engines.samples import Arrays, Batches, Taken, load_samples
 from mltool.errors import ConversionError
 from mltool.inspection.flatbuffer import read_flatbuffer
@@ -54,10 +54,11 @@ def quantize_file(
     Raises:
         ArtifactError: the source is missing or damaged.
         ConversionError: the source is quantized already or has not this signature alone, the representative dataset is
-            unfit, or the quantizer cannot do what the recipe says.
+            unfit, a rule finds no operator, or the quantizer cannot do what the recipe says.
     """
     file = read_flatbuffer(Path(source))
     chosen = _require_float(file, signature)
+    require_fits(recipe, file)
     extras.require("litert_quantizer")
     from litert_quantizer.quantizer import Quantizer
 
@@ -82,10 +83,11 @@ def quantize_file(
 
 def _require_float(file: ModelFile, signature: str) -> Signature:
     """Proves that the file can be quantized; the quantizer mangles what is quantized already without a word."""
-    quantized = next((t for t in file.tensors if t.scales or t.dtype in SMALL_INTEGER_TYPES | {"float16"}), None)
-    if quantized is not None:
+    quantized = [tensor for tensor in file.tensors if tensor.dtype in SMALL_INTEGER_TYPES | {"float16"}]
+    quantized = quantized or [tensor for tensor in file.tensors if tensor.scales]
+    if quantized:
         raise ConversionError(
-            f"{file.path} is quantized already: tensor {quantized.name!r} is {quantized.dtype}",
+            f"{file.path} is quantized already: tensor {quantized[0].name!r} is {quantized[0].dtype}",
             "give the file of quantize: none",
         )
     names = [entry.name for entry in file.signatures]

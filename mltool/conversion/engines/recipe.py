@@ -7,17 +7,26 @@ in names of layers: so the layers of every operator are told from the file first
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mltool.conversion.precision import Precision
+from mltool.conversion.precision import FLOAT_ACTIVATIONS, Precision
 from mltool.conversion.schemes import BLOCK_OPS, INT4_OPS
 from mltool.errors import ArtifactError, ConversionError, Message
 from mltool.inspection.model_file import ModelFile, Operator
 from mltool.spec.argument_check import did_you_mean, shown
 
-__all__ = ["ALGORITHMS", "OPERATIONS", "Precision", "Recipe", "read_recipe", "recipe_for", "write_recipe"]
+__all__ = [
+    "ALGORITHMS",
+    "OPERATIONS",
+    "Precision",
+    "Recipe",
+    "read_recipe",
+    "recipe_for",
+    "require_fits",
+    "write_recipe",
+]
 
 Recipe = list[dict[str, Any]]
 
@@ -48,6 +57,7 @@ _OP_CONFIG: dict[str, tuple[Any, ...] | None] = {
     "activation_tensor_config": None,
     "compute_precision": ("INTEGER", "FLOAT"),
     "explicit_dequantize": (True, False),
+    "skip_checks": (False,),
 }
 
 _LONGEST_SCOPE = 10_000
@@ -67,6 +77,7 @@ def recipe_for(precision: Precision, file: ModelFile) -> Recipe:
     groups: dict[str, list[Operator]] = {}
     for operator in file.operators:
         groups.setdefault(precision.scheme_of(operator.layers), []).append(operator)
+    _require_no_loop(groups)
     rules = _rules(precision, precision.default, ".*")
     for scheme, operators in groups.items():
         if scheme != precision.default:
@@ -75,7 +86,22 @@ def recipe_for(precision: Precision, file: ModelFile) -> Recipe:
             rules += [_rule(rf"\A{names}\Z", "no_quantize"), *_rules(precision, scheme, rf"^{names}\Z")]
     if precision.granularity == "block":
         rules.append(_block_rule(precision, groups.get("int4", [])))
+    if file.half_read and precision.calibrated:
+        # litert-quantizer 0.11 leaves an output that nobody reads in float, and LiteRT refuses outputs of two types.
+        rules.append(_rule(rf"^(?:){_any_of(file.half_read)}\Z", "no_quantize"))
     return rules + _io_rules(precision)
+
+
+def _require_no_loop(groups: Mapping[str, Sequence[Operator]]) -> None:
+    """Integer activations cannot go round a loop: litert-quantizer 0.11 leaves its state float, and LiteRT refuses."""
+    for scheme in sorted(set(groups) - FLOAT_ACTIVATIONS):
+        looped = next((op for op in groups[scheme] if op.subgraph or op.op == "WHILE"), None)
+        if looped is not None:
+            layer = looped.layers[0] if looped.layers else "its layer"
+            raise ConversionError(
+                f"{scheme} cannot be had inside of a loop: {looped}",
+                f"write layers: {{{layer}: dynamic}}, or unroll: true on the layer",
+            )
 
 
 def _rules(precision: Precision, scheme: str, regex: str) -> Recipe:
@@ -205,6 +231,20 @@ def _with_float_io(rules: Recipe) -> Recipe:
     ]
 
 
+def require_fits(recipe: Recipe, file: ModelFile) -> None:
+    """Proves that every rule finds an operator; one that finds none changes nothing, and nobody says so.
+
+    Raises:
+        ConversionError: naming the rules.
+    """
+    scopes = [_scope(operator)[:_LONGEST_SCOPE] for operator in file.operators]
+    scopes += ["".join(f"{tensor.name};" for tensor in tensors) for tensors in (file.inputs, file.outputs)]
+    lost = [rule["regex"] for rule in recipe if not any(re.search(rule["regex"], scope) for scope in scopes)]
+    if lost:
+        hint = f"it is searched in names of output tensors, such as {scopes[0]!r}"
+        raise ConversionError(Message(f"regex {regex!r} of the recipe finds no operator", hint) for regex in lost)
+
+
 _Problems = list[tuple[str, str]]
 
 
@@ -236,7 +276,11 @@ def _problem_of_regex(regex: Any) -> _Problems:
 def _problems_of_config(config: Any) -> _Problems:
     if not isinstance(config, dict):
         return [(f"op_config must be a map (got {shown(config)})", f"of {', '.join(_OP_CONFIG)}")]
-    found = _keys(config, set(_OP_CONFIG), {"weight_tensor_config", "compute_precision"}, "op_config.")
+    allowed_keys = {*_OP_CONFIG, "min_weight_elements"}
+    found = _keys(config, allowed_keys, {"weight_tensor_config", "compute_precision"}, "op_config.")
+    least = config.get("min_weight_elements", 0)
+    if type(least) is not int or least < 0:
+        found.append((f"op_config.min_weight_elements must be a whole number from 0 (got {shown(least)})", ""))
     for key, allowed in _OP_CONFIG.items():
         if key not in config:
             continue
