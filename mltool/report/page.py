@@ -9,6 +9,7 @@ from mltool.errors import ArtifactError, UsageError
 from mltool.report import plots
 from mltool.report.answer_section import answer_sections
 from mltool.report.data_section import data_section
+from mltool.report.explain_section import explain_sections
 from mltool.report.model_section import model_section
 from mltool.report.predictions import load_predictions
 from mltool.runs.atomic import write_text
@@ -58,6 +59,7 @@ def _content(run: Run) -> dict[str, Any]:
         "spec": run.spec_file.read_text(encoding="utf-8"),
         "environment": json.dumps(manifest.get("environment", {}), indent=2, ensure_ascii=False),
         **_artifacts(run),
+        "explained": explain_sections(_explained(run)),
         "curves": _curves(run, manifest),
         "answers": answer_sections(run, load_predictions(run)),
         "model": model_section(run.model_summary_file),
@@ -120,6 +122,14 @@ def _records(run: Run) -> list[tuple[LiteRecord, bool]]:
         lite = LiteFolder(folder)
         found += [(lite.load_record(name), kept) for name in lite.names()]
     return found
+
+
+def _explained(run: Run) -> list[tuple[LiteRecord, Path]]:
+    """Every `.tflite` file, and where the error of its layers would lie."""
+    return [
+        (record, (run.lite_folder if kept else run.lite_folder / "rejected") / f"{record.name}.explain.json")
+        for record, kept in _records(run)
+    ]
 
 
 def _artifacts(run: Run) -> dict[str, Any]:

@@ -298,6 +298,53 @@ def sizes(values: Mapping[str, int], unit: str) -> str:
     return _styled(draw)
 
 
+MOST_RATIOS = 24
+"""Layers that a picture of their error shows."""
+
+
+def ratios(values: Mapping[str, tuple[float, str]], lost: float) -> str:
+    """Signal to noise ratios of layers, each as a bar, in the color of what is the matter with it.
+
+    Args:
+        values: ratio in dB and cause by name, the worst first; at most `MOST_RATIOS` of them are drawn. Causes are
+            `none`, `inherited`, or a word that is written beside the bar.
+        lost: ratio in dB below which a layer is lost.
+    """
+
+    def draw() -> Any:
+        shown = [(name, *value) for name, value in list(values.items())[:MOST_RATIOS]]
+        figure, axes = _figure(WIDTH, 1.1 + 0.24 * len(shown))
+        # What is exact would leave nothing to see of the others; what is lost keeps an end of its bar.
+        most = max([2 * lost, *(ratio for _, ratio, _ in shown if ratio < EXACT_DB)])
+        for row, (_, ratio, cause) in enumerate(shown):
+            color, width = _CAUSE_COLORS.get(cause, SECOND), min(max(ratio, 0.02 * most), most)
+            axes.barh(row, width, color=color, alpha=0.8)
+            if color != FIRST:
+                words = f"{round(ratio)} dB{f', {cause}' if color == SECOND else ''}"
+                axes.text(width + 0.02 * most, row, words, va="center", fontsize=8)
+        for color, label in ((SECOND, "to blame"), (FAINT, "inherited"), (FIRST, "holds")):
+            axes.barh(0, 0, color=color, alpha=0.8, label=label)
+        axes.axvline(lost, color=THIRD, linestyle=":")
+        axes.set_xlim(0, 1.02 * most)
+        axes.grid(visible=False, axis="y")
+        axes.set_axisbelow(True)
+        axes.set_yticks(range(len(shown)), [_short(name) for name, _, _ in shown], fontsize=9)
+        axes.invert_yaxis()
+        axes.set_xlabel(f"dB; lost below {lost:g}")
+        axes.xaxis.set_major_locator(extras.require("matplotlib.ticker").MaxNLocator(5, integer=True))
+        # From the right: names of layers leave little room for it from the left.
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=9, borderaxespad=0.2)
+        return figure
+
+    return _styled(draw)
+
+
+EXACT_DB = 100.0
+"""A ratio from here on is what float32 itself rounds, and is drawn as wide as there is room for."""
+
+_CAUSE_COLORS = {"none": FIRST, "inherited": FAINT}
+
+
 def _short(label: str, most: int = 24) -> str:
     return label if len(label) <= most else f"{label[: most - 1]}…"
 

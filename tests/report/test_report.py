@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from sklearn.metrics import confusion_matrix as sklearn_matrix
 from sklearn.metrics import precision_recall_fscore_support
 
 from mltool.conversion.convert import convert
+from mltool.conversion.explain.advice import explanation
+from mltool.conversion.explain.records import LayerError
 from mltool.errors import ArtifactError, VerificationError
 from mltool.evaluation.evaluate import evaluate
 from mltool.evaluation.metrics import confusion_matrix
@@ -477,6 +480,8 @@ def test_without_the_data_no_samples_are_shown_and_it_is_said(evil_run, tmp_path
         ("evaluation.json", '{"metrics": [1]}'),
         ("report.json", "{"),
         ("lite/int8.json", "{"),
+        ("lite/int8.explain.json", "{"),
+        ("lite/int8.explain.json", '{"name": "int8"}'),
     ],
 )
 def test_a_damaged_file_is_named(name, content, run, tmp_path):
@@ -510,6 +515,47 @@ def test_a_picture_of_the_largest_layers_shows_a_dozen():
     texts = texts_of(ET.fromstring(plots.sizes({f"layer_{i}": 100 - i for i in range(30)}, "MACs")))
     assert [text for text in texts if text.startswith("layer_")] == [f"layer_{i}" for i in range(plots.MOST_SIZES)]
     assert "MACs" in texts
+
+
+# The error of every layer
+
+
+def explain_int8(run, **changed):
+    """Writes what `convert --explain` would of int8: one layer that lost its channels, and one after it."""
+    known = {"dtype": "int8", "scale": 0.02, "snr_db": 4.0, "range_use": 0.5}
+    channels = {"channels": 4, "dead_channels": 3, "channel_ranges": (1.0, 5e4), "channels_op": "QUANTIZE"}
+    first = LayerError("first", ("first",), (), "CONV_2D", varying_snr_db=2.5, own_noise=0.6, channels_scale=200.0)
+    last = LayerError("scores", ("scores",), ("first",), "FULLY_CONNECTED", varying_snr_db=2.25, **known)
+    found = explanation("int8", 64, [replace(first, **known, **channels), last])
+    document = replace(found, sha256=LiteFolder(run.lite_folder).load_record("int8").sha256).to_json()
+    (run.lite_folder / "int8.explain.json").write_text(json.dumps(document | changed))
+
+
+def test_the_error_of_every_layer_is_told_with_what_to_try(run, tmp_path):
+    explain_int8(run)
+    text = report(run, tmp_path / "page.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.headings == [*SECTIONS[:2], "Error by layer: int8", *SECTIONS[2:]]
+    rows = {row[0]: row[1:] for row in page.table("layer")}
+    assert rows["first"] == ["int8", "4.0", "2.5", "60 %", "50 %", "0 %", "3 of 4", "channels"]
+    assert rows["scores"][-1] == "inherited"
+    assert "The answers are lost, the most in layer 'first'" in page.text
+    assert "Keep it in float: keep_float: [first]." in page.words
+    [picture] = [texts for texts in map(texts_of, svgs(text)) if "dB; lost below 13" in texts]
+    assert [word for word in picture if word in ("first", "scores")] == ["first", "scores"]  # who is to blame first
+    assert "2 dB, channels" in picture
+
+
+def test_what_was_measured_of_an_older_file_is_not_told(run, tmp_path):
+    explain_int8(run, sha256="0" * 64)
+    assert page_of(run, tmp_path).headings == SECTIONS
+
+
+def test_a_picture_of_the_errors_shows_two_dozen_layers_and_no_exact_one_at_its_length():
+    values = {f"layer_{i}": (20.0, "none") for i in range(40)} | {"layer_0": (200.0, "none")}
+    texts = texts_of(ET.fromstring(plots.ratios(values, 13.0)))
+    assert [text for text in texts if text.startswith("layer_")] == [f"layer_{i}" for i in range(plots.MOST_RATIOS)]
+    assert "200" not in texts
 
 
 # Curves

@@ -61,7 +61,7 @@ def _of_layer(layer: LayerError, by_name: Mapping[str, LayerError]) -> Iterator[
     """What is wrong with one layer; why, where more than one thing is, the likeliest first."""
     blamed = _is_to_blame(layer)
     # A scale that is far too wide leaves no channel alive: what set it is the cause, the channels are not.
-    found = [(_range(layer) or _channels(layer, by_name)), _weights(layer)] if blamed else []
+    found = [(_range(layer) or _channels(layer, by_name) or _weights(layer))] if blamed else []
     if layer.saturation > SATURATION:
         found.append(_saturation(layer))
     told = [finding for finding in found if finding is not None]
@@ -184,7 +184,10 @@ def _verdict(layers: Sequence[LayerError], findings: Sequence[Finding]) -> str:
     worst = _worst_output(layers)
     if worst is None or worst.varying_snr_db is None:
         return "nothing can be said: no operator that gives the answers was found in both files"
-    left = f"of what varies in the answers {worst.varying_snr_db:.0f} dB are left"
+    decibel = f"{worst.varying_snr_db:.0f} dB"
+    left = f"of what varies in the answers {decibel} are left"
+    if worst.varying_snr_db <= 0:
+        left = f"of what varies in the answers nothing is left ({decibel})"
     if findings and _is_lost(worst):
         return f"the answers are lost, the most in layer {findings[0].layer!r}: {left}"
     if findings:

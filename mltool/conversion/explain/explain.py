@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mltool.child import Child, ChildCrashed, ChildTimedOut
 from mltool.conversion.explain.advice import explanation
 from mltool.conversion.explain.records import Explanation, LayerError
 from mltool.errors import ArtifactError
+from mltool.runs.atomic import sha256_of
 
 LAYER_ERRORS = "mltool.conversion.explain.layer_errors:layer_errors"
 """What the child is asked to call."""
@@ -64,4 +66,4 @@ def explain(
                 error.status if isinstance(error, ChildCrashed) else f"did not answer in {error.timeout_seconds:g} s"
             )
             raise ArtifactError(f"{name}: the interpreter {status} while the layers were measured") from error
-    return explanation(name, count, [LayerError(**row) for row in rows])
+    return replace(explanation(name, count, [LayerError(**row) for row in rows]), sha256=sha256_of(quantized_file))

@@ -98,6 +98,7 @@ class Explanation:
         layers: in the order in which they run.
         causes: why a layer is far off, by its name; `none` where it is not.
         findings: the worst first; empty when nothing is wrong.
+        sha256: of the quantized file; what is said of it is not said of a later one of its name.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Explanation:
     layers: tuple[LayerError, ...]
     causes: Mapping[str, Cause]
     findings: tuple[Finding, ...]
+    sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As it is written beside the file."""
@@ -130,6 +132,7 @@ class Explanation:
                 layers=tuple(LayerError(**_tupled(LayerError, entry)) for entry in document["layers"]),
                 causes={str(name): cause for name, cause in document["causes"].items()},
                 findings=tuple(Finding(**_tupled(Finding, entry)) for entry in document["findings"]),
+                sha256=str(document["sha256"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(f"{where} is damaged: {error}", "convert again with --explain") from error
