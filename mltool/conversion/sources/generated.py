@@ -82,7 +82,7 @@ def _drawn(info: TensorInfo, count: int, seed: int, draw: Draw) -> Array:
     dtype = np.dtype("float32" if info.dtype == "bfloat16" else info.dtype)
     if dtype.kind in "iu":
         most = (draw.below or {}).get(info.name, SMALL_INTEGERS)
-        if not 0 < most <= np.iinfo(dtype).max:
+        if not 0 < most <= np.iinfo(dtype).max + 1:
             raise DataError(f"input {info.name!r} of {dtype} cannot be from 0 to below {most}", "give another number")
         return random.integers(0, most, shape).astype(dtype)
     if draw.floats == "normal":

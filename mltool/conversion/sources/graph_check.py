@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any
 
 UNSAFE = re.compile(
-    r"""(Write|Read)File | (Eager)?PyFunc(Stateless)? | MatchingFiles | .*FileSystem.* | FileSystemSetConfiguration
-    | Print(V2)? | Debug(Identity|NanCount|NumericSummary)(V\d)? | Copy(Host)?
+    r"""(Write|Read)File | (Eager)?PyFunc(Stateless)? | MatchingFiles | .*FileSystem.*
+    | Debug(Identity|NanCount|NumericSummary)(V\d)? | Copy(Host)?
     | (Create|Flush|Close|StatsAggregatorSet)?Summary.*Writer | CreateSummaryDbWriter | Write\w*Summary | ImportEvent
     | (TFRecord|TextLine|WholeFile|FixedLengthRecord|LMDB|BigQuery|Identity)Reader(V2)? | RecordInput
     | (Experimental)?(TFRecord|TextLine|FixedLengthRecord|CSV|Sql|LMDB|MatchingFiles|Cache)Dataset(V\d)?
@@ -22,15 +22,15 @@ UNSAFE = re.compile(
     | LoadLibrary | _\w*Send | _\w*Recv | Send | Recv""",
     re.VERBOSE,
 )
-"""Operators that read or write files, call Python, print, or reach other machines.
+"""Operators that read or write files, call Python, or reach other machines, of TensorFlow 2.21's registry.
 
-Of TensorFlow 2.21's registry. `Print` can be told to write to a file. What reads an asset into a table of words
+What reads an asset into a table of words
 (`InitializeTableFromTextFile`) is not among them: nothing comes out of it but the words.
 """
 
-SAVER = frozenset({"SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename", "Save", "Restore", "SaveSlices"})
-SAVER_TOO = frozenset({"RestoreSlice", "ShardedFilespec"})
-"""What every SavedModel holds for its weights; harmful only where a signature or an initializer reaches it."""
+_WRITES = frozenset({"SaveV2", "Save", "SaveSlices", "MergeV2Checkpoints"})
+_READS = frozenset({"RestoreV2", "Restore", "RestoreSlice", "ShardedFilename", "ShardedFilespec"})
+"""What every SavedModel holds for its weights; harmful only where something beside the saver reaches it."""
 
 _NOT_COMPUTING = frozenset(
     {"Const", "Identity", "IdentityN", "Cast", "NoOp", "Placeholder", "ReadVariableOp", "VarHandleOp", "VariableV2"}
@@ -80,10 +80,11 @@ class SavedGraph:
 
     def unsafe_ops(self) -> list[str]:
         """Kinds of operators that do something to the machine beside computing; sorted."""
-        found = {node.op for node in self.all_nodes() if UNSAFE.fullmatch(node.op)}
-        if {node.op for node in self.all_nodes()} & (SAVER | SAVER_TOO):
-            savers = {node.op for node in self.reached_when_used()}
-            found |= savers & (SAVER | SAVER_TOO)
+        found = {node.op for node in self.all_nodes() if UNSAFE.fullmatch(node.op) or _prints_to_file(node)}
+        found |= {node.op for node in self.reached_when_used() if node.op in _WRITES | _READS}
+        # TensorFlow 1 runs, to restore the weights, whatever operator is said to do it.
+        restore = self._meta.saver_def.restore_op_name
+        found |= {node.op for node in self._reach([restore], ()) if node.op in _WRITES}
         return sorted(found)
 
     def unknown_ops(self, known: Iterable[str]) -> list[str]:
@@ -153,6 +154,11 @@ def first_of_type(nodes: Iterable[Node], enum: int) -> Node | None:
         if any(attributes[key].type == enum for key in ("T", "dtype", "DstT") if key in attributes):
             return node
     return None
+
+
+def _prints_to_file(node: Node) -> bool:
+    """`tf.print` takes a file too, as an attribute."""
+    return node.op == "PrintV2" and node.proto.attr["output_stream"].s.startswith(b"file:")
 
 
 def is_computing(node: Node) -> bool:

@@ -27,14 +27,25 @@ LEAST_BYTES = 64 << 20
 """A file that unpacks to no more is taken whatever its size."""
 
 _MODELING = "layers|activations|initializers|regularizers|constraints|models|losses|metrics|optimizers|ops"
-_MODELING += "|dtype_policies|quantizers|mixed_precision|random|engine|legacy"
+_MODELING += "|dtype_policies|quantizers|mixed_precision|random|engine"
 _KERAS_MODULE = re.compile(rf"(tf_)?keras(\.src)?(\.({_MODELING})(\.\w+)*)?")
 """Modules of Keras that hold parts of models, and none that load, save or fetch."""
+
+_KERAS_FUNCTION = re.compile(r"(tf_)?keras(\.src)?\.(activations|losses|metrics|ops|random)(\.\w+)*")
+
+_CODE = {
+    "Lambda": "",
+    "TFSMLayer": " runs a SavedModel",
+    "TorchModuleWrapper": " unpickles a module of PyTorch",
+    "JaxLayer": " calls a function of JAX",
+    "FlaxLayer": " calls a function of JAX",
+}
+"""Layers that run more than what Keras brings, and what they do."""
 
 _TENSORFLOW_CALL = frozenset({"TFOpLambda", "ClassMethod", "InstanceMethod"})
 
 _SAFE_FUNCTION = re.compile(
-    r"""(math|nn|linalg|signal|image|__operators__|bitwise|dtypes|keras\.(activations|backend))\.\w+(\.\w+)* | reshape
+    r"""(math|nn|linalg|signal|image|__operators__|bitwise|keras\.activations)\.\w+ | reshape
     | cast | concat | stack | unstack | split | transpose | expand_dims | squeeze | tile | gather(_nd)? | where | pad
     | slice | strided_slice | shape | size | rank | zeros(_like)? | ones(_like)? | fill | one_hot | identity
     | stop_gradient | broadcast_to | repeat | range | reverse | roll | clip_by_value | argsort | sort | boolean_mask
@@ -128,23 +139,24 @@ def _read_hdf5(path: Path) -> tuple[str, Any]:
 def _check_hdf5(path: Path, opened: IO[bytes], size: int) -> tuple[str, Any]:
     """Version and description of an HDF5 file, None in a file of weights; what it says of its arrays is checked."""
     h5py = extras.require("h5py")
-    total = 0
+    sizes: list[int] = []
 
-    def look(name: str, item: Any) -> None:
-        nonlocal total
-        if isinstance(item, h5py.Dataset):
-            if item.external or item.is_virtual:
-                raise ArtifactError(f"{path}: {name} lies in another file", "it is not opened")
-            total += int(item.nbytes)
+    # What these return ends the walk; an exception cannot pass through HDF5.
+    def outside(name: bytes, info: Any) -> str | None:
+        own = info.type in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT)
+        return None if own else f"{name.decode(errors='replace')} is a link to another file"
 
-    def look_at_link(name: bytes, info: Any) -> None:
-        if info.type not in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
-            raise ArtifactError(f"{path}: {name.decode(errors='replace')} is a link to another file", "not opened")
+    def elsewhere(name: str, item: Any) -> str | None:
+        if not isinstance(item, h5py.Dataset):
+            return None
+        sizes.append(int(item.nbytes))
+        return f"{name} lies in another file" if item.external or item.is_virtual else None
 
     with h5py.File(opened, "r") as file:
-        file.id.links.visit(look_at_link, info=True)
-        file.visititems(look)
-        _require_small(path, total, size)
+        reason = file.id.links.visit(outside, info=True) or file.visititems(elsewhere)
+        if reason:
+            raise ArtifactError(f"{path}: {reason}", "it is not opened")
+        _require_small(path, sum(sizes), size)
         stored = file.attrs.get("model_config")
         version = file.attrs.get("keras_version", "")
         if stored is None:
@@ -198,8 +210,8 @@ def _code_in(config: Any) -> Iterator[str]:
         kind, inner = item["class_name"], item.get("config")
         name = inner.get("name") if isinstance(inner, dict) else None
         called = f"{kind} layer {name!r}" if name else str(kind)
-        if kind == "Lambda":
-            yield called
+        if kind in _CODE:
+            yield f"{called}{_CODE[kind]}"
         elif kind == "__lambda__" and not lambdas:
             yield "a function as bytecode"
         elif kind in _TENSORFLOW_CALL and isinstance(inner, dict):
@@ -215,7 +227,7 @@ def _strangers_in(config: Any) -> Iterator[str]:
         kind, module, registered = item["class_name"], item.get("module"), item.get("registered_name")
         if kind == "function":
             name = str(item.get("config"))
-            if module is not None and not _KERAS_MODULE.fullmatch(str(module)):
+            if module is not None and not _KERAS_FUNCTION.fullmatch(str(module)):
                 yield f"the function {name}" + (f" of {module}" if module != "builtins" else "")
         elif module is not None and module != "builtins" and not _KERAS_MODULE.fullmatch(str(module)):
             yield f"{kind} of {module}"

@@ -92,7 +92,7 @@ def _require_safe(folder: Path, graph: SavedGraph) -> None:
     """Refuses what would touch the machine, before anything is loaded."""
     unsafe = graph.unsafe_ops()
     if unsafe:
-        message = f"{folder} holds operators that touch files, print or call Python: {', '.join(unsafe)}"
+        message = f"{folder} holds operators that touch files, other machines or Python: {', '.join(unsafe)}"
         raise ArtifactError(message, "they run when it is loaded or called; --allow-code if you trust who made it")
 
 
