@@ -154,7 +154,7 @@ class Workbench:
             representative=representative,
             keep_float=list(made.keep_float),
             layer_names=list(made.layer_names),
-            **({"granularity": entry.granularity} if entry.granularity != "channel" else {}),
+            granularity=entry.granularity,
         )
 
     def _quantize(self, made: Made, representative: str | None) -> Made:

@@ -12,6 +12,7 @@ from mltool.report.data_section import data_section
 from mltool.report.explain_section import explain_sections
 from mltool.report.model_section import model_section
 from mltool.report.predictions import load_predictions
+from mltool.report.search_section import search_sections
 from mltool.runs.atomic import write_text
 from mltool.runs.lite import LiteFolder, LiteRecord
 from mltool.runs.run import Run
@@ -60,6 +61,9 @@ def _content(run: Run) -> dict[str, Any]:
         "environment": json.dumps(manifest.get("environment", {}), indent=2, ensure_ascii=False),
         **_artifacts(run),
         "explained": explain_sections(_explained(run)),
+        "searched": search_sections(
+            file for folder in (run.lite_folder, run.lite_folder / "rejected") for file in LiteFolder(folder).searches()
+        ),
         "curves": _curves(run, manifest),
         "answers": answer_sections(run, load_predictions(run)),
         "model": model_section(run.model_summary_file),
@@ -127,7 +131,7 @@ def _records(run: Run) -> list[tuple[LiteRecord, bool]]:
 def _explained(run: Run) -> list[tuple[LiteRecord, Path]]:
     """Every `.tflite` file, and where the error of its layers would lie."""
     return [
-        (record, (run.lite_folder if kept else run.lite_folder / "rejected") / f"{record.name}.explain.json")
+        (record, LiteFolder(run.lite_folder if kept else run.lite_folder / "rejected").explain_file(record.name))
         for record, kept in _records(run)
     ]
 

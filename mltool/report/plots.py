@@ -387,3 +387,46 @@ def _draw_line(axes: Any, values: Array) -> None:
     stretches = flat[: len(flat) // size * size].reshape(-1, size, flat.shape[1])
     ends = np.stack([stretches.min(axis=1), stretches.max(axis=1)], axis=1).reshape(-1, flat.shape[1])
     axes.plot(np.arange(len(ends)) * size / 2, ends, color=FIRST, linewidth=0.8)
+
+
+def front(points: Sequence[tuple[str, float, float, str]], cost: str, loss: str, most_lost: float | None) -> str:
+    """Files by what they cost and what they lose; a line through those that no other beats.
+
+    Args:
+        points: name, cost, loss, and `winner`, `front`, `kept` or `broken` of every file.
+        cost: under the axis.
+        loss: beside the axis.
+        most_lost: loss from which on a limit is broken; None without.
+    """
+
+    def draw() -> Any:
+        figure, axes = _figure(2 * WIDTH, 4.2)
+        on_front = sorted((x, y) for _, x, y, state in points if state in ("winner", "front"))
+        axes.plot([x for x, _ in on_front], [y for _, y in on_front], color=FIRST, alpha=0.6, drawstyle="steps-post")
+        for state, color, marker, label in _STATES:
+            drawn = [(x, y) for _, x, y, found in points if found == state]
+            axes.scatter(
+                [x for x, _ in drawn], [y for _, y in drawn], color=color, marker=marker, s=36, label=label, zorder=3
+            )
+        for index, (name, x, y, _) in enumerate(sorted(points, key=lambda point: point[1:3])):
+            above = index % 2 == 0  # neighbours do not write over one another
+            place = (4, 5 if above else -11)
+            axes.annotate(_short(name), (x, y), textcoords="offset points", xytext=place, fontsize=8)
+        if most_lost is not None:
+            axes.axhline(most_lost, color=SECOND, linestyle=":", label="limit")
+        axes.set_xlabel(cost)
+        axes.set_ylabel(loss)
+        axes.margins(x=0.14, y=0.12)
+        axes.xaxis.set_major_formatter(extras.require("matplotlib.ticker").EngFormatter())
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5, fontsize=9, borderaxespad=0.2)
+        return figure
+
+    return _styled(draw)
+
+
+_STATES = (
+    ("winner", THIRD, "*", "winner"),
+    ("front", FIRST, "o", "no other beats it"),
+    ("kept", FAINT, "o", "keeps the limits"),
+    ("broken", SECOND, "x", "breaks a limit"),
+)

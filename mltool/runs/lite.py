@@ -111,6 +111,10 @@ class LiteFolder:
         """What was tried before a file was chosen."""
         return self.folder / f"{name}.search.json"
 
+    def searches(self) -> list[Path]:
+        """What was tried before files of this folder were chosen, also where nothing was."""
+        return sorted(self.folder.glob("*.search.json"))
+
     def recipe_file(self, name: str) -> Path:
         """What LiteRT's quantizer did, as it reads it again."""
         return self.folder / f"{name}.recipe.json"

@@ -41,6 +41,7 @@ class _Job:
     batch: int | None
     keep_float: Sequence[str]
     layer_names: Sequence[str]
+    granularity: str = "channel"
     samples: _Arrays | None = None
     recurrent: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
@@ -58,6 +59,7 @@ def convert_saved_model(
     representative: str | None,
     keep_float: Sequence[str],
     layer_names: Sequence[str],
+    granularity: str = "channel",
 ) -> dict[str, Any]:
     """Converts one signature of a SavedModel and writes the file under a temporary name until it is whole.
 
@@ -73,6 +75,7 @@ def convert_saved_model(
         representative: an `.npz` file with one array per input, `[n, ...]`, that calibrates `int8`; ignored otherwise.
         keep_float: layers whose operators stay float in an `int8` file with float inputs and outputs.
         layer_names: the Keras layers in the order of the model, for `keep_float` and for messages.
+        granularity: `channel`, or `tensor` for one scale a weight in `int8`.
 
     Returns:
         `seconds` (by step: `load`, `convert`, `quantize`), `messages` (the converter's warnings and what was noticed),
@@ -82,7 +85,7 @@ def convert_saved_model(
         ConversionError: the scheme does not allow what is asked, the representative dataset is unfit, or the converter
             cannot convert the model: then with the operator and the layer, as far as it told.
     """
-    job = _Job(signature, quantize, io, batch, tuple(keep_float), tuple(layer_names))
+    job = _Job(signature, quantize, io, batch, tuple(keep_float), tuple(layer_names), granularity)
     _check(job)
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(record=True) as caught:
         start = time.perf_counter()
@@ -241,6 +244,7 @@ def _converter(job: _Job, folder: str) -> Any:
         converter.representative_dataset = lambda: _batches(samples, size)
         if job.io != "float32":
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(job.io)
+        converter._experimental_disable_per_channel = job.granularity == "tensor"
     converter._experimental_calibrate_only = bool(job.keep_float)
     return converter
 
@@ -263,7 +267,11 @@ def _quantize_but(job: _Job, calibrated: bytes, scratch: Path) -> bytes:
     missing = set(job.keep_float).difference(*(op.layers for op in kept))
     for name in sorted(missing):
         job.messages.append(f"keep_float: layer {name!r} has no operator of its own, it was folded into its neighbours")
-    data: bytes = mlir_quantize(calibrated, denylisted_nodes=[op.outputs[0].name for op in kept])
+    data: bytes = mlir_quantize(
+        calibrated,
+        disable_per_channel=job.granularity == "tensor",
+        denylisted_nodes=[op.outputs[0].name for op in kept],
+    )
     job.seconds["quantize"] = time.perf_counter() - start
     return data
 

@@ -55,7 +55,13 @@ class _Search:
             for candidate in trained(self.entry):
                 self._try(candidate)
         scored, host = len(self.reference.samples), runtime_name()
-        return SearchResult(self.trials, self._best(), self.asked.minimize, scored, host, self.sensitivity)
+        return SearchResult(
+            self.trials, self._best(), self.asked.minimize, scored, host, self.sensitivity, self._most_lost()
+        )
+
+    def _most_lost(self) -> float | None:
+        reference = next((trial.metric.get("reference") for trial in self.trials if trial.metric), None)
+        return None if self.limits.max_drop is None or reference is None else self.limits.max_drop.allowed(reference)
 
     def _mixtures(self) -> None:
         """Layers that lose most get more bits where int8 loses too much; those that lose least fewer, else."""

@@ -77,6 +77,7 @@ class SearchResult:
         minimize: `size` or `latency`.
         samples: of the validation split that scored.
         host: that latency was measured on.
+        most_lost: drop of the metric from which on the limit is broken; None without such a limit.
         sensitivity: share of noise that each layer adds in int8, the worst first.
     """
 
@@ -86,6 +87,7 @@ class SearchResult:
     samples: int
     host: str
     sensitivity: Sequence[tuple[str, float]] = ()
+    most_lost: float | None = None
 
     @property
     def front(self) -> list[Trial]:
@@ -127,6 +129,7 @@ class SearchResult:
             "minimize": self.minimize,
             "samples": self.samples,
             "host": self.host,
+            "most_lost": self.most_lost,
             "winner": self.winner.candidate.name if self.winner else None,
             "steps": self.bought(),
             "sensitivity": [{"layer": layer, "own_noise": noise} for layer, noise in self.sensitivity],

@@ -1,0 +1,170 @@
+"""The search: what it tries, which files are worth having, and that its winner is made again bit for bit."""
+
+import contextlib
+import json
+from types import SimpleNamespace
+
+import artifacts
+import numpy as np
+import pytest
+
+from mltool.child import Child
+from mltool.conversion import convert as room
+from mltool.conversion.convert import convert
+from mltool.conversion.origin import validation_ids
+from mltool.conversion.search.candidates import Candidate, doubling, keeping, narrowing, whole_schemes
+from mltool.conversion.search.front import pareto_front
+from mltool.conversion.search.trial import SearchResult, Trial
+from mltool.errors import DataError, VerificationError
+from mltool.runs.lite import LiteFolder
+from mltool.runs.run import Run
+from mltool.spec.convert import ConvertSpec
+
+
+@pytest.fixture(scope="module")
+def warm():
+    with Child() as child:
+        yield child
+
+
+@pytest.fixture(autouse=True)
+def one_process(warm, monkeypatch):
+    monkeypatch.setattr(room, "Child", lambda: contextlib.nullcontext(warm))
+
+
+def entry(**keys):
+    return ConvertSpec.model_validate(keys)
+
+
+AUTO = entry(quantize="auto")
+
+
+def test_the_front_holds_what_nothing_beats():
+    points = [(3, 1), (1, 3), (2, 2), (2, 3), (3, 3), (2, 2)]
+    # By hand: (2, 3) loses to (2, 2) and to (1, 3); (3, 3) to all; of the two (2, 2) the first stays.
+    found = pareto_front(list(enumerate(points)), lambda item: item[1])
+    assert [index for index, _ in found] == [0, 1, 2]
+    assert pareto_front([], lambda item: item) == []
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, []), (1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
+def test_layers_are_kept_one_two_four_and_all(count, expected):
+    assert list(doubling(count)) == expected
+
+
+def test_whole_schemes_hold_what_the_entry_says_for_all():
+    asked = entry(quantize="auto", batch=4, representative=50)
+    found = whole_schemes(asked, converter=True)
+    assert {candidate.entry.batch for candidate in found} == {4}
+    assert {candidate.entry.representative for candidate in found} == {50}
+    names = [candidate.name for candidate in found]
+    assert names[0] == "int8"
+    assert len(set(names)) == len(names)
+    # A float file knows no BatchNormalization to fold, and TensorFlow's converter does not read it.
+    assert "int8-tensor" not in [candidate.name for candidate in whole_schemes(asked, converter=False)]
+
+
+def test_mixtures_name_the_layers_exactly():
+    mixture = keeping(AUTO, ["a.b", "dense", "other"], "int16x8", 2).entry
+    assert dict(mixture.layers) == {r"a\.b": "int16x8", "dense": "int16x8"}
+    assert mixture.quantize == "int8"
+    assert dict(narrowing(AUTO, ["x", "y"], 1).entry.layers) == {"x": "int4"}
+
+
+def trial(name, size, drop, *, step="schemes", broken=()):
+    return Trial(Candidate(name, step, AUTO), 1.0, size, {"drop": drop}, {}, None, broken)
+
+
+def test_each_step_says_what_it_bought():
+    trials = [
+        trial("a", 100, 0.5, broken=("max_drop: too much",)),
+        trial("b", 400, 0.0),
+        trial("c", 200, 0.01, step="mixtures"),
+        trial("d", 300, 0.0, step="training"),
+    ]
+    found = SearchResult(trials, trials[2], "size", 50, "here")
+    steps = {step["step"]: step for step in found.bought()}
+    assert [steps[name]["best"] for name in ("schemes", "mixtures", "training")] == ["b", "c", "c"]
+    assert [steps[name]["improved"] for name in ("schemes", "mixtures", "training")] == [True, True, False]
+    assert [one.candidate.name for one in found.front] == ["a", "c", "d"]
+    document = json.loads(json.dumps(found.to_json()))
+    assert document["winner"] == "c"
+    assert [one["on_front"] for one in document["trials"]] == [True, False, True, True]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, warm):
+    """A search of the digits, in which int8 is not enough: nothing may be lost, and little room is left."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(room, "Child", lambda: contextlib.nullcontext(warm))
+    base = tmp_path_factory.getbasetemp()
+    run = artifacts.copied(artifacts.digits_run(base), tmp_path_factory.mktemp("searched"))
+    convert(run, [entry(quantize="auto", search={"aware": False})], limits={"max_drop": "1%"})
+    patch.undo()
+    return run
+
+
+def test_the_winner_is_the_smallest_file_that_keeps_the_limits(searched):
+    lite = LiteFolder(searched.lite_folder)
+    record = lite.load_record("auto")
+    document = json.loads(lite.search_file("auto").read_text())
+    kept = [one for one in document["trials"] if one["kept"]]
+    winner = next(one for one in document["trials"] if one["name"] == document["winner"])
+    assert winner["bytes"] == min(one["bytes"] for one in kept) == record.bytes
+    assert record.verified
+    # It was chosen by validation samples, and measured on the test split.
+    assert document["samples"] == len(searched.load_splits()["validation_ids"])
+    assert record.metric["samples"] == len(searched.load_splits()["test_ids"])
+
+
+def test_the_entry_of_the_winner_makes_the_same_bytes(searched):
+    record = LiteFolder(searched.lite_folder).load_record("auto")
+    again = entry(**{**record.entry, "name": "again"})
+    (made,) = convert(searched, [again], limits={"max_drop": "1%"})
+    assert made.record.sha256 == record.sha256
+
+
+def test_nothing_that_keeps_the_limits_is_said_with_what_the_nearest_break(run):
+    with pytest.raises(VerificationError, match=r"auto: none of 2 files keeps the limits on \d+ validation") as caught:
+        convert(run, [entry(quantize="auto", search={"max_candidates": 2})], limits={"max_size": 1000})
+    assert caught.value.exit_code == 8
+    assert "max_size: " in str(caught.value)
+    lite = LiteFolder(run.lite_folder)
+    assert not lite.file("auto").exists()
+    assert json.loads(lite.search_file("auto").read_text())["winner"] is None
+
+
+@pytest.mark.parametrize(("count", "most", "expected"), [(10, 3, 3), (10, 50, 10)])
+def test_validation_samples_are_taken_evenly(count, most, expected):
+    data = SimpleNamespace(splits=SimpleNamespace(validation=np.arange(count) + 7))
+    found = validation_ids(data, most)
+    assert len(found) == expected
+    assert set(found.tolist()) <= set(range(7, 7 + count))
+
+
+def test_a_search_needs_validation_samples():
+    with pytest.raises(DataError, match="a search chooses by validation samples, and there are none"):
+        validation_ids(SimpleNamespace(splits=SimpleNamespace(validation=np.zeros(0, np.int64))), 10)
+
+
+def test_the_trap_of_raw_features_is_named_and_solved(tmp_path_factory, tmp_path):
+    """int8 collapses where raw features share a scale; explain names the layer, and auto keeps it in more bits."""
+    run = artifacts.copied(artifacts.table_run(tmp_path_factory.getbasetemp()), tmp_path)
+    trapped = entry(quantize="int8", preprocess="inside", name="trapped")
+    with pytest.raises(VerificationError, match="trapped: ") as caught:
+        convert(run, [trapped], limits={"max_drop": "1%"}, explain=True)
+    assert caught.value.exit_code == 8
+    told = json.loads((run.lite_folder / "rejected/trapped.explain.json").read_text())
+    assert "normal" in told["findings"][0]["keep_float"]
+    (made,) = convert(
+        run,
+        [entry(quantize="auto", preprocess="inside", search={"aware": False})],
+        limits={"max_drop": "1%"},
+    )
+    document = json.loads(LiteFolder(run.lite_folder).search_file("auto").read_text())
+    int8 = next(one for one in document["trials"] if one["name"] == "int8")
+    assert not int8["kept"]
+    assert document["sensitivity"][0]["layer"] == "normal"
+    assert made.record.verified
+    assert made.record.metric["drop"] <= 0.01
+    assert Run.open(run.directory).require_unchanged(made.path)
