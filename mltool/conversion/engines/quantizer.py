@@ -6,7 +6,6 @@ a small model. That it returns means little; `read_back` says what the file is.
 """
 
 import contextlib
-import os
 import re
 import tempfile
 import time
@@ -24,6 +23,7 @@ from mltool.conversion.engines.samples import Arrays, Batches, Taken, load_sampl
 from mltool.errors import ConversionError
 from mltool.inspection.flatbuffer import read_flatbuffer
 from mltool.inspection.model_file import SMALL_INTEGER_TYPES, ModelFile, Signature
+from mltool.runs.atomic import writing
 
 CALIBRATION_THREADS = 1
 """Several threads may add up in another order, and the same inputs must give the same bytes."""
@@ -53,6 +53,7 @@ def quantize_file(
 
     Raises:
         ArtifactError: the source is missing or damaged.
+        DiskError: the result cannot be written.
         ConversionError: the source is quantized already or has not this signature alone, the representative dataset is
             unfit, a rule finds no operator, or the quantizer cannot do what the recipe says.
     """
@@ -76,8 +77,9 @@ def quantize_file(
             _require_finite(ranges, messages)
         with _timed(seconds, "quantize"):
             result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
-            data = _with_versions(result.quantized_model, file.min_runtime_version, Path(output).parent)
-    _write(Path(output), data)
+            data = _with_versions(result.quantized_model, file.min_runtime_version)
+    with writing(Path(output)) as made:
+        made.write_bytes(data)
     return {"seconds": seconds, "messages": messages, "bytes": len(data)}
 
 
@@ -144,7 +146,7 @@ def _require_finite(ranges: Mapping[str, Any], messages: list[str]) -> None:
             messages.append(f"tensor {name!r} is {low:g} in all samples")
 
 
-def _with_versions(quantized: Any, known: str | None, folder: Path) -> bytes:
+def _with_versions(quantized: Any, known: str | None) -> bytes:
     """The file with the versions of its operators, and all values inside of the flatbuffer, as the converter has them.
 
     Above 256 KiB litert-quantizer writes values behind the flatbuffer; reading them any other way than with
@@ -154,7 +156,7 @@ def _with_versions(quantized: Any, known: str | None, folder: Path) -> bytes:
 
     if len(quantized) > LARGEST_BYTES:
         raise ConversionError(f"the quantized model has {len(quantized):,} bytes, a file may have {LARGEST_BYTES:,}")
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".versions.", suffix=".tflite") as scratch:
+    with tempfile.NamedTemporaryFile(suffix=".tflite") as scratch:
         scratch.write(quantized)
         scratch.flush()
         operators = read_flatbuffer(Path(scratch.name)).operators
@@ -187,17 +189,3 @@ def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[step] = time.perf_counter() - start
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise

@@ -15,6 +15,7 @@ from mltool.conversion.precision import FLOAT_ACTIVATIONS, Precision
 from mltool.conversion.schemes import BLOCK_OPS, INT4_OPS
 from mltool.errors import ArtifactError, ConversionError, Message
 from mltool.inspection.model_file import ModelFile, Operator
+from mltool.runs.atomic import write_json
 from mltool.spec.argument_check import did_you_mean, shown
 
 __all__ = [
@@ -191,7 +192,7 @@ def _scope(operator: Operator) -> str:
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
     """Writes a recipe as litert-quantizer reads it."""
-    path.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    write_json(path, recipe)
 
 
 def read_recipe(path: Path) -> Recipe:
