@@ -229,6 +229,23 @@ def test_files_of_two_batches_are_refused(digits: Any, converted: Convert):
         of_files(digits, wanted, converted(digits, "int8"))
 
 
+def test_a_file_that_this_runtime_computes_wrong_is_refused(digits: Any, converted: Convert, tmp_path: Path):
+    """LiteRT 2.3 without XNNPACK knows no scale per block; that of the layers would be the error of another file."""
+    from litert_quantizer import qtyping, quantizer
+
+    wanted, path = converted(digits, "none", "float"), tmp_path / "block.tflite"
+    made = quantizer.Quantizer(str(wanted))
+    made.add_dynamic_config(
+        regex="wide",
+        operation_name=qtyping.TFLOperationName.FULLY_CONNECTED,
+        num_bits=4,
+        granularity=qtyping.QuantGranularity.BLOCKWISE_32,
+    )
+    made.quantize().save(str(tmp_path), "block", overwrite=True)
+    with pytest.raises(ArtifactError, match=r"cannot be measured: without XNNPACK its output 'scores' differs by \d+%"):
+        of_files(digits, wanted, path)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [

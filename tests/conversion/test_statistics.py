@@ -86,3 +86,10 @@ def test_a_scale_per_channel_goes_along_its_axis():
     assert dequantized(codes, (0.5, 2.0), (0, 1), 0).tolist() == [[0.5, 1.0], [4.0, 6.0]]
     assert dequantized(codes, (0.5, 2.0), (0, 1), 1).tolist() == [[0.5, 2.0], [1.5, 6.0]]
     assert dequantized(codes, (0.5,), (1,)).tolist() == [[0.0, 0.5], [1.0, 1.5]]
+
+
+def test_the_noise_of_rounding_is_a_twelfth_of_the_square_of_a_step():
+    found = added([[0.0], [4.0]], [[0], [4]], scale=1.0)
+    assert found.rounding_noise == pytest.approx(1 / 12 * 2 / 8)  # of what varies: twice 2 squared
+    assert Statistics("float32").rounding_noise is None
+    assert added([[3.0], [3.0]], [[3], [3]]).rounding_noise is None

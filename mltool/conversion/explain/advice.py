@@ -16,7 +16,14 @@ LOST_DB = 13.0
 """What varies in an output below this ratio to the noise is lost, whoever is to blame."""
 
 SATURATION = 0.01
-"""Share of values beyond the scale from which on calibration has not seen what the samples hold."""
+"""Share of values beyond the scale from which on calibration has not seen what the samples hold.
+
+It counts where less than `GOOD_DB` are left: a tenth of a step beyond costs nothing, and was measured on 1 % of the
+values of a layer with 37 dB, in a file with 98 % of the answers of its model.
+"""
+
+GOOD_DB = 20.0
+"""A layer that has kept this much has lost nothing worth a word."""
 
 RANGE_USE = 0.1
 """Share of its scale that a tensor needs, below which something else set the scale: more than 3 of 8 bits are idle."""
@@ -59,23 +66,32 @@ def find(layers: Sequence[LayerError]) -> tuple[Finding, ...]:
 
 def _of_layer(layer: LayerError, by_name: Mapping[str, LayerError]) -> Iterator[Finding]:
     """What is wrong with one layer; why, where more than one thing is, the likeliest first."""
-    blamed = _is_to_blame(layer)
+    blamed = _is_to_blame(layer, by_name)
     # A scale that is far too wide leaves no channel alive: what set it is the cause, the channels are not.
     found = [(_range(layer) or _channels(layer, by_name) or _weights(layer))] if blamed else []
-    if layer.saturation > SATURATION:
+    if layer.saturation > SATURATION and layer.varying_snr_db is not None and layer.varying_snr_db < GOOD_DB:
         found.append(_saturation(layer))
     told = [finding for finding in found if finding is not None]
     yield from told or ([_resolution(layer)] if blamed else [])
 
 
-def _is_to_blame(layer: LayerError) -> bool:
+def _is_to_blame(layer: LayerError, by_name: Mapping[str, LayerError]) -> bool:
     """Whether a layer adds much noise of its own: more than it was given, and by something that is quantized in it.
 
-    A layer that computes in float may lift what it is given above what varies, as a mean does, but adds none.
+    A layer may also lift what it is given above what varies, as a mean does, and be as exact as it can be. So what is
+    quantized in it must account for a tenth of the noise at least.
     """
-    quantized = layer.scale is not None or layer.weight_dtype is not None or layer.dead_channels > 0
     given = noise_share(layer.input_snr_db) if layer.input_snr_db is not None else 0.0
-    return quantized and layer.own_noise > OWN_NOISE and layer.own_noise >= given
+    if layer.own_noise <= OWN_NOISE or layer.own_noise < given:
+        return False
+    weights = noise_share(layer.weight_snr_db) if layer.weight_snr_db is not None else 0.0
+    dead = any(by_name[name].dead_channels for name in layer.reads if name in by_name) or layer.dead_channels
+    return bool(dead) or _shares_badly(layer) or max(layer.rounding_noise or 0.0, weights) >= 0.1 * layer.own_noise
+
+
+def _shares_badly(layer: LayerError) -> bool:
+    """Whether channels of weights of very different sizes share one scale."""
+    return (layer.weight_ratio or 0.0) > WEIGHT_RATIO and not layer.weight_per_channel
 
 
 def _channels(layer: LayerError, by_name: Mapping[str, LayerError]) -> Finding | None:
@@ -112,15 +128,15 @@ def _range(layer: LayerError) -> Finding | None:
 def _weights(layer: LayerError) -> Finding | None:
     """Weights that lost too much: one scale for channels of very different sizes, or 4 bits."""
     where = f"the weights of layer {layer.layer!r}"
-    if layer.weight_ratio and layer.weight_ratio > WEIGHT_RATIO and not layer.weight_per_channel:
-        message = f"{where} have channels that differ {layer.weight_ratio:,.0f} times in size and share one scale"
+    if _shares_badly(layer):
+        message = f"{where} have channels that differ {layer.weight_ratio or 0:,.0f} times in size and share one scale"
         if layer.op not in WEIGHTED:
             kept = layer.layers
             return Finding(layer.layer, "weights", message, f"keep it in float: keep_float: [{', '.join(kept)}]", kept)
         return Finding(layer.layer, "weights", message, "use a scale per channel, or quantize: qat")
     if layer.weight_dtype in {"int2", "int4"}:
         message = f"{where} keep {layer.weight_snr_db:.0f} dB in {layer.weight_dtype}"
-        return Finding(layer.layer, "weights", message, f"give it 8 bits: layers: {_layers(layer, 'int8')}")
+        return Finding(layer.layer, "weights", message, f"give it 8 bits: layers: {_layers([layer], 'int8')}")
     return None
 
 
@@ -141,7 +157,7 @@ def _resolution(layer: LayerError) -> Finding:
     keep = f"keep_float: [{', '.join(layer.layers)}]"
     if layer.dtype in {"int8", "uint8"}:
         return Finding(
-            layer.layer, "resolution", message, f"try layers: {_layers(layer, 'int16x8')}, or {keep}", layer.layers
+            layer.layer, "resolution", message, f"try layers: {_layers([layer], 'int16x8')}, or {keep}", layer.layers
         )
     return Finding(layer.layer, "resolution", message, f"try {keep}", layer.layers)
 
@@ -149,14 +165,20 @@ def _resolution(layer: LayerError) -> Finding:
 def _adding_up(output: LayerError, ranked: Sequence[LayerError]) -> Finding:
     most = ", ".join(f"{layer.layer!r} {share(layer.own_noise)}" for layer in ranked)
     message = (
-        f"no single layer loses the answers, the noise of all of them adds up: {output.varying_snr_db:.0f} dB are left "
-        f"in layer {output.layer!r}; the most comes from {most}"
+        f"no single layer rounds too much, but the noise adds up and is lifted on the way: "
+        f"{output.varying_snr_db:.0f} dB are left in layer {output.layer!r}; the most is added in {most}"
     )
-    return Finding(ranked[0].layer if ranked else output.layer, "resolution", message, "try int16x8, or quantize: qat")
+    narrow = [layer for layer in ranked if layer.weight_dtype in {"int2", "int4"}]
+    advice = "try quantize: qat, or float16"
+    if narrow:
+        advice = f"give some of them 8 bits: layers: {_layers(narrow, 'int8')}"
+    elif output.dtype in {"int8", "uint8"}:
+        advice = "try int16x8, or quantize: qat"
+    return Finding(ranked[0].layer if ranked else output.layer, "resolution", message, advice)
 
 
-def _layers(layer: LayerError, scheme: str) -> str:
-    return "{" + ", ".join(f"{name}: {scheme}" for name in layer.layers) + "}"
+def _layers(layers: Sequence[LayerError], scheme: str) -> str:
+    return "{" + ", ".join(f"{name}: {scheme}" for layer in layers for name in layer.layers) + "}"
 
 
 def _worst_output(layers: Sequence[LayerError]) -> LayerError | None:
@@ -197,10 +219,12 @@ def _verdict(layers: Sequence[LayerError], findings: Sequence[Finding]) -> str:
 
 
 def share(value: float) -> str:
-    """A share as a percentage of two digits: `0.001 %`, `3.2 %`, `41 %`; above 1 as `14 times`."""
+    """A share as a percentage of two digits: `< 0.001 %`, `3.2 %`, `41 %`; above 2 as `14 times`."""
     percent = 100 * value
     if percent > 200:
         return f"{value:,.0f} times"
+    if 0 < percent < 0.0009995:
+        return "< 0.001 %"
     return f"{percent:.0f} %" if percent >= 10 or percent == 0 else f"{percent:.2g} %"
 
 

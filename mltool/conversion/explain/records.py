@@ -26,6 +26,8 @@ class LayerError:
         varying_snr_db: likewise of what varies from sample to sample: the mean of every channel is no signal.
         input_snr_db: `varying_snr_db` of what it reads, the worst of several; 200 of the model's inputs.
         own_noise: estimated noise that it adds, as a share of what varies in its output (noise over signal power).
+        rounding_noise: noise that rounding to the scale makes at the least, as a share of what varies, in the worst of
+            its tensors; None where none has a scale.
         mean_error: mean absolute error, as a share of the range of the float output.
         max_error: largest absolute error, likewise.
         range_use: share, in [0, 1], of the codes between the least and the greatest that occur; None where it is float.
@@ -52,6 +54,7 @@ class LayerError:
     varying_snr_db: float | None = None
     input_snr_db: float | None = None
     own_noise: float = 0.0
+    rounding_noise: float | None = None
     mean_error: float = 0.0
     max_error: float = 0.0
     range_use: float | None = None

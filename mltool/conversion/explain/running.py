@@ -20,12 +20,12 @@ Array = NDArray[Any]
 class OpenFile:
     """A file and its interpreter.
 
-    The interpreter runs without XNNPACK: a delegate fuses operators, and what lies between them is never written.
+    With `keep` it runs without XNNPACK: a delegate fuses operators, and what lies between them is never written.
 
     Args:
         path: of the file.
         layer_names: the Keras layers in the order of the model.
-        keep: whether every tensor keeps its values; without it only the outputs do.
+        keep: whether every tensor keeps its values; without it only the outputs do, and it runs as predictors run it.
 
     Raises:
         ArtifactError: the file is damaged, or this runtime cannot run it.
@@ -36,11 +36,12 @@ class OpenFile:
         self.file: ModelFile = read_flatbuffer(Path(path), layer_names)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read at the import
         litert = extras.require("ai_edge_litert.interpreter")
+        kinds = litert.OpResolverType
         try:
             self._interpreter = litert.Interpreter(
                 model_path=path,
                 num_threads=1,
-                experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+                experimental_op_resolver_type=kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES if keep else kinds.AUTO,
                 experimental_preserve_all_tensors=keep,
             )
             self._interpreter.allocate_tensors()

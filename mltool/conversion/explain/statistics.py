@@ -140,11 +140,27 @@ class Statistics:
         A temperature of 290 K that varies by 5 keeps 59 dB in int8, and 24 dB of what it tells. Where nothing varies
         it is `snr_db`.
         """
+        return snr_db(self._varying or self.signal, self.noise)
+
+    @property
+    def _varying(self) -> float:
+        """Sum of squares without the mean of every channel; 0 where nothing varies."""
         if self._sums is None:
-            return self.snr_db
+            return 0.0
         varying = self.signal - float(np.square(self._sums).sum()) / self._rows
         # float64 leaves a share of 1e-16 of the square of a constant.
-        return snr_db(varying, self.noise) if varying > 1e-12 * self.signal else self.snr_db
+        return varying if varying > 1e-12 * self.signal else 0.0
+
+    @property
+    def rounding_noise(self) -> float | None:
+        """Noise of rounding to the scale, as a share of what varies: scale^2 / 12 for every value.
+
+        Widrow, Kollar, "Quantization Noise", 2008, chapter 4: an error that is uniform over a step. None where there is
+        no scale, or nothing varies.
+        """
+        if self.scale is None or not self._varying:
+            return None
+        return self.scale**2 / 12 * self.count / self._varying
 
     @property
     def range_needed(self) -> float | None:
