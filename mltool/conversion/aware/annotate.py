@@ -43,19 +43,22 @@ class Plan:
         quantized: names of those with fake quantization.
         left: by name why a layer has none.
         guarded: names of those of `quantized` that take what a layer without it gives.
+        folded: names of BatchNormalization layers, and of those of `quantized` that they are folded into at once.
     """
 
     quantized: tuple[str, ...]
     left: dict[str, str]
     guarded: tuple[str, ...]
+    folded: dict[str, str]
 
 
-def plan_of(model: Any, keep_float: Collection[str]) -> Plan:
+def plan_of(model: Any, keep_float: Collection[str], *, fold: bool) -> Plan:
     """Decides for every layer.
 
     Args:
         model: of tf_keras.
         keep_float: names of layers that stay float, or of models whose layers all do.
+        fold: whether BatchNormalization is folded before training, see `fold.py`.
 
     Raises:
         ConversionError: if no layer is left to quantize, or `keep_float` names none.
@@ -65,6 +68,7 @@ def plan_of(model: Any, keep_float: Collection[str]) -> Plan:
     if unknown := sorted(set(keep_float) - kept):
         raise ConversionError(f"keep_float names no layer: {unknown}", f"the layers are {[one.name for one in layers]}")
     left: dict[str, str] = {}
+    folded: dict[str, str] = {}
     for layer in layers:
         if any(_is_part(layer.name, name) for name in keep_float):
             left[layer.name] = "keep_float"
@@ -76,13 +80,18 @@ def plan_of(model: Any, keep_float: Collection[str]) -> Plan:
             before = next(_sources(layer))
             if before.name in left:
                 left[layer.name] = f"follows {before.name!r}, which has no fake quantization"
-    quantized = [layer for layer in layers if layer.name not in left]
+            elif fold and not (layer.scale and layer.center):
+                left[layer.name] = "has no gamma or no beta, and cannot be folded"
+                left[before.name] = f"has {layer.name!r} behind it, which cannot be folded"
+            elif fold:
+                folded[layer.name] = before.name
+    quantized = [layer for layer in layers if layer.name not in left and layer.name not in folded]
     if not any(layer.weights for layer in quantized):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left.items())
         message = f"no layer with weights can have fake quantization ({reasons})"
         raise ConversionError(message, "take quantize: int8, which needs no training")
     guarded = [layer.name for layer in quantized if any(source.name in left for source in _sources(layer))]
-    return Plan(tuple(layer.name for layer in quantized), left, tuple(guarded))
+    return Plan(tuple(layer.name for layer in quantized), left, tuple(guarded), folded)
 
 
 def _is_part(layer: str, name: str) -> bool:

@@ -23,12 +23,13 @@ class NoCounterpart(Exception):  # noqa: N818  said as a reason
     """Why tf_keras cannot have a layer; its text follows the layer's name."""
 
 
-def counterpart(layer: Any, name: str) -> Any:
+def counterpart(layer: Any, name: str, **changed: Any) -> Any:
     """Builds the layer of tf_keras of the same class and arguments; its weights are copied by `copy_weights`.
 
     Args:
         layer: of Keras 3, built; of Keras itself.
         name: of the new layer.
+        changed: arguments that it has other than the layer's.
 
     Raises:
         NoCounterpart: if tf_keras has no such class, or it lacks an argument that is not at its default.
@@ -46,7 +47,7 @@ def counterpart(layer: Any, name: str) -> Any:
         raise NoCounterpart(f"is a {kind}, which tf_keras does not have")
     arguments = _arguments(layer, found)
     try:
-        return found(**arguments, name=name, trainable=layer.trainable)
+        return found(**{**arguments, **changed}, name=name, trainable=layer.trainable)
     except (TypeError, ValueError) as error:
         raise NoCounterpart(f"({kind}) has arguments that tf_keras refuses: {error}") from error
 

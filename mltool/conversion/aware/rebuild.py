@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
+from mltool.conversion.aware.fold import folded_weights
 from mltool.conversion.aware.layers import NoCounterpart, copy_weights, counterpart
 from mltool.errors import ConversionError
 from mltool.models.own_layer import HOLDER
@@ -20,6 +21,8 @@ TOLERANCE = 1e-5
 
 GUARD = "_taken"
 """In the name of a layer that does nothing, in front of another, so that what that one takes can be quantized."""
+
+_NOTHING: Mapping[str, str] = {}
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Rebuilt:
         outputs: names, likewise.
         origins: of every layer that was rebuilt, by its name, the layer of Keras 3; those of models inside of the model
             have the names of both, `block/conv`.
+        folds: by the name of a layer the BatchNormalization of Keras 3 that was folded into it.
         pairs: of every call of a layer its name, what it gives in Keras 3, and what here, in the order of the calls.
     """
 
@@ -39,6 +43,7 @@ class Rebuilt:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     origins: dict[str, Any] = field(default_factory=dict)
+    folds: dict[str, Any] = field(default_factory=dict)
     pairs: list[tuple[str, Any, Any]] = field(default_factory=list)
 
     def call(self, inputs: Mapping[str, Any], *, training: bool, model: Any = None) -> dict[str, Any]:
@@ -49,13 +54,16 @@ class Rebuilt:
         return dict(zip(self.outputs, listed, strict=True))
 
 
-def rebuild(model: Any, outputs: Mapping[str, Any], guarded: Collection[str] = ()) -> Rebuilt:
+def rebuild(
+    model: Any, outputs: Mapping[str, Any], guarded: Collection[str] = (), folded: Mapping[str, str] = _NOTHING
+) -> Rebuilt:
     """Rebuilds a model.
 
     Args:
         model: of Keras 3, functional.
         outputs: its output tensors, by name.
         guarded: names of layers whose inputs go through a layer that does nothing, see `GUARD`.
+        folded: names of BatchNormalization layers, and of the layers before them that they are folded into.
 
     Raises:
         ConversionError: naming the layer that tf_keras cannot have.
@@ -67,19 +75,23 @@ def rebuild(model: Any, outputs: Mapping[str, Any], guarded: Collection[str] = (
     rebuilt = Rebuilt(inputs=tuple(tensor.name for tensor in model.inputs), outputs=tuple(outputs))
     taken = [tf_keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=tensor.name) for tensor in model.inputs]
     known = {id(tensor): new for tensor, new in zip(model.inputs, taken, strict=True)}
-    _Walk(rebuilt, frozenset(guarded)).walk(model, known)
+    _Walk(rebuilt, frozenset(guarded), folded).walk(model, known)
     given = [known[id(tensor)] for tensor in outputs.values()]
     rebuilt.model = tf_keras.Model(taken, given if len(given) > 1 else given[0], name=model.name)
     for name, layer in rebuilt.origins.items():
-        copy_weights(layer, rebuilt.model.get_layer(name))
+        new = rebuilt.model.get_layer(name)
+        if name in rebuilt.folds:
+            new.set_weights(list(folded_weights(layer, rebuilt.folds[name]).values()))
+        else:
+            copy_weights(layer, new)
     return rebuilt
 
 
 class _Walk:
     """A walk through a model and those inside of it, in the order of computation."""
 
-    def __init__(self, rebuilt: Rebuilt, guarded: Collection[str]) -> None:
-        self._rebuilt, self._guarded = rebuilt, guarded
+    def __init__(self, rebuilt: Rebuilt, guarded: Collection[str], folded: Mapping[str, str]) -> None:
+        self._rebuilt, self._guarded, self._folded = rebuilt, guarded, folded
         self._layers: dict[int, Any] = {}
 
     def walk(self, model: Any, known: dict[int, Any], outer: tuple[str, ...] = ()) -> None:
@@ -95,9 +107,11 @@ class _Walk:
                 if node.is_input or any(id(tensor) not in known for tensor in node.input_tensors):
                     continue
                 given = extras.keras().tree.flatten(self._call(node, known, outer))
+                name = "/".join((*outer, node.operation.name))
                 for tensor, new in zip(node.outputs, given, strict=True):
                     known[id(tensor)] = new
-                    self._rebuilt.pairs.append(("/".join((*outer, node.operation.name)), tensor, new))
+                    if name not in self._folded.values():  # what it gives is what the two give
+                        self._rebuilt.pairs.append((name, tensor, new))
 
     def _call(self, node: Any, known: Mapping[int, Any], outer: tuple[str, ...]) -> Any:
         """What an operation gives here."""
@@ -108,6 +122,9 @@ class _Walk:
             return self._flatten(inner, keras.tree.flatten(arguments), (*outer, operation.name))
         keywords = {key: value for key, value in keywords.items() if value is not None}
         name = "/".join((*outer, operation.name))
+        if name in self._folded:
+            self._rebuilt.folds[self._folded[name]] = inner
+            return arguments[0]
         layer = self._layer(operation, inner, name)
         if name in self._guarded:
             arguments = _behind_guards(arguments, name)
@@ -134,7 +151,8 @@ class _Walk:
         if not isinstance(inner, extras.keras().Layer):
             raise _refused(name, f"is the operation {type(inner).__name__}, and no layer")
         try:
-            layer = counterpart(inner, name)
+            more = {"use_bias": True} if name in self._folded.values() else {}
+            layer = counterpart(inner, name, **more)
         except NoCounterpart as reason:
             raise _refused(name, str(reason)) from reason
         self._layers[id(operation)] = layer

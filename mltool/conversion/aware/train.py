@@ -155,8 +155,8 @@ def _rebuilt(
     model: Any, outputs: Mapping[str, Any], data: Dataset, keep_float: Sequence[str], *, fold: bool
 ) -> tuple[Rebuilt, Plan, float]:
     """The model in tf_keras, proven equal, with what comes before quantized layers guarded."""
-    plan = plan_of(rebuild(model, outputs).model, keep_float)
-    rebuilt = rebuild(model, outputs, guarded=plan.guarded)
+    plan = plan_of(rebuild(model, outputs).model, keep_float, fold=fold)
+    rebuilt = rebuild(model, outputs, plan.guarded, plan.folded)
     return rebuilt, plan, require_equal(model, rebuilt, data.split("train").first(COMPARED))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
+from mltool.conversion.aware.fold import unfold
 from mltool.conversion.aware.rebuild import Rebuilt
 from mltool.exporting.export import SIGNATURE
 
@@ -40,6 +41,9 @@ def write_model(model: Any, rebuilt: Rebuilt, trained: Any, file: Path) -> None:
     """
     for name, origin in rebuilt.origins.items():
         values = weights_of(trained.get_layer(name))
+        if name in rebuilt.folds:
+            unfold(origin, rebuilt.folds[name], values)
+            continue
         for weight in origin.weights:
             if weight.name in values:
                 weight.assign(values[weight.name])
