@@ -4,7 +4,7 @@ Where all weights of a layer share one scale, folding afterwards would give ever
 what was trained for would not be what the file has.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,24 +12,24 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 
-def folded_weights(layer: Any, norm: Any) -> dict[str, Array]:
-    """Kernel and bias of a convolution or Dense layer with the BatchNormalization behind it.
+def folded_weights(layer: Any, norm: Any) -> list[Array]:
+    """New kernel and bias of a convolution or Dense layer with the BatchNormalization behind it.
 
     gamma * (w x + b - mean) / sqrt(variance + epsilon) + beta (Ioffe and Szegedy, "Batch Normalization", 2015, 3.1, at
-    inference), as a new kernel and bias.
+    inference), as a kernel and a bias.
 
     Args:
         layer: of Keras 3.
         norm: the BatchNormalization, of Keras 3.
 
-    Returns:
-        By name, in the order of the weights of a layer with a bias.
     """
-    values = {weight.name: np.asarray(weight) for weight in layer.weights}
-    (name,) = (name for name in values if name.endswith("kernel"))
+    kernel, *biases = (np.asarray(weight) for weight in layer.weights)
     factor, shift = _factor_and_shift(norm)
-    bias = values.get("bias", np.float32(0.0))
-    return {name: _scaled(values[name], name, factor), "bias": bias * factor + shift}
+    if type(layer).__name__ == "DepthwiseConv2D":  # its channels are in the last two axes
+        kernel = kernel * factor.reshape(kernel.shape[-2:])
+    else:
+        kernel = kernel * factor
+    return [kernel, (biases[0] if biases else np.float32(0.0)) * factor + shift]
 
 
 def _factor_and_shift(norm: Any) -> tuple[Array, Array]:
@@ -39,24 +39,16 @@ def _factor_and_shift(norm: Any) -> tuple[Array, Array]:
     return np.asarray(factor, np.float32), np.asarray(shift, np.float32)
 
 
-def _scaled(kernel: Array, name: str, factor: Array) -> Array:
-    """A kernel times a factor for every output channel; a depthwise one has its channels in the last two axes."""
-    if name == "depthwise_kernel":
-        return kernel * factor.reshape(kernel.shape[-2:])
-    return kernel * factor
-
-
-def unfold(layer: Any, norm: Any, values: Mapping[str, Array]) -> None:
+def unfold(layer: Any, norm: Any, values: Sequence[Array]) -> None:
     """Puts a folded kernel and bias back into the two layers of Keras 3, which compute the same with them.
 
     The BatchNormalization has gamma and beta.
 
     The BatchNormalization keeps its statistics, and becomes what adds the bias where the layer has none.
     """
-    names = [weight.name for weight in layer.weights]
-    for weight in layer.weights:
-        weight.assign(values[weight.name])
-    left = 0.0 if "bias" in names else values["bias"]
+    for weight, value in zip(layer.weights, values, strict=False):
+        weight.assign(value)
+    left = 0.0 if len(layer.weights) == len(values) else values[-1]
     given = {weight.name: np.asarray(weight, np.float64) for weight in norm.weights}
     deviation = np.sqrt(given["moving_variance"] + norm.epsilon)
     for weight in norm.weights:

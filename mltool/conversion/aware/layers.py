@@ -18,6 +18,9 @@ DROPPED = frozenset(
 _NESTED = ("regularizer", "constraint", "initializer")
 """How the names of arguments end that hold a thing of Keras."""
 
+_RENAMED = {"silu": "swish"}
+"""Activations by their name in Keras 3, and in tf_keras."""
+
 
 class NoCounterpart(Exception):  # noqa: N818  said as a reason
     """Why tf_keras cannot have a layer; its text follows the layer's name."""
@@ -61,7 +64,7 @@ def _arguments(layer: Any, found: type) -> dict[str, Any]:
     for key, value in config.items():
         if key in taken:
             arguments[key] = _value(key, value, layer)
-        elif key not in defaults or value != defaults[key].default:
+        elif value != (defaults[key].default if key in defaults else False):
             raise NoCounterpart(f"has {key}: {value!r}, which {found.__name__} of tf_keras does not know")
     return arguments
 
@@ -93,12 +96,12 @@ def _value(key: str, value: Any, layer: Any) -> Any:
 
 def _activation(value: Any) -> Any:
     tf_keras = extras.require("tf_keras")
-    if not isinstance(value, str):
-        raise NoCounterpart(f"has the activation {value.get('class_name', value)!r}, which tf_keras does not have")
-    found = getattr(tf_keras.activations, value, None)
-    if found is None:
-        raise NoCounterpart(f"has the activation {value!r}, which tf_keras does not have")
-    return value
+    name = value if isinstance(value, str) else value.get("class_name", value)
+    try:
+        tf_keras.activations.get(_RENAMED.get(name, name))
+    except (ValueError, TypeError) as error:
+        raise NoCounterpart(f"has the activation {name!r}, which tf_keras does not have") from error
+    return _RENAMED.get(name, name)
 
 
 def _normalization(layer: Any, name: str) -> Any:

@@ -36,6 +36,7 @@ class Rebuilt:
         origins: of every layer that was rebuilt, by its name, the layer of Keras 3; those of models inside of the model
             have the names of both, `block/conv`.
         folds: by the name of a layer the BatchNormalization of Keras 3 that was folded into it.
+        weights: by the same names, what the weights are called in tf_keras, in the order of those of Keras 3.
         pairs: of every call of a layer its name, what it gives in Keras 3, and what here, in the order of the calls.
     """
 
@@ -44,6 +45,7 @@ class Rebuilt:
     outputs: tuple[str, ...] = ()
     origins: dict[str, Any] = field(default_factory=dict)
     folds: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, list[str]] = field(default_factory=dict)
     pairs: list[tuple[str, Any, Any]] = field(default_factory=list)
 
     def call(self, inputs: Mapping[str, Any], *, training: bool, model: Any = None) -> dict[str, Any]:
@@ -81,10 +83,16 @@ def rebuild(
     for name, layer in rebuilt.origins.items():
         new = rebuilt.model.get_layer(name)
         if name in rebuilt.folds:
-            new.set_weights(list(folded_weights(layer, rebuilt.folds[name]).values()))
+            new.set_weights(folded_weights(layer, rebuilt.folds[name]))
         else:
             copy_weights(layer, new)
+        rebuilt.weights[name] = [short_name(variable) for variable in new.weights]
     return rebuilt
+
+
+def short_name(variable: Any) -> str:
+    """The name of a variable of tf_keras in its layer, such as `kernel`."""
+    return str(variable.name).rpartition("/")[2].partition(":")[0]
 
 
 class _Walk:

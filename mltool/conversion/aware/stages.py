@@ -7,15 +7,15 @@ with other layers than Conv2D, DepthwiseConv2D and Dense, and have one granulari
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from mltool import extras
 from mltool.conversion.aware.annotate import Plan, annotate
+from mltool.conversion.aware.rebuild import short_name
+from mltool.conversion.aware.scheme import Granularity, scheme_of
 from mltool.errors import ConversionError
-
-Granularity = Literal["channel", "tensor"]
 
 _BLOCK = 4
 """Of `2:4`: two of as many weights that follow each other along the input channels are zero."""
@@ -121,12 +121,9 @@ def quantize_stage(model: Any, plan: Plan, granularity: Granularity) -> Stage:
     base = "tensorflow_model_optimization.python.core.quantization.keras"
     apply = extras.require(f"{base}.quantize").quantize_apply
     scope = extras.require(f"{base}.quantize").quantize_scope
-    scheme = extras.require(f"{base}.default_8bit.default_8bit_quantize_scheme").Default8BitQuantizeScheme
     try:
         with scope():
-            quantized = apply(
-                annotate(model, plan), scheme(disable_per_axis=granularity == "tensor"), quantized_layer_name_prefix=""
-            )
+            quantized = apply(annotate(model, plan), scheme_of(granularity), quantized_layer_name_prefix="")
     except (ValueError, TypeError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         message = f"tensorflow-model-optimization cannot give the model fake quantization: {reason}"
@@ -142,14 +139,10 @@ def kernels_of(model: Any) -> dict[str, Any]:
     """The kernel of every layer that has one, as a variable, by the layer's name; behind fake quantization too."""
     found = {}
     for layer in model.layers:
-        own = [v for v in layer.trainable_weights if _short(v) in ("kernel", "depthwise_kernel")]
+        own = [v for v in layer.trainable_weights if short_name(v) in ("kernel", "depthwise_kernel")]
         if len(own) == 1:
             found[layer.name] = own[0]
     return found
-
-
-def _short(variable: Any) -> str:
-    return str(variable.name).rpartition("/")[2].partition(":")[0]
 
 
 def layers_for(stage: str, model: Any, *, sparsity: float | str | None, clusters: int | None) -> tuple[str, ...]:

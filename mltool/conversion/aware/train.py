@@ -11,8 +11,8 @@ from mltool.conversion.aware.annotate import Plan, plan_of
 from mltool.conversion.aware.fit import Fit, Lessons
 from mltool.conversion.aware.measured import measured
 from mltool.conversion.aware.rebuild import Rebuilt, rebuild, require_equal
+from mltool.conversion.aware.scheme import Granularity
 from mltool.conversion.aware.stages import (
-    Granularity,
     Kept,
     Stage,
     cluster_stage,

@@ -1,5 +1,6 @@
 """What a training for the conversion leaves: a SavedModel to convert, and a plain model of Keras 3."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from mltool import extras
 from mltool.conversion.aware.fold import unfold
-from mltool.conversion.aware.rebuild import Rebuilt
+from mltool.conversion.aware.rebuild import Rebuilt, short_name
 from mltool.exporting.export import SIGNATURE
 
 
@@ -40,16 +41,23 @@ def write_model(model: Any, rebuilt: Rebuilt, trained: Any, file: Path) -> None:
         file: ends in `.keras`.
     """
     for name, origin in rebuilt.origins.items():
-        values = weights_of(trained.get_layer(name))
+        values = weights_of(trained.get_layer(name), rebuilt.weights[name])
         if name in rebuilt.folds:
             unfold(origin, rebuilt.folds[name], values)
-            continue
-        for weight in origin.weights:
-            if weight.name in values:
-                weight.assign(values[weight.name])
+        elif type(origin).__name__ != "Normalization":  # what it has learned is no training's
+            for weight, value in zip(origin.weights, values, strict=True):
+                weight.assign(value)
     model.save(file)
 
 
-def weights_of(layer: Any) -> dict[str, np.ndarray[Any, Any]]:
-    """The weights of a layer by name, also of one behind fake quantization."""
-    return {str(v.name).rpartition("/")[2].partition(":")[0]: v.numpy() for v in layer.variables}
+def weights_of(layer: Any, names: Sequence[str]) -> list[np.ndarray[Any, Any]]:
+    """The weights of a layer, also of one behind fake quantization, which adds some of its own.
+
+    Args:
+        layer: of tf_keras.
+        names: of its weights, in order.
+    """
+    if not hasattr(layer, "quantize_config"):
+        return list(layer.get_weights())
+    found = {short_name(variable): variable.numpy() for variable in layer.variables}
+    return [found[name] for name in names]
