@@ -17,7 +17,7 @@ from mltool.conversion.origin import Origin
 from mltool.conversion.search.search import search
 from mltool.conversion.search.trial import SearchResult
 from mltool.conversion.workbench import Made, Workbench
-from mltool.errors import ConversionError, Message, VerificationError
+from mltool.errors import ArtifactError, ConversionError, Message, VerificationError
 from mltool.evaluation.judge import judge
 from mltool.evaluation.reference import add_answers, forget_answers
 from mltool.inference.litert import runtime_name
@@ -230,17 +230,21 @@ class Contract:
             vectors[trained_key(name)] = reference.outputs[: len(answers)]
         return record, vectors
 
-    def _explained(self, made: Made) -> Explanation:
-        """Which layers of a file lose the answers, said."""
+    def _explained(self, made: Made) -> Explanation | None:
+        """Which layers of a file lose the answers, said; None, said, where that cannot be measured."""
         reference = self.bench.origin.reference
-        found = explain(
-            made.entry.name,
-            float_file=self.bench.float_file(made.entry),
-            quantized_file=made.file,
-            samples=self.bench.as_core_takes(reference.samples.first(SAMPLES)),
-            layer_names=made.layer_names,
-            child=self.bench.interpreter,
-        )
+        try:
+            found = explain(
+                made.entry.name,
+                float_file=self.bench.float_file(made.entry),
+                quantized_file=made.file,
+                samples=self.bench.as_core_takes(reference.samples.first(SAMPLES)),
+                layer_names=made.layer_names,
+                child=self.bench.interpreter,
+            )
+        except ArtifactError as error:
+            logger.warning("%s: its layers cannot be measured: %s", made.entry.name, error.messages[0].message)
+            return None
         for line in lines(found):
             logger.info("%s", line)
         return found

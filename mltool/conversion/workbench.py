@@ -28,7 +28,9 @@ from mltool.evaluation.reference import Reference, measure_file, trained_referen
 from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
 from mltool.inspection.flatbuffer import read_flatbuffer
+from mltool.spec.aware import AwareSpec
 from mltool.spec.convert import ConvertSpec, is_recipe
+from mltool.spec.spec import to_plain
 
 logger = logging.getLogger("mltool")
 
@@ -37,6 +39,9 @@ CONVERTER = "mltool.conversion.engines.converter:convert_saved_model"
 
 QUANTIZER = "mltool.conversion.engines.quantizer:quantize_file"
 """For what LiteRT's quantizer makes of a float file."""
+
+TRAIN_AWARE = "mltool.conversion.aware.train:train_aware"
+"""For what is trained on first."""
 
 CONVERT_TIMEOUT_SECONDS = 1800.0
 """A conversion that takes longer is taken for hung."""
@@ -114,6 +119,10 @@ class Workbench:
                 [step.name for step in self.origin.schema.preprocessing],
                 float_layers_of(entry, self.origin.schema),
             )
+            if entry.quantize == "qat":
+                made, saved_model = self._trained(made)
+                self._convert(made, saved_model, representative)
+                return made
             if entry.uses_converter and self.origin.core.saved_model is not None:
                 self._convert(made, self.origin.core.saved_model, representative)
                 return made
@@ -139,6 +148,39 @@ class Workbench:
             self.make(plain, path)
             self._float_files[entry.batch] = path
         return self._float_files[entry.batch]
+
+    def _trained(self, made: Made) -> tuple[Made, Path]:
+        """The model of a run, trained on with quantization in it; and as a SavedModel."""
+        entry, run = made.entry, self.origin.run
+        if run is None or self.origin.core.steps:
+            what = "a model of somebody else's" if run is None else "a model that takes text"
+            raise ConversionError(f"{entry.name}: {what} cannot be trained on here", "use another scheme")
+        asked = entry.qat or AwareSpec()
+        folder = Path(tempfile.mkdtemp(prefix="trained-", dir=self.scratch))
+        logger.info("%s: the model is trained on for %d epochs a stage", entry.name, asked.epochs)
+        # A process of its own: tensorflow-model-optimization turns tf.keras into tf_keras for all of it.
+        with Child() as child:
+            answer = self._call(
+                entry,
+                TRAIN_AWARE,
+                child=child,
+                timeout_seconds=None,
+                run=str(run.directory),
+                folder=str(folder),
+                granularity=entry.granularity,
+                keep_float=list(entry.keep_float),
+                **to_plain(asked),
+            )
+        names = answer.pop("layer_names")
+        made = replace(
+            made,
+            layer_names=names,
+            preprocess_layers=answer.pop("preprocess_layers"),
+            keep_float=[name for name in made.keep_float if name in names],
+            training=answer,
+            keras=folder / "model.keras",
+        )
+        return made, folder / "saved_model"
 
     def _convert(self, made: Made, saved_model: Path, representative: str | None) -> None:
         entry = made.entry
@@ -180,12 +222,20 @@ class Workbench:
         )
         return replace(made, precision=precision, recipe=recipe)
 
-    def _call(self, entry: ConvertSpec, function: str, **arguments: Any) -> dict[str, Any]:
+    def _call(
+        self,
+        entry: ConvertSpec,
+        function: str,
+        *,
+        child: Child | None = None,
+        timeout_seconds: float | None = CONVERT_TIMEOUT_SECONDS,
+        **arguments: Any,
+    ) -> dict[str, Any]:
         """Calls an engine; what becomes of its process becomes a message."""
         memory = int(free_memory_bytes() * MEMORY_SHARE)
         try:
-            answer: dict[str, Any] = self.converter.call(
-                function, timeout_seconds=CONVERT_TIMEOUT_SECONDS, memory_bytes=memory, **arguments
+            answer: dict[str, Any] = (child or self.converter).call(
+                function, timeout_seconds=timeout_seconds, memory_bytes=memory, **arguments
             )
         except ChildCrashed as error:
             message = f"{entry.name}: the converter {error.status}"
@@ -198,7 +248,7 @@ class Workbench:
             raise MachineError(message, "free memory, or convert where there is more") from error
         except ConversionError as error:
             raise named(entry, error) from error
-        for message in answer["messages"]:
+        for message in answer.get("messages", ()):
             logger.debug("%s: %s", entry.name, message)
         return answer
 

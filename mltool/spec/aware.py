@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, model_validator
 
 from mltool.spec.argument_check import shown
 from mltool.spec.section import Checked, Section, raise_problem
@@ -37,17 +37,10 @@ class AwareSpec(Section):
     """Of each of the stages: prune, cluster, quantize."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
     """Of Adam, which trains every stage; a tenth of what the model was trained with, or less."""
-    granularity: Literal["channel", "tensor"] = "channel"
-    """Scales of the weights: one a channel, or one a tensor, for hardware that has no more;
-    BatchNormalization is folded first then."""
     prune: Annotated[float | Literal["2:4"] | None, Checked(_check_prune, _prune_schema)] = None
     """Share of the weights of every layer that become zero, or '2:4': two of four that follow each other."""
     cluster: Annotated[int, Field(ge=2, le=MOST_CLUSTERS)] | None = None
     """Number of values that the weights of a layer may have; the file compresses to a fraction."""
-    keep_float: Annotated[tuple[str, ...], Strict(False)] = ()
-    """Names of layers, or of blocks, that train without fake quantization."""
-    seed: Annotated[int, Field(ge=0)] | None = None
-    """Of order, augmentation and dropout; the spec's when left out."""
 
     @model_validator(mode="after")
     def _zeros_and_others(self) -> "AwareSpec":

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Strict, model_validator
 
 from mltool.spec.argument_check import did_you_mean, shown
+from mltool.spec.aware import AwareSpec
 from mltool.spec.catalogue import Problem
 from mltool.spec.limits import LimitsSpec
 from mltool.spec.search import SearchSpec
@@ -50,6 +51,7 @@ _KEYS_OF_SCHEMES: Mapping[str, tuple[str, ...]] = {
     "granularity": ("int8", "qat", "int4", "weight-only", "int16x8"),
     "block_size": ("int4",),
     "layers": ("none", "dynamic", "int8", "int16x8", "int4", "weight-only"),
+    "qat": ("qat", "auto"),
     "search": ("auto",),
 }
 """Schemes that a key is for; with another it would be without effect, and is refused."""
@@ -146,6 +148,8 @@ class ConvertSpec(Section):
         Checked(_check_layers, lambda: {"type": "object", "additionalProperties": {"enum": list(LAYER_SCHEMES)}}),
     ] = {}
     """Layers of another scheme: a pattern of their names, and float32, dynamic, int8, int16x8, int4 or weight-only."""
+    qat: AwareSpec | None = None
+    """How the model is trained on, for `quantize: qat`."""
     search: SearchSpec | None = None
     """How `quantize: auto` looks for the file."""
     limits: LimitsSpec | None = None
