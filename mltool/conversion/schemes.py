@@ -59,7 +59,10 @@ BLOCK_OPS = frozenset({"FULLY_CONNECTED"})
 """Operators whose 4-bit weights may have a scale per block of inputs."""
 
 BLOCK_SIZES = (32, 64, 128, 256)
-"""Inputs that share a scale: those that litert-quantizer writes; all four were run in LiteRT 2.3."""
+"""Inputs that share a scale: those that litert-quantizer writes; all four were run in LiteRT 2.3.
+
+Right with XNNPACK, its default on phones and computers. Its plain kernels forget a fused ReLU after blocks, without a
+word (Dense of 64 by 64 with 4-bit weights: off by .09 of the range with XNNPACK, by 1.09 without)."""
 
 INTEGER_IO = frozenset({"int8", "uint8", "int16"})
 """Input and output types that leave no float tensor in the file."""

@@ -10,7 +10,8 @@ import pytest
 from mltool.conversion.engines.recipe import read_recipe, write_recipe
 from mltool.conversion.precision import Precision
 from mltool.conversion.read_back import Island, ReadBack, read_back
-from mltool.errors import ConversionError
+from mltool.errors import ArtifactError, ConversionError
+from mltool.inspection.flatbuffer import read_flatbuffer
 
 Quantize = Callable[..., Path]
 
@@ -132,6 +133,35 @@ def test_blocks_are_where_they_divide(convnet: Any, quantize: Quantize):
         _read(quantize(convnet, Precision("int4")), convnet, precision)
 
 
+def test_the_scales_of_blocks_are_read(convnet: Any, quantize: Quantize):
+    path = quantize(convnet, Precision("int4", granularity="block", block_size=32))
+
+    (weight,) = (tensor for tensor in read_flatbuffer(path).tensors if tensor.block_size)
+    kernel = convnet.model.get_layer("hidden").kernel.numpy().T  # 40 outputs of 32 inputs: one block each
+    assert (weight.shape, weight.block_size, weight.dtype, weight.quantized_dimension) == ((40, 32), 32, "int4", 1)
+    assert weight.scales == pytest.approx(
+        np.abs(kernel).max(axis=1) / 7, rel=4e-3
+    )  # kept in float16, with 7 bits of its mantissa
+    assert weight.bytes == 40 * 32 // 2
+
+
+def test_damage_to_blocks_is_answered_with_an_artifact_error_or_a_reading(
+    convnet: Any, quantize: Quantize, tmp_path: Path
+):
+    data = quantize(convnet, Precision("int4", granularity="block", block_size=32)).read_bytes()
+    numbers, refused = np.random.default_rng(5), 0
+    for _ in range(150):
+        broken = bytearray(data)
+        for place in numbers.integers(0, len(data), 30):
+            broken[place] = numbers.integers(0, 256)
+        (tmp_path / "broken.tflite").write_bytes(broken)
+        try:
+            read_flatbuffer(tmp_path / "broken.tflite")
+        except ArtifactError:
+            refused += 1
+    assert refused > 0
+
+
 def test_what_int16_has_no_kernel_for_is_listed(normed: Any, quantize: Quantize):
     precision = Precision("int16x8")
 
@@ -192,8 +222,6 @@ def _rule(regex: str) -> dict[str, Any]:
 def test_a_scale_of_a_block_that_is_no_number_is_refused(convnet: Any, quantize: Quantize, bad: str):
     precision = Precision("int4", granularity="block", block_size=32)
     path = quantize(convnet, precision)
-    from mltool.inspection.flatbuffer import read_flatbuffer
-
     weight = next(tensor for tensor in read_flatbuffer(path).tensors if tensor.block_size)
     scales = np.array(weight.scales, np.float16)
     broken = scales.copy()
