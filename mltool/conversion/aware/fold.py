@@ -56,4 +56,3 @@ def unfold(layer: Any, norm: Any, values: Sequence[Array]) -> None:
             weight.assign(deviation.astype(np.float32))
         if weight.name == "beta":
             weight.assign((given["moving_mean"] + left).astype(np.float32))
-

@@ -1,9 +1,9 @@
 """How fine the scales of weights are under fake quantization: one a channel, or one a layer.
 
-The quantizers of weights are set after the toolkit's graph transformations, because of what these do (0.8.1): a layer
-with a ReLU layer behind it loses the fake quantization of its weights, not only that of its output
-(`LayerReLUQuantize` gives it a `NoOpQuantizeConfig`); and scales by channel follow the last axis of a kernel, which is 1
-long in a depthwise one: it gets a scale a channel here, as it has in the file.
+The quantizers of weights are set after the toolkit's graph transformations, because of what these do (0.8.1): a
+convolution with a ReLU layer behind it loses the fake quantization of its weights, not only that of its output
+(`LayerReLUQuantize` gives it a `NoOpQuantizeConfig`); and scales by channel follow the last axis of a kernel, which is
+1 long in a depthwise one: it gets a scale a channel here, as it has in the file.
 """
 
 from typing import Any, Literal
@@ -34,7 +34,7 @@ def scheme_of(granularity: Granularity) -> Any:
                     entry["quantize_config"] = _config(kinds[name], entry.get("quantize_config"), granularity)
             return model, changed
 
-    class Scheme(base):  # type: ignore[misc]
+    class Scheme(base):  # type: ignore[misc,valid-type]
         """The toolkit's, with another way to change the graph."""
 
         def get_layout_transformer(self) -> Any:
@@ -74,7 +74,7 @@ def _depthwise_quantizer() -> Any:
     tf = extras.tensorflow()
     base = extras.require(f"{_BASE}.default_8bit.default_8bit_quantizers").Default8BitConvWeightsQuantizer
 
-    class Depthwise(base):  # type: ignore[misc]
+    class Depthwise(base):  # type: ignore[misc,valid-type]
         """The toolkit's quantizer, on a kernel whose last axis has all channels."""
 
         def build(self, tensor_shape: Any, name: str, layer: Any) -> Any:

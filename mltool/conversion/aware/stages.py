@@ -161,7 +161,7 @@ def layers_for(stage: str, model: Any, *, sparsity: float | str | None, clusters
         if stage == "prune" and sparsity == "2:4":
             if kind in ("Conv2D", "Dense") and kernel.shape[-2] % _BLOCK == 0:
                 found.append(layer.name)
-        elif stage == "prune" or clusters is not None and kernel.shape.num_elements() > clusters:
+        elif stage == "prune" or (clusters is not None and kernel.shape.num_elements() > clusters):
             found.append(layer.name)
     if not found:
         what = f"prune: {sparsity}" if stage == "prune" else f"cluster: {clusters}"
