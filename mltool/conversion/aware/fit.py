@@ -151,7 +151,7 @@ class Fit:
         heads = self._lessons.heads
         if len(heads) == 1 and not heads[0].key:
             return next(iter(answers.values()))
-        return {head.key: answer for head, answer in zip(heads, answers.values(), strict=True)}
+        return answers
 
     def _count(self, targets: Any, outputs: Any, losses: Sequence[Any]) -> None:
         heads = self._lessons.heads

@@ -43,7 +43,7 @@ def counterpart(layer: Any, name: str, **changed: Any) -> Any:
         raise NoCounterpart(f"is a {kind}, and no layer of Keras' own")
     if kind == "Normalization":
         return _normalization(layer, name)
-    if kind == "Bidirectional" or kind == "TimeDistributed":
+    if kind in ("Bidirectional", "TimeDistributed"):
         return _wrapper(layer, name)
     found = getattr(tf_keras.layers, kind, None)
     if found is None:

@@ -8,7 +8,7 @@ from mltool.conversion.aware.stages import kernels_of
 
 
 def measured(model: Any) -> dict[str, dict[str, Any]]:
-    """For every layer with a kernel its `weights`, the share of them that is zero (`sparsity`), and how many `values`."""
+    """Of every layer with a kernel: `weights`, the share of them that is zero (`sparsity`), different `values`."""
     found = {}
     for name, kernel in kernels_of(model).items():
         values = kernel.numpy()

@@ -170,11 +170,13 @@ class _Walk:
 
 def _behind_guards(arguments: Any, name: str) -> Any:
     """Every tensor that a layer takes, behind a layer that does nothing."""
-    tf_keras = extras.require("tf_keras")
     numbers = itertools.count(1)
-    return extras.keras().tree.map_structure(
-        lambda tensor: tf_keras.layers.Activation("linear", name=f"{name}{GUARD}_{next(numbers)}")(tensor), arguments
-    )
+
+    def guard(tensor: Any) -> Any:
+        layer = extras.require("tf_keras").layers.Activation("linear", name=f"{name}{GUARD}_{next(numbers)}")
+        return layer(tensor)
+
+    return extras.keras().tree.map_structure(guard, arguments)
 
 
 def _refused(name: str, reason: str) -> ConversionError:

@@ -1,12 +1,11 @@
 """How fine the scales of weights are under fake quantization: one a channel, or one a layer.
 
-The toolkit's own `disable_per_axis` is undone by its graph transformations: wherever a convolution has a ReLU behind it,
-they give it scales by channel again (`LayerReLUQuantize`; seen with 0.8.1). So the quantizers are set after them. And
-its scales by channel follow the last axis of a kernel, which is 1 long in a depthwise one: it gets a scale a channel
-here, as it has in the file.
+The quantizers of weights are set after the toolkit's graph transformations, because of what these do (0.8.1): a
+convolution with a ReLU layer behind it loses the fake quantization of its weights, not only that of its output
+(`LayerReLUQuantize` gives it a `NoOpQuantizeConfig`); and scales by channel follow the last axis of a kernel, which is
+1 long in a depthwise one: it gets a scale a channel here, as it has in the file.
 """
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from mltool import extras
@@ -30,12 +29,12 @@ def scheme_of(granularity: Granularity) -> Any:
         def apply(self, model: Any, layer_quantize_map: Any) -> Any:
             model, changed = self._inner.apply(model, layer_quantize_map)
             kinds = {layer.name: type(layer).__name__ for layer in model.layers}
-            registry = Scheme().get_quantize_registry()
             for name, entry in changed.items():
-                _set_quantizer(name, entry, kinds, granularity, model, registry)
+                if kinds.get(name) in WEIGHTS:
+                    entry["quantize_config"] = _config(kinds[name], entry.get("quantize_config"), granularity)
             return model, changed
 
-    class Scheme(base):  # type: ignore[misc]
+    class Scheme(base):  # type: ignore[misc,valid-type]
         """The toolkit's, with another way to change the graph."""
 
         def get_layout_transformer(self) -> Any:
@@ -44,23 +43,30 @@ def scheme_of(granularity: Granularity) -> Any:
     return Scheme(disable_per_axis=granularity == "tensor")
 
 
-def _set_quantizer(
-    name: str, entry: dict[str, Any], kinds: Mapping[str, str], granularity: Granularity, model: Any, registry: Any
-) -> None:
-    """Gives the weights of a layer the quantizer of the granularity."""
-    kind = kinds.get(name)
-    if kind not in ("Conv2D", "DepthwiseConv2D"):
-        return
-    config = entry.get("quantize_config")
+WEIGHTS = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}
+"""The weight of a layer that has fake quantization, by class."""
+
+
+def _config(kind: str, config: Any, granularity: Granularity) -> Any:
+    """What the toolkit asks which tensors of a layer have fake quantization, with weights of the granularity.
+
+    Args:
+        kind: class of the layer.
+        config: the toolkit's after its transformations; None where it has none of its own.
+        granularity: of the weights.
+    """
+    configs = extras.require(f"{_BASE}.default_8bit.default_8bit_quantize_registry")
+    build = configs.Default8BitQuantizeConfig if kind == "Dense" else configs.Default8BitConvQuantizeConfig
     if config is None:
-        config = entry["quantize_config"] = registry.get_quantize_config(model.get_layer(name))
+        config = build([WEIGHTS[kind]], ["activation"], False)
+    elif type(config).__name__ == "NoOpQuantizeConfig":
+        config = build([WEIGHTS[kind]], [], False)  # what it gives is quantized behind the ReLU
     if granularity == "tensor":
-        quantizers = extras.require(f"{_BASE}.quantizers")
-        config.weight_quantizer = quantizers.LastValueQuantizer(
-            num_bits=8, per_axis=False, symmetric=True, narrow_range=True
-        )
+        quantizer = extras.require(f"{_BASE}.quantizers").LastValueQuantizer
+        config.weight_quantizer = quantizer(num_bits=8, per_axis=False, symmetric=True, narrow_range=True)
     elif kind == "DepthwiseConv2D":
         config.weight_quantizer = _depthwise_quantizer()
+    return config
 
 
 def _depthwise_quantizer() -> Any:
@@ -68,7 +74,7 @@ def _depthwise_quantizer() -> Any:
     tf = extras.tensorflow()
     base = extras.require(f"{_BASE}.default_8bit.default_8bit_quantizers").Default8BitConvWeightsQuantizer
 
-    class Depthwise(base):  # type: ignore[misc]
+    class Depthwise(base):  # type: ignore[misc,valid-type]
         """The toolkit's quantizer, on a kernel whose last axis has all channels."""
 
         def build(self, tensor_shape: Any, name: str, layer: Any) -> Any:

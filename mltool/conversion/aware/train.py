@@ -97,7 +97,7 @@ def train_aware(
     make_deterministic(opened.spec.train)
     seed = opened.spec.seed if seed is None else seed
     model = load_keras_model(opened.keras_file)
-    outputs = dict(zip(opened.input_schema.output_names, _outputs(model, opened), strict=True))
+    outputs = _outputs(model, opened)
     extras.require("tf_keras").utils.set_random_seed(seed)
     rebuilt, plan, difference = _rebuilt(model, outputs, data, keep_float, fold=quantize and granularity == "tensor")
     work = _Work(rebuilt, _lessons(opened, data, model, learning_rate, seed), epochs)
@@ -160,10 +160,11 @@ def _rebuilt(
     return rebuilt, plan, require_equal(model, rebuilt, data.split("train").first(COMPARED))
 
 
-def _outputs(model: Any, run: Run) -> list[Any]:
-    """The output tensors in the order of the schema."""
-    names = run.input_schema.output_names
-    return [model.output[name] for name in names] if isinstance(model.output, dict) else list(model.outputs)
+def _outputs(model: Any, run: Run) -> dict[str, Any]:
+    """The output tensors by the names that they have in every artifact; of several outputs, their keys."""
+    if isinstance(model.output, dict):
+        return dict(model.output)
+    return dict(zip(run.input_schema.output_names, model.outputs, strict=True))
 
 
 def _lessons(run: Run, data: Dataset, model: Any, learning_rate: float, seed: int) -> Lessons:

@@ -131,6 +131,7 @@ def test_fake_quantization_gives_an_int8_file_that_answers_better_than_the_float
     assert len(np.unique(scales)) == 8
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(train: Any) -> None:
     (one, first), (two, second), (_, third) = train("a", seed=5), train("b", seed=5), train("c", seed=6)
     assert weights_in(first / "model.keras") == weights_in(second / "model.keras")
@@ -138,6 +139,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(train: Any)
     assert weights_in(first / "model.keras") != weights_in(third / "model.keras")
 
 
+@pytest.mark.slow
 def test_pruned_and_clustered_weights_stay_so_under_fake_quantization(train: Any, convert: Any) -> None:
     answer, folder = train("all", prune=0.75, cluster=8)
     assert [line["stage"] for line in answer["history"]] == ["prune", "cluster", "quantize"]
@@ -165,6 +167,7 @@ def test_one_scale_a_tensor_is_what_the_file_has(train: Any, convert: Any) -> No
     assert [len(t.scales) for t in read_flatbuffer(file, []).constants if len(t.shape) == 4] == [1, 1]
 
 
+@pytest.mark.slow
 def test_two_of_four_weights_are_zero(train: Any) -> None:
     answer, folder = train("half", prune="2:4", quantize=False)
     import keras
@@ -176,6 +179,7 @@ def test_two_of_four_weights_are_zero(train: Any) -> None:
     assert answer["quantized"] == []
 
 
+@pytest.mark.slow
 def test_what_is_kept_float_has_no_fake_quantization(train: Any) -> None:
     answer, _ = train("kept", keep_float=["first"])
     assert answer["left"]["first"] == "keep_float"
