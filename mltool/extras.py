@@ -29,6 +29,9 @@ _EXTRA_OF = {
     "jax": "jax",
     "torch": "torch",
     "tensorflow_datasets": "tfds",
+    "tf2onnx": "onnx",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
 }
 
 
