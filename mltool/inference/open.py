@@ -28,8 +28,7 @@ def kind_of(path: Path) -> Kind:
     elif path.suffix == ".onnx":
         return "onnx"
     raise ArtifactError(
-        f"{path} is not a model that this version runs",
-        "a .keras file, a SavedModel folder, a .tflite file, an .onnx file",
+        f"{path} is not a model that this version runs", "a .keras, .tflite or .onnx file, a SavedModel folder"
     )
 
 

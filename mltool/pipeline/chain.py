@@ -1,4 +1,4 @@
-"""The chain of stages: train, evaluate, export, convert every entry, verify, ONNX; one table and one report at the end."""
+"""The chain of stages: train, evaluate, export, convert every entry, verify, ONNX; one table and one report."""
 
 import logging
 from dataclasses import dataclass, field
