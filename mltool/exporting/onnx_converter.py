@@ -55,8 +55,8 @@ def _translated(function: Any, specs: Mapping[str, Any]) -> Any:
     """What tf2onnx makes of a signature: an `onnx.ModelProto`."""
     tf, tf2onnx = extras.tensorflow(), extras.require("tf2onnx.convert")
     # A map as the only argument: tf2onnx takes the names of the inputs from the specs in it.
-    called = tf.function(lambda inputs: function(**inputs))
     named = {name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in specs.items()}
+    called = _without_captures(function, named)
     try:
         model, _ = tf2onnx.from_function(called, [named], opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])})
     except Exception as error:  # of any class: what a rewriter of tf2onnx stumbled over
@@ -65,6 +65,26 @@ def _translated(function: Any, specs: Mapping[str, Any]) -> Any:
     if model.ByteSize() > MAX_BYTES:
         raise ConversionError(f"the model is too large for one .onnx file: {model.ByteSize():,} bytes", "make it less")
     return model
+
+
+def _without_captures(function: Any, specs: Mapping[str, Any]) -> Any:
+    """The signature as a function with its weights and constants inside of it.
+
+    What a function captures tf2onnx takes for an input, if it is no variable: the mean of a Normalization, for one.
+    """
+    tf, freezing = extras.tensorflow(), extras.require("tensorflow.python.framework.convert_to_constants")
+    concrete = tf.function(lambda inputs: function(**inputs)).get_concrete_function(dict(specs))
+    # Loops stay loops: tf2onnx knows a recurrent layer by them.
+    frozen = freezing.convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+    taken = [tensor.name.partition(":")[0] for tensor in frozen.inputs]
+    # Tables of words stay captured: tf2onnx leaves their operators as they are, and those are told with their layers.
+    tables = {inside.name.partition(":")[0]: outside for outside, inside in concrete.graph.captures}
+    given = sorted(concrete.structured_outputs)
+
+    def call(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(zip(given, tf.nest.flatten(frozen(*({**tables, **inputs}[name] for name in taken))), strict=True))
+
+    return tf.function(call)
 
 
 def _erfc(graph: Any, node: Any, name: str, arguments: Sequence[Any]) -> Any:

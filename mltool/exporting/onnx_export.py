@@ -112,7 +112,8 @@ def _convert(run: Run, output: Path) -> None:
         "output": str(output),
         "layer_names": list(run.spec.model.layer_names),
     }
-    with Child() as child:
+    # Names of tensors hang on the order of sets: with the hashes of text fixed, the same model is the same bytes.
+    with Child(environment={"PYTHONHASHSEED": "0"}) as child:
         try:
             child.call(CONVERTER, timeout_seconds=CONVERT_TIMEOUT_SECONDS, **arguments)
         except ChildCrashed as error:
