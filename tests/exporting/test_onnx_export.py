@@ -189,6 +189,16 @@ def test_attention_and_exact_gelu_are_translated(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+def test_a_constant_that_the_model_captures_is_no_input(tmp_path):
+    layers = extras.keras().layers
+    x = layers.Input((2,), name="x")
+    normal = layers.Normalization()
+    normal.adapt(np.float32([[1, 10], [3, 30]]))  # means 2 and 20, deviations 1 and 10
+    _, session = converted(x, normal(x), tmp_path)
+    assert [end.name for end in session.get_inputs()] == ["x"]
+    np.testing.assert_allclose(session.run(["value"], {"x": np.float32([[4, 0]])})[0], [[2, -2]], rtol=1e-6)
+
+
 def test_a_recurrent_layer_is_translated(tmp_path):
     layers = extras.keras().layers
     series = layers.Input((6, 3), name="series")
