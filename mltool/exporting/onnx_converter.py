@@ -45,6 +45,7 @@ def convert_to_onnx(*, saved_model: str, signature: str, output: str, layer_name
     model = _translated(function, specs)
     found = describe_onnx(model)
     _require_known(found, layer_names)
+    _forget_unused_domains(model, found)
     _name_batch(model, specs, answers)
     _require_ends(describe_onnx(model), specs, answers)
     _require_sound(model)
@@ -114,6 +115,14 @@ def _require_known(found: OnnxFile, layer_names: Sequence[str]) -> None:
     if told:
         shown = "; ".join(f"{', '.join(operators)} {place}" for place, operators in told.items())
         raise ConversionError(f"cannot be written as ONNX: tf2onnx does not translate {shown}", _HINT)
+
+
+def _forget_unused_domains(model: Any, found: OnnxFile) -> None:
+    """tf2onnx imports `ai.onnx.ml` always; a runtime without it need not refuse a file that has no operator of it."""
+    used = {operator.rpartition(".")[0] for operator in found.operators}
+    kept = [item for item in model.opset_import if not item.domain or item.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
 
 
 def _name_batch(model: Any, specs: Mapping[str, Any], answers: Mapping[str, Any]) -> None:
