@@ -31,6 +31,9 @@ _EXTRA_OF = {
     "litert_torch": "torch",
     "h5py": "train",
     "tensorflow_datasets": "tfds",
+    "tf2onnx": "onnx",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
 }
 
 

@@ -69,9 +69,9 @@ def benchmark(
     A latency of this host says little about a device: int8 files were measured 1.4 to 2.6 times slower than float here.
 
     Args:
-        artifact: a `.keras` file, a SavedModel folder, a `.tflite` file.
+        artifact: a `.keras` file, a SavedModel folder, a `.tflite` or `.onnx` file.
         batch: samples of one call, where the file leaves it free.
-        threads: of LiteRT's interpreter; TensorFlow takes what it wants.
+        threads: of LiteRT's interpreter and ONNX Runtime; TensorFlow takes what it wants.
         warmup: calls before the first that counts.
         runs: calls that count.
 
@@ -96,7 +96,7 @@ def benchmark(
         return BenchmarkResult(
             artifact=artifact,
             runtime=predictor.runtime,
-            threads=threads if kind_of(artifact) == "litert" else None,
+            threads=threads if kind_of(artifact) in ("litert", "onnx") else None,
             batch=size,
             warmup=warmup,
             runs=runs,

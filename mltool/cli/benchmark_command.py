@@ -17,7 +17,9 @@ SETTINGS = examples(
 def command(
     artifact: ArtifactArgument = None,
     batch: Annotated[int, typer.Option("--batch", help="Samples of one call, where the file leaves it free.")] = 1,
-    threads: Annotated[int, typer.Option("--threads", help="Threads of LiteRT; TensorFlow decides itself.")] = 1,
+    threads: Annotated[
+        int, typer.Option("--threads", help="Threads of LiteRT and ONNX Runtime; TensorFlow decides itself.")
+    ] = 1,
     warmup: Annotated[int, typer.Option("--warmup", help="Calls before the first that counts.")] = 20,
     runs: Annotated[int, typer.Option("--runs", help="Calls that count.")] = 200,
 ) -> None:

@@ -27,7 +27,7 @@ What = Annotated[
     typer.Argument(
         metavar="SPEC|RUN|FILE",
         help="A spec; a run: its folder, id or the beginning of its id, or `latest`; or a model file: .tflite, .keras, "
-        "SavedModel folder.",
+        ".onnx, SavedModel folder.",
         show_default=False,
     ),
 ]
@@ -76,7 +76,7 @@ def command(
 
 def _is_file(path: Path) -> bool:
     """Whether a model file is meant, there or not, and no run."""
-    return path.is_file() or (path / "saved_model.pb").is_file() or path.suffix in (".tflite", ".keras")
+    return path.is_file() or (path / "saved_model.pb").is_file() or path.suffix in (".tflite", ".keras", ".onnx")
 
 
 def _show_file(path: Path) -> None:

@@ -19,7 +19,7 @@ COMMANDS: dict[str, str] = {
     "train": "Train the model that a spec describes, or resume a run.",
     "launch": "Train with several workers, of this machine or of a cluster.",
     "evaluate": "Measure a run, an artifact or an endpoint on the test split.",
-    "export": "Export a trained run to a SavedModel.",
+    "export": "Export a trained run to a SavedModel or to ONNX.",
     "convert": "Convert a run to .tflite, quantized as asked, and verify it.",
     "verify": "Prove that artifacts answer as the model that they came from.",
     "predict": "Answer samples with a run, an artifact or an endpoint.",

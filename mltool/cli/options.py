@@ -36,7 +36,8 @@ ArtifactArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="RUN|FILE",
-        help="A run, or a model file: .keras, SavedModel folder, .tflite; the newest run under ./runs when left out.",
+        help="A run, or a model file: .keras, SavedModel folder, .tflite, .onnx; the newest run under ./runs when left "
+        "out.",
         show_default=False,
     ),
 ]
@@ -44,7 +45,7 @@ ModelArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="RUN|FILE|URL",
-        help="A run, or a model file: .keras, SavedModel folder, .tflite; or http://host:8501/v1/models/NAME of "
+        help="A run, or a model file: .keras, SavedModel folder, .tflite, .onnx; or http://host:8501/v1/models/NAME of "
         "TensorFlow Serving; the newest run under ./runs when left out.",
         show_default=False,
     ),

@@ -2,13 +2,16 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mltool import console
 from mltool.cli.options import Overrides, RunDir, examples, verb
 from mltool.errors import MltoolError, UsageError
+
+if TYPE_CHECKING:
+    from mltool.spec.spec import Spec
 
 logger = logging.getLogger("mltool")
 
@@ -45,11 +48,13 @@ def command(
         if overrides or run_dir:
             raise UsageError("--resume goes on with the run's own spec; --set and --run-dir are for a new run")
         run = find_resumable(target)
+        _require_packages(run.spec)
     elif target is None:
         raise UsageError("name a SPEC to run, or --resume", "mltool run configs/digits.yaml")
     else:
         spec = load_spec(Path(target), overrides)
         require_one_process(spec, "mltool run")
+        _require_packages(spec)
         run = Run.create(spec, run_dir)
     console.remark(f"run: {run.directory}")
     from mltool.cli.artifact_table import artifact_table
@@ -81,3 +86,11 @@ def command(
         console.text(text)
         raise failure
     console.result(result.to_json(), text)
+
+
+def _require_packages(spec: "Spec") -> None:
+    """What the last stage needs, before an hour of training."""
+    if "onnx" in spec.export.formats:
+        from mltool.exporting.onnx_export import require_onnx
+
+        require_onnx()

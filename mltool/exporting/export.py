@@ -16,6 +16,7 @@ from mltool.evaluation.evaluate import output_of, run_data
 from mltool.evaluation.other_backend import check_under_tensorflow
 from mltool.inference.answers import by_output
 from mltool.inference.keras_predictor import KerasPredictor, load_keras_model
+from mltool.inference.predictor import Predictor
 from mltool.inference.saved_model import SavedModelPredictor
 from mltool.runs.atomic import writing_folder
 from mltool.runs.run import Run
@@ -25,7 +26,7 @@ logger = logging.getLogger("mltool")
 SIGNATURE = "serving_default"
 
 NUM_SAMPLES = 256
-"""Test samples that the SavedModel is held against the Keras model on."""
+"""Test samples that what was exported is held against the Keras model on."""
 
 TOLERANCE = 1e-5
 """Largest difference from the Keras model, as a share of its largest output: the order of float32 sums differs."""
@@ -37,7 +38,7 @@ class ExportResult:
 
     Attributes:
         run: of the model.
-        path: the SavedModel.
+        path: the SavedModel, or the `.onnx` file.
         agreement: with the Keras model, on test samples; None where nothing had to be done.
     """
 
@@ -122,16 +123,31 @@ def _as_taken(value: Any, dtype: str) -> Any:
 
 
 def _verify(run: Run, model: Any, folder: Path) -> Agreement:
-    """Holds the SavedModel against the Keras model on test samples."""
+    return require_same_answers(run, model, SavedModelPredictor(folder), folder, "the SavedModel")
+
+
+def require_same_answers(run: Run, model: Any, predictor: Predictor, artifact: Path, what: str) -> Agreement:
+    """Holds an artifact of floats against the Keras model on test samples.
+
+    Args:
+        run: of both.
+        model: the Keras model.
+        predictor: of the artifact.
+        artifact: its path.
+        what: it is, for the message.
+
+    Raises:
+        VerificationError: if a value is off by more than `TOLERANCE` of the largest.
+    """
     data, schema = run_data(run), run.input_schema
     inputs = data.take(data.splits.test[:NUM_SAMPLES]).inputs
     expected = output_of(KerasPredictor(model, schema.output_names), inputs, schema, run.keras_file)
-    outputs = output_of(SavedModelPredictor(folder), inputs, schema, folder)
+    outputs = output_of(predictor, inputs, schema, artifact)
     agreements = compare_values(expected, outputs, schema)
     for name, values in by_output(expected, schema).items():
         agreement = agreements[name]
         if agreement.has_nan or not agreement.max_error <= TOLERANCE * (float(np.abs(values).max()) or 1.0):
             which = f"{name}: " if len(schema.outputs) > 1 else ""
-            message = f"the SavedModel does not answer as the Keras model: {which}{agreement}"
+            message = f"{what} does not answer as the Keras model: {which}{agreement}"
             raise VerificationError(message, "this is a flaw of the export; please report it")
     return worst_of(agreements)

@@ -7,7 +7,7 @@ from mltool.child import Child
 from mltool.errors import ArtifactError
 from mltool.inference.predictor import Predictor
 
-Kind = Literal["keras", "saved_model", "litert"]
+Kind = Literal["keras", "saved_model", "litert", "onnx"]
 
 
 def kind_of(path: Path) -> Kind:
@@ -25,8 +25,10 @@ def kind_of(path: Path) -> Kind:
         return "keras"
     elif path.suffix == ".tflite":
         return "litert"
+    elif path.suffix == ".onnx":
+        return "onnx"
     raise ArtifactError(
-        f"{path} is not a model that this version runs", "a .keras file, a SavedModel folder, a .tflite file"
+        f"{path} is not a model that this version runs", "a .keras, .tflite or .onnx file, a SavedModel folder"
     )
 
 
@@ -34,7 +36,7 @@ def open_predictor(path: Path | str, *, child: Child | None = None, threads: int
     """Opens an artifact.
 
     Args:
-        path: a `.keras` file, a SavedModel folder, a `.tflite` file; as text, the address of an endpoint.
+        path: a `.keras`, `.tflite` or `.onnx` file, a SavedModel folder; as text, the address of an endpoint.
         child: a warm process for runtimes that need one.
         threads: for runtimes that take a number.
 
@@ -60,3 +62,7 @@ def open_predictor(path: Path | str, *, child: Child | None = None, threads: int
             from mltool.inference.outside import open_lite
 
             return open_lite(path, child=child, threads=threads)
+        case "onnx":
+            from mltool.inference.onnx_predictor import OnnxPredictor
+
+            return OnnxPredictor(path, child=child, threads=threads)

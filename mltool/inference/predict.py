@@ -75,7 +75,7 @@ def predict(
     """Runs an artifact on samples.
 
     Args:
-        artifact: a `.keras` file, a SavedModel folder, a `.tflite` file; as text, the address of an endpoint.
+        artifact: a `.keras`, `.tflite` or `.onnx` file, a SavedModel folder; as text, the address of an endpoint.
         batch: every input by name, [samples, ...], as the user has them: preprocessing is inside of the artifact.
         schema: what the artifact takes and answers; without it the answers are the outputs themselves.
         allow_unseen: categories that training had not are told, not refused.

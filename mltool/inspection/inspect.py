@@ -11,6 +11,7 @@ from mltool.errors import ArtifactError, MltoolError
 from mltool.inference.open import kind_of
 from mltool.inspection.flatbuffer import read_flatbuffer
 from mltool.inspection.model_file import Tensor
+from mltool.inspection.onnx_file import read_onnx
 from mltool.runs.find import run_of
 
 MAX_CONFIG_BYTES = 32 * 1024 * 1024
@@ -21,14 +22,14 @@ def inspect(path: Path) -> dict[str, Any]:
     """Describes a model file.
 
     Args:
-        path: a `.tflite` file, a `.keras` file, or a SavedModel folder.
+        path: a `.tflite`, `.keras` or `.onnx` file, or a SavedModel folder.
 
     Returns:
         `path`, `format`, `bytes`, facts of the format, and `tables`: title to rows.
 
     Raises:
         ArtifactError: if it is missing, damaged, or no model.
-        MissingExtraError: for a SavedModel where TensorFlow is not installed.
+        MissingExtraError: for a SavedModel where TensorFlow is not installed, for an `.onnx` file where `onnx` is not.
     """
     match kind_of(path):
         case "litert":
@@ -37,6 +38,8 @@ def inspect(path: Path) -> dict[str, Any]:
             return _keras(path)
         case "saved_model":
             return _saved_model(path)
+        case "onnx":
+            return _onnx(path)
 
 
 def _flatbuffer(path: Path) -> dict[str, Any]:
@@ -170,6 +173,34 @@ def _saved_model(path: Path) -> dict[str, Any]:
         "format": f"SavedModel of TensorFlow {made_by}",
         "bytes": size,
         "tables": {"signatures": ends},
+    }
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    file = read_onnx(path)
+    ends = [
+        {
+            "direction": direction,
+            "name": end.name,
+            "dtype": end.dtype,
+            "shape": "x".join("?" if size is None else str(size) for size in end.shape) or "scalar",
+        }
+        for direction, found in (("input", file.inputs), ("output", file.outputs))
+        for end in found
+    ]
+    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in file.opsets.items())
+    return {
+        "path": str(path),
+        "format": f"ONNX, operators of {opsets}, made by {file.producer or 'nobody named'}",
+        "bytes": path.stat().st_size,
+        "ir_version": file.ir_version,
+        "opsets": {domain or "ai.onnx": version for domain, version in file.opsets.items()},
+        "unknown_operators": sorted({operator for operator, _ in file.unknown}),
+        "tables": {
+            "inputs_and_outputs": ends,
+            "operators": [{"operator": name, "count": count} for name, count in file.operators.items()],
+            "weights": [{"dtype": dtype, "bytes": f"{size:,}"} for dtype, size in file.weight_bytes.items()],
+        },
     }
 
 

@@ -1,7 +1,8 @@
-"""The chain of stages: train, evaluate, export, convert every entry, verify; one table and one report at the end."""
+"""The chain of stages: train, evaluate, export, convert every entry, verify, ONNX; one table and one report."""
 
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mltool.conversion.convert import convert
@@ -10,6 +11,7 @@ from mltool.evaluation.evaluate import Evaluation, evaluate
 from mltool.evaluation.judge import metric_limit_messages
 from mltool.evaluation.verify import ArtifactVerdict, verify
 from mltool.exporting.export import export
+from mltool.exporting.onnx_export import export_onnx
 from mltool.runs.atomic import write_json
 from mltool.runs.lite import LiteFolder, LiteRecord
 from mltool.runs.run import Run
@@ -28,6 +30,7 @@ class ChainResult:
         evaluation: of the Keras model.
         records: of every `.tflite` file, kept or rejected.
         verdicts: of the last verification.
+        onnx: the `.onnx` file, where the spec asks for one.
         failure: the conversion that failed or the limit that broke; None where everything holds.
     """
 
@@ -36,6 +39,7 @@ class ChainResult:
     evaluation: Evaluation
     records: list[LiteRecord] = field(default_factory=list)
     verdicts: list[ArtifactVerdict] = field(default_factory=list)
+    onnx: Path | None = None
     failure: MltoolError | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -56,6 +60,7 @@ class ChainResult:
                 {"path": str(self.run.lite_folder / f"{record.name}.tflite"), **record.to_json()}
                 for record in self.records
             ],
+            "onnx": str(self.onnx) if self.onnx else None,
             "verified": [verdict.to_json() for verdict in self.verdicts],
             "failure": [message.to_json() for message in self.failure.messages] if self.failure else None,
             "environment": manifest["environment"],
@@ -83,6 +88,12 @@ def run_chain(run: Run) -> ChainResult:
         export(run)
         convert(run)
         result.verdicts = verify(run)
+        if "onnx" in run.spec.export.formats:
+            # Last: where tf2onnx cannot translate the model, all else is there.
+            exported = export_onnx(run)
+            result.onnx = exported.path
+            if exported.agreement is not None:
+                logger.info("%s: %s", exported.path, exported.agreement)
     except (ConversionError, VerificationError) as error:
         result.failure = error
     result.records = _records(run)

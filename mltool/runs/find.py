@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mltool.errors import ArtifactError, UsageError
 from mltool.runs.lite import LiteFolder
+from mltool.runs.onnx import require_recorded
 from mltool.runs.run import Run
 
 logger = logging.getLogger("mltool")
@@ -160,3 +161,5 @@ def require_sound(run: Run | None, path: Path) -> None:
     lite = LiteFolder(path.parent)
     if path.suffix == ".tflite" and lite.record_file(path.stem).is_file():
         lite.require_unchanged(path.stem)
+    if path.suffix == ".onnx" and (run is None or not path.absolute().is_relative_to(run.directory)):
+        require_recorded(path)

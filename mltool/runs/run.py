@@ -50,6 +50,7 @@ class Run:
         self.model_summary_file = self.directory / "model.json"
         self.evaluation_file = self.directory / "evaluation.json"
         self.saved_model_folder = self.directory / "saved_model" / "1"
+        self.onnx_folder = self.directory / "onnx"
         self.lite_folder = self.directory / "lite"
         self.report_file = self.directory / "report.json"
         self.report_page_file = self.directory / "report.html"

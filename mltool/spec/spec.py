@@ -64,7 +64,7 @@ class Spec(Section):
     train: TrainSpec
     """Optimizer, loss, metrics, callbacks, and how long."""
     export: ExportSpec = ExportSpec()
-    """What the SavedModel holds."""
+    """What the model is exported to."""
     convert: Annotated[tuple[ConvertSpec, ...], Strict(False)] = (ConvertSpec(name="none"),)
     """The .tflite files to make of it."""
     limits: LimitsSpec = LimitsSpec()

@@ -220,11 +220,11 @@ def test_a_file_without_a_signature_is_refused(tmp_path, child):
 
 def test_what_is_no_model_is_told_apart(tmp_path):
     (tmp_path / "folder").mkdir()
-    (tmp_path / "model.onnx").write_bytes(b"x")
+    (tmp_path / "model.pt").write_bytes(b"x")
     for name, message in (
         ("gone.tflite", "is missing"),
         ("folder", "is not a model"),
-        ("model.onnx", "is not a model"),
+        ("model.pt", "is not a model"),
     ):
         with pytest.raises(ArtifactError, match=message):
             kind_of(tmp_path / name)

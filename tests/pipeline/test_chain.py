@@ -6,7 +6,9 @@ import artifacts
 import pytest
 import yaml
 
+from mltool import extras
 from mltool.errors import ArtifactError, Interrupted, VerificationError
+from mltool.exporting.onnx_export import PACKAGES
 from mltool.pipeline import chain
 from mltool.pipeline.chain import run_chain
 from mltool.runs.run import Run
@@ -28,7 +30,8 @@ def test_the_chain_trains_evaluates_exports_converts_and_verifies(tmp_path):
     assert [(verdict["kept"], verdict["metric_measured"]) for verdict in report["verified"]] == [(True, True)] * 2
     assert report["training"]["epochs"] == 3
     assert set(report) == {
-        "schema_version", "run", "name", "training", "evaluation", "artifacts", "verified", "failure", "environment",
+        "schema_version", "run", "name", "training", "evaluation", "artifacts", "onnx", "verified", "failure",
+        "environment",
     }  # fmt: skip
     assert set(run.manifest["stages"]) >= {"train", "export", "convert/int8", "convert/none"}
     for name in ("model.keras", "saved_model/1", "lite/int8.tflite", "lite/none.tflite"):
@@ -92,3 +95,15 @@ def test_a_file_that_was_changed_meanwhile_is_not_taken_for_done(run):
     path.write_bytes(path.read_bytes()[:-8] + b"changed!")
     with pytest.raises(ArtifactError, match=r"int8\.tflite was changed since it was made"):
         run_chain(run)
+
+
+@pytest.mark.skipif(not all(map(extras.has, PACKAGES)), reason="needs pip install 'mltool-tf[onnx]'")
+def test_the_chain_makes_an_onnx_file_where_the_spec_asks_for_one(run):
+    """Trained and converted already, so the chain goes on."""
+    spec = yaml.safe_load(run.spec_file.read_text())
+    spec["export"]["formats"] = ["saved_model", "onnx"]
+    run.spec_file.write_text(yaml.safe_dump(spec, sort_keys=False))
+    result = run_chain(run)
+    assert result.failure is None
+    assert result.onnx == run.onnx_folder / "digits.onnx"
+    assert json.loads(run.report_file.read_text())["onnx"] == str(run.require_unchanged(result.onnx))
