@@ -25,6 +25,7 @@ class Asked:
         precision: what each layer was to be, the layers to keep in float among the patterns; `None` for schemes of the
             converter.
         granularity: what shares a scale.
+        free_granularity: operators whose weights may have either.
     """
 
     file: ModelFile
@@ -34,6 +35,7 @@ class Asked:
     keep_float: frozenset[str]
     precision: Precision | None
     granularity: str
+    free_granularity: frozenset[str] = frozenset()
 
     @property
     def computing(self) -> list[Operator]:

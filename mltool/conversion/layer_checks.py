@@ -106,7 +106,7 @@ def check_granularity(asked: Asked) -> Problems:
     weights = [(op, w) for op in asked.computing if op.op in CHANNEL_AXIS and (w := _weight(asked, op)) is not None]
     wrong: dict[str, list[Operator]] = {}
     for op, weight in weights:
-        if weight.dtype in SMALL_INTEGER_TYPES:
+        if weight.dtype in SMALL_INTEGER_TYPES and op.op not in asked.free_granularity:
             found, wanted = _granularity(op, weight), _wanted(asked, op, weight)
             if found != wanted and not (weight.shape[CHANNEL_AXIS[op.op]] == 1 and "block" not in found + wanted):
                 wrong.setdefault(f"asked for one scale per {wanted}, but {{}} one per {found}", []).append(op)

@@ -88,6 +88,7 @@ def read_back(
     keep_float: Sequence[str] = (),
     granularity: str = "channel",
     precision: Precision | None = None,
+    free_granularity: Sequence[str] = (),
 ) -> ReadBack:
     """Reads a `.tflite` file and makes sure that it is of the scheme that was asked for.
 
@@ -99,6 +100,7 @@ def read_back(
         preprocess_layers: those of them that prepare raw inputs; they may stay float in an int8 file with float inputs.
         keep_float: those that had to stay float.
         granularity: `channel` or `tensor`: what had to share a scale; `precision.granularity` comes first.
+        free_granularity: operators whose weights may have a scale per channel or one, as they were trained.
         precision: what each layer was to be, for schemes of the quantizer; `mixed` needs it.
 
     Raises:
@@ -113,7 +115,16 @@ def read_back(
         precision = Precision(quantize, granularity=granularity, io=io)
     if precision is not None:
         precision, granularity = precision.keeping_float(keep_float), precision.granularity
-    asker = Asked(file, quantize, io, frozenset(preprocess_layers), frozenset(keep_float), precision, granularity)
+    asker = Asked(
+        file,
+        quantize,
+        io,
+        frozenset(preprocess_layers),
+        frozenset(keep_float),
+        precision,
+        granularity,
+        frozenset(free_granularity),
+    )
     problems = [*_check_any(asker), *_CHECKS[quantize](asker)]
     if problems:
         raise ConversionError(Message(text, hint, file=str(path)) for text, hint in problems)

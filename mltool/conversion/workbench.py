@@ -43,6 +43,9 @@ QUANTIZER = "mltool.conversion.engines.quantizer:quantize_file"
 TRAIN_AWARE = "mltool.conversion.aware.train:train_aware"
 """For what is trained on first."""
 
+TRAINED_PER_TENSOR = ("FULLY_CONNECTED",)
+"""Operators whose weights tensorflow-model-optimization trains with one scale, whatever is asked for."""
+
 CONVERT_TIMEOUT_SECONDS = 1800.0
 """A conversion that takes longer is taken for hung."""
 
@@ -269,6 +272,7 @@ class Workbench:
                 keep_float=made.keep_float,
                 granularity=entry.granularity,
                 precision=made.precision,
+                free_granularity=TRAINED_PER_TENSOR if made.training else (),
             )
         except ConversionError as error:
             raise named(entry, error) from error

@@ -46,7 +46,7 @@ class OnnxPredictor(BasePredictor):
         stat = path.stat()
         # The mark tells a file that was written anew from the one that the child may hold open.
         mark = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        self._file = {"path": str(path.absolute()), "mark": mark, "threads": threads}
+        self._file: dict[str, Any] = {"path": str(path.absolute()), "mark": mark, "threads": threads}
         self.runtime = f"ONNX Runtime {extras.version_of('onnxruntime')}"
         try:
             described = self._call("describe_model")
