@@ -458,7 +458,7 @@ def test_memory_is_bounded_only_while_a_model_is_loaded(tmp_path: Path):
 
     with bounded_memory(tmp_path / "m.h5"):
         with pytest.raises(MemoryError):
-            np.ones(LEAST_BYTES, np.uint8)
-        np.ones(1 << 20, np.uint8)
+            np.empty(2 * LEAST_BYTES, np.uint8)
+        np.empty(LEAST_BYTES // 2, np.uint8)
 
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
