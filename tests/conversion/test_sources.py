@@ -338,7 +338,7 @@ def test_a_function_of_tensorflow_that_touches_files_is_refused(open_file: Open,
     import tf_keras
 
     x = tf_keras.Input((4,), name="x")
-    tf_keras.Model(x, tf_keras.backend.get_value and x * 2.0 + 1.0).save(tmp_path / "m.h5")
+    tf_keras.Model(x, x * 2.0 + 1.0).save(tmp_path / "m.h5")
     assert open_file(tmp_path / "m.h5").outputs[0].shape == (4,)  # arithmetic of tensors is such a layer too
     with h5py.File(tmp_path / "m.h5", "a") as file:
         file.attrs["model_config"] = str(file.attrs["model_config"]).replace('"math.multiply"', '"io.write_file"')
@@ -446,3 +446,19 @@ def test_a_file_of_no_known_ending_is_refused(open_file: Open, tmp_path: Path):
 
     with pytest.raises(ArtifactError, match=r"its ending is .pt; give a .keras, .h5, .hdf5, .tflite file"):
         open_file(tmp_path / "m.pt")
+
+
+def test_memory_is_bounded_only_while_a_model_is_loaded(tmp_path: Path):
+    import resource
+
+    from mltool.conversion.sources.bounds import LEAST_BYTES, bounded_memory
+
+    (tmp_path / "m.h5").write_bytes(bytes(1000))
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+
+    with bounded_memory(tmp_path / "m.h5"):
+        with pytest.raises(MemoryError):
+            np.empty(2 * LEAST_BYTES, np.uint8)
+        np.empty(LEAST_BYTES // 2, np.uint8)
+
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
