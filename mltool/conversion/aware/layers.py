@@ -11,7 +11,7 @@ from mltool.errors import ConversionError
 DROPPED = frozenset(
     {"name", "dtype", "trainable", "build_config", "batch_shape", "batch_input_shape", "seed", "autocast"}
     | {"lora_rank", "lora_alpha", "quantization_mode", "quantization_config", "optional", "sparse", "ragged"}
-    | {"use_cudnn", "flash_attention", "renorm", "synchronized"}
+    | {"use_cudnn", "flash_attention", "renorm", "synchronized", "zero_output_for_mask"}
 )
 """Arguments that change nothing of what a trained layer answers, or that are set otherwise."""
 
