@@ -292,6 +292,7 @@ class _Work:
                 "representative": representative,
                 "keep_float": list(float_layers_of(entry, self.schema)),
                 "layer_names": list(self._layer_names()),
+                "scratch": str(self.scratch),
             }
             try:
                 answer = self.converter.call(CONVERTER, timeout_seconds=CONVERT_TIMEOUT_SECONDS, **arguments)

@@ -18,7 +18,7 @@ class Island:
     Attributes:
         op: builtin name.
         layers: the Keras layers that it came from.
-        reason: why it may: `preprocessing`, `keep_float`, or `no int8 kernel`.
+        reason: why it may: `preprocessing`, `keep_float`, `no int8 kernel`, or `next to WHILE`.
     """
 
     op: str
@@ -97,6 +97,12 @@ def read_back(
     return _describe(asker, layer_names)
 
 
+_MOVES = frozenset({"CONCATENATION", "EXPAND_DIMS", "GATHER", "PACK", "RESHAPE", "REVERSE_V2", "SLICE", "SQUEEZE"}) | {
+    "STRIDED_SLICE",
+    "TRANSPOSE",
+}
+"""Operators that move values and compute none: in float between two loops, they lose nothing and take no kernel."""
+
 _Problems = Iterator[tuple[str, str]]
 
 
@@ -127,7 +133,17 @@ class _Asked:
             return "keep_float"
         if self.preprocess & set(op.layers):
             return "preprocessing"
-        return "no int8 kernel" if op.op in NO_INT8_KERNEL else None
+        if op.op in NO_INT8_KERNEL:
+            return "no int8 kernel"
+        return "next to WHILE" if op.op in _MOVES and self._next_to_loop(op) else None
+
+    def _next_to_loop(self, op: Operator) -> bool:
+        """Whether a loop, which hands its state round in float, makes what an operator takes or takes what it makes."""
+        loops = [one for one in self.file.operators if one.op == "WHILE" and one.subgraph == op.subgraph]
+        made = {tensor.index for loop in loops for tensor in loop.outputs}
+        taken = {tensor.index for loop in loops for tensor in loop.inputs if tensor is not None}
+        given = {tensor.index for tensor in op.inputs if tensor is not None}
+        return bool(made & given) or bool(taken & {tensor.index for tensor in op.outputs})
 
 
 def _check_any(asked: _Asked) -> _Problems:
