@@ -59,11 +59,10 @@ def functions() -> dict[str, Function]:
         "COS": tf.cos,
         "CUMSUM": lambda x: tf.cumsum(x, 1),
         "DEPTHWISE_CONV_2D": image(lambda x: tf.nn.depthwise_conv2d(x, weights(3, 3, 4, 32), [1] * 4, "SAME")),
-        "DIV": lambda x: x / positive(one),
+        "DIV": lambda x: one / positive(x),
         "ELU": tf.nn.elu,
         "EQUAL": lambda x: tf.where(tf.equal(x, one), x, one),
         "EXP": tf.exp,
-        "EXPAND_DIMS": lambda x: tf.reshape(tf.expand_dims(tf.tanh(x), 1) + tf.reshape(x, [1, 36, 1]), [1, -1]),
         "FLOOR": tf.floor,
         "FLOOR_DIV": lambda x: tf.math.floordiv(x, positive(one)),
         "FLOOR_MOD": lambda x: tf.math.floormod(x, positive(one)),
@@ -91,19 +90,16 @@ def functions() -> dict[str, Function]:
         "PAD": lambda x: tf.pad(x, [[0, 0], [1, 1]]),
         "PADV2": lambda x: tf.pad(x, [[0, 0], [1, 1]], constant_values=-1.0),
         "POW": lambda x: tf.pow(positive(x), 1.5),
-        "PRELU": image(lambda x: tf.nn.relu(x) - weights(3, 3, 4) * tf.nn.relu(-x)),
         "REDUCE_MAX": image(lambda x: tf.reduce_max(x, [1, 2])),
         "REDUCE_MIN": image(lambda x: tf.reduce_min(x, [1, 2])),
         "REDUCE_PROD": image(lambda x: tf.reduce_prod(x, [1, 2])),
         "RELU": lambda x: tf.reshape(tf.nn.relu(tf.reshape(x, [1, 6, 6])[:, ::2]), [1, 18]),
         "RELU6": lambda x: tf.reshape(tf.nn.relu6(tf.reshape(x, [1, 6, 6])[:, ::2]), [1, 18]),
-        "RESHAPE": image(tf.tanh),
         "RESIZE_BILINEAR": image(lambda x: tf.image.resize(x, [5, 5])),
         "RESIZE_NEAREST_NEIGHBOR": image(lambda x: tf.image.resize(x, [5, 5], "nearest")),
         "REVERSE_V2": lambda x: tf.reverse(x, [1]),
         "ROUND": tf.round,
         "RSQRT": lambda x: tf.math.rsqrt(positive(x)),
-        "SELECT_V2": lambda x: tf.where(tf.constant([[True, False] * 18]), x, one),
         "SIGN": tf.sign,
         "SIN": tf.sin,
         "SLICE": lambda x: tf.slice(x, [0, 2], [1, 5]),
@@ -183,7 +179,8 @@ def _verdict(data: bytes, op: str, scheme: str) -> str:
         names = {tensor.name for one in found for tensor in one.inputs if tensor is not None}
         return QUANTIZED if unpacked & names else FLOAT
     if scheme == "dynamic":
-        return QUANTIZED if any(one.compute_dtype == "hybrid" for one in found) else FLOAT
+        stored = [tensor for one in found for tensor in one.inputs if tensor is not None and tensor.constant]
+        return QUANTIZED if any(tensor.dtype == "int8" for tensor in stored) else FLOAT
     return FLOAT if any(one.compute_dtype == "float32" for one in found) else QUANTIZED
 
 
