@@ -11,6 +11,12 @@ from mltool.inspection.model_file import FLOAT_TYPES, ModelFile, Operator, Tenso
 Problems = Iterator[tuple[str, str]]
 """What is wrong, and a hint."""
 
+_MOVES = frozenset(
+    {"CONCATENATION", "EXPAND_DIMS", "GATHER", "PACK", "RESHAPE", "REVERSE_V2", "SLICE", "SQUEEZE"}
+    | {"STRIDED_SLICE", "TRANSPOSE"}
+)
+"""Operators that move values and compute none: in float between two loops, they lose nothing and take no kernel."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -70,7 +76,17 @@ class Asked:
             return "keep_float"
         if self.preprocess & set(op.layers):
             return "preprocessing"
-        return "no int8 kernel" if op.op in NO_INT8_KERNEL else None
+        if op.op in NO_INT8_KERNEL:
+            return "no int8 kernel"
+        return "next to WHILE" if op.op in _MOVES and self._next_to_loop(op) else None
+
+    def _next_to_loop(self, op: Operator) -> bool:
+        """Whether a loop, which hands its state round in float, makes what an operator takes or takes what it makes."""
+        loops = [one for one in self.file.operators if one.op == "WHILE" and one.subgraph == op.subgraph]
+        made = {tensor.index for loop in loops for tensor in loop.outputs}
+        taken = {tensor.index for loop in loops for tensor in loop.inputs if tensor is not None}
+        given = {tensor.index for tensor in op.inputs if tensor is not None}
+        return bool(made & given) or bool(taken & {tensor.index for tensor in op.outputs})
 
 
 def in_float(op: Operator) -> bool:

@@ -27,8 +27,8 @@ class Island:
     Attributes:
         op: builtin name.
         layers: the Keras layers that it came from.
-        reason: why it may: `preprocessing`, `keep_float`, `mixture`, `unread output`, `no int8 kernel` or
-            `no int16 kernel`.
+        reason: why it may: `preprocessing`, `keep_float`, `mixture`, `unread output`, `no int8 kernel`,
+            `no int16 kernel` or `next to WHILE`.
     """
 
     op: str

@@ -200,6 +200,7 @@ class Workbench:
             keep_float=list(made.keep_float),
             layer_names=list(made.layer_names),
             granularity=entry.granularity,
+            scratch=str(self.scratch),
         )
 
     def _quantize(self, made: Made, representative: str | None) -> Made:

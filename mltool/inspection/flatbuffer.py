@@ -267,6 +267,8 @@ def _nodes(rows: Sequence[_Row]) -> list[Node]:
 def _compute_dtype(op: str, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> str:
     if op in {"QUANTIZE", "DEQUANTIZE"}:
         return "edge"
+    if op == "SHAPE":  # reads no value
+        return outputs[0].dtype
     given = [tensor for tensor in inputs if tensor is not None]
     moving = [tensor.dtype for tensor in (*given, *outputs) if not tensor.constant]
     floats = [tensor.dtype for tensor in (*given, *outputs) if tensor.dtype in FLOAT_TYPES]

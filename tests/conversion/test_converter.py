@@ -166,6 +166,12 @@ def test_a_kept_layer_that_was_folded_away_is_said(export_model: Any, tmp_path: 
             {"signature": "classify"}, r"has no signature 'classify'; it has \['serving_default'\]", id="signature"
         ),
         pytest.param({"saved_model": "/nowhere"}, "cannot load the SavedModel /nowhere: ", id="no SavedModel"),
+        pytest.param(
+            {"granularity": "layer"}, "no granularity is called 'layer'; one of channel, tensor", id="granule"
+        ),
+        pytest.param(
+            {"granularity": "tensor", "quantize": "float16"}, "quantize: float16 has none; leave", id="float granule"
+        ),
         pytest.param({"representative": None}, "int8 needs a representative dataset", id="no representative dataset"),
         pytest.param({"representative": "/nowhere.npz"}, "cannot read the representative dataset", id="no such file"),
     ],
@@ -242,6 +248,75 @@ def test_what_the_converter_cannot_translate_is_named_with_its_layer(export_mode
         convert(model, "none")
 
 
+def _module(folder: Path, spec: Any, function: Callable[[Any], Any]) -> str:
+    """A SavedModel without Keras, of the inputs `x` and the output `scores`."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    call = tf.function(lambda x: {"scores": function(x)}, input_signature=[spec])
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": call.get_concrete_function()})
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        pytest.param(lambda x, half: x + half, "AddV2 .*no builtin operator .* in float64; use float32", id="computed"),
+        pytest.param(lambda x, half: x, "computes in float64; use float32 in that layer", id="given"),
+    ],
+)
+def test_float64_is_refused_with_the_operator(
+    digits: Any, convert: Convert, tmp_path: Path, change: Callable[[Any, Any], Any], text: str
+):
+    import tensorflow as tf
+
+    half = tf.constant([0.5, 0.25], tf.float64)
+    spec = tf.TensorSpec([None, 2], tf.float32, "x")
+    folder = _module(tmp_path / "wide", spec, lambda x: change(tf.cast(x, tf.float64), half))
+
+    with pytest.raises(ConversionError, match=text):
+        convert(digits, "none", saved_model=folder, layer_names=[])
+
+
+def test_an_input_without_a_rank_is_refused(digits: Any, convert: Convert, tmp_path: Path):
+    import tensorflow as tf
+
+    folder = _module(tmp_path / "shapeless", tf.TensorSpec(None, tf.float32, "x"), lambda x: x * 2.0)
+
+    with pytest.raises(ConversionError, match="input 'x' of signature 'serving_default' has no rank"):
+        convert(digits, "none", saved_model=folder)
+
+
+@pytest.mark.parametrize("keep", [pytest.param([], id="all"), pytest.param(["rescaling"], id="all but one layer")])
+def test_weights_have_a_scale_per_channel_or_one(digits: Any, convert: Convert, keep: list[str]):
+    def scales(granularity: str) -> list[int]:
+        file = read_flatbuffer(convert(digits, "int8", granularity=granularity, keep_float=keep))
+        weighted = [op for op in file.operators if op.op in ("CONV_2D", "FULLY_CONNECTED")]
+        return [len(op.inputs[1].scales) for op in weighted if op.inputs[1] is not None]
+
+    assert scales("channel") == [4, 40, 10]
+    assert scales("tensor") == [1, 1, 1]
+
+
+def test_what_one_conversion_prepared_serves_the_next_of_the_same_model_alone(
+    digits: Any, table: Any, convert: Convert, tmp_path: Path
+):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    first = convert(digits, "none", scratch=str(scratch)).read_bytes()
+    (prepared,) = scratch.iterdir()
+    made = prepared.stat().st_mtime_ns
+
+    convert(digits, "int8", scratch=str(scratch))
+    convert(digits, "none", scratch=str(scratch))
+
+    assert [folder.stat().st_mtime_ns for folder in scratch.iterdir()] == [made]
+    assert convert(digits, "none").read_bytes() == first
+    convert(table, "none", scratch=str(scratch))
+    convert(digits, "none", scratch=str(scratch), batch=2)
+    assert len(list(scratch.iterdir())) == 3
+
+
 def test_an_older_file_is_left_as_it_was_when_the_conversion_fails(digits: Any, convert: Convert, tmp_path: Path):
     (tmp_path / "none.tflite").write_bytes(b"older")
 
@@ -250,22 +325,6 @@ def test_an_older_file_is_left_as_it_was_when_the_conversion_fails(digits: Any, 
 
     assert (tmp_path / "none.tflite").read_bytes() == b"older"
     assert len(list(tmp_path.iterdir())) == 1
-
-
-@pytest.mark.parametrize("batch", [pytest.param(1, id="fixed batch"), pytest.param(None, id="free batch")])
-def test_a_recurrent_layer_converts_with_builtin_operators(
-    export_model: Any, convert: Convert, run_file: Run, batch: int | None
-):
-    import keras
-
-    stack = [keras.Input((6, 4), name="x"), keras.layers.LSTM(8, name="lstm"), keras.layers.Dense(3, name="out")]
-    exported = export_model("recurrent", keras.Sequential(stack))
-    path = convert(exported, "none", batch=batch)
-
-    assert read_flatbuffer(path).custom_ops == ()
-    assert run_file(path, exported.samples) == pytest.approx(exported.model.predict(exported.samples["x"]), abs=1e-5)
-    with pytest.raises(ConversionError, match="int8 of a recurrent layer with a fixed batch crashes the converter"):
-        convert(exported, "int8", batch=1)
 
 
 def test_through_the_child_a_conversion_is_quiet_and_its_errors_cross(

@@ -8,18 +8,12 @@ from mltool.spec.aware import AwareSpec
 
 def test_without_keys_it_is_a_short_training_with_fake_quantization() -> None:
     spec = AwareSpec.model_validate({})
-    assert (spec.epochs, spec.learning_rate, spec.granularity, spec.prune, spec.cluster) == (
-        3,
-        1e-4,
-        "channel",
-        None,
-        None,
-    )
+    assert (spec.epochs, spec.learning_rate, spec.prune, spec.cluster) == (3, 1e-4, None, None)
 
 
 def test_everything_that_can_be_said() -> None:
-    spec = AwareSpec.model_validate({"epochs": 1, "prune": "2:4", "cluster": 16, "keep_float": ["a"], "seed": 0})
-    assert (spec.prune, spec.cluster, spec.keep_float, spec.seed) == ("2:4", 16, ("a",), 0)
+    spec = AwareSpec.model_validate({"epochs": 1, "prune": "2:4", "cluster": 16})
+    assert (spec.prune, spec.cluster) == ("2:4", 16)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +28,6 @@ def test_everything_that_can_be_said() -> None:
         pytest.param({"cluster": 257}, "less than or equal to 256", id="more values than int8 has"),
         pytest.param({"epochs": 0}, "greater than or equal to 1", id="no epoch"),
         pytest.param({"learning_rate": 0.0}, "greater than 0", id="learns nothing"),
-        pytest.param({"granularity": "layer"}, "'channel' or 'tensor'", id="granularity"),
         pytest.param({"sparsity": 0.5}, "Extra inputs are not permitted", id="unknown key"),
     ],
 )

@@ -9,15 +9,16 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mltool import extras
+from mltool.conversion.engines.recurrent import free_the_batch
+from mltool.conversion.engines.samples import Arrays, Batches, Taken, load_samples
+from mltool.conversion.engines.saved_model import first_line, open_saved_model
 from mltool.conversion.schemes import SCHEMES
 from mltool.errors import ConversionError
 from mltool.inspection.flatbuffer import read_flatbuffer
@@ -25,10 +26,10 @@ from mltool.inspection.layers import LayerNames
 
 _log = logging.getLogger(__name__)
 
+GRANULARITIES = ("channel", "tensor")
+
 _OWN_CALIBRATOR = "tf.lite.Interpreter is deprecated"
 """In the warning that the converter's own calibrator provokes at every int8 conversion."""
-
-_Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass
@@ -41,11 +42,20 @@ class _Job:
     batch: int | None
     keep_float: Sequence[str]
     layer_names: Sequence[str]
-    granularity: str = "channel"
-    samples: _Arrays | None = None
+    granularity: str
+    samples: Arrays | None = None
     recurrent: bool = False
+    wide: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
+
+    @property
+    def frees_batch(self) -> bool:
+        """Whether the batch is left free for the converter, and set in the file that it makes.
+
+        The converter's calibrator crashes on the loop of a recurrent layer with a fixed batch, 10 of 10.
+        """
+        return self.recurrent and (self.batch is None or self.quantize == "int8")
 
 
 def convert_saved_model(
@@ -59,7 +69,8 @@ def convert_saved_model(
     representative: str | None,
     keep_float: Sequence[str],
     layer_names: Sequence[str],
-    granularity: str = "channel",
+    granularity: Literal["channel", "tensor"] = "channel",
+    scratch: str | None = None,
 ) -> dict[str, Any]:
     """Converts one signature of a SavedModel and writes the file under a temporary name until it is whole.
 
@@ -75,7 +86,8 @@ def convert_saved_model(
         representative: an `.npz` file with one array per input, `[n, ...]`, that calibrates `int8`; ignored otherwise.
         keep_float: layers whose operators stay float in an `int8` file with float inputs and outputs.
         layer_names: the Keras layers in the order of the model, for `keep_float` and for messages.
-        granularity: `channel`, or `tensor` for one scale a weight in `int8`.
+        granularity: `channel` gives every output channel of an int8 weight a scale of its own, `tensor` one to all.
+        scratch: a folder that outlives the call: what one conversion prepared there serves the next of the same model.
 
     Returns:
         `seconds` (by step: `load`, `convert`, `quantize`), `messages` (the converter's warnings and what was noticed),
@@ -87,11 +99,13 @@ def convert_saved_model(
     """
     job = _Job(signature, quantize, io, batch, tuple(keep_float), tuple(layer_names), granularity)
     _check(job)
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(record=True) as caught:
+    with tempfile.TemporaryDirectory() as own, warnings.catch_warnings(record=True) as caught:
         start = time.perf_counter()
-        folder = _prepare(job, saved_model, representative, Path(scratch))
+        folder = _prepare(job, saved_model, representative, Path(scratch or own))
         job.seconds["load"] = time.perf_counter() - start
-        data = _convert(job, folder, Path(scratch))
+        data = _convert(job, folder, Path(own))
+        if job.wide:
+            _refuse_float64(job, data, Path(own))
     _write(Path(output), data)
     texts = {" ".join(str(entry.message).split()) for entry in caught}
     job.messages += sorted(text for text in texts if _OWN_CALIBRATOR not in text)
@@ -114,102 +128,38 @@ def _check(job: _Job) -> None:
             f"keep_float {list(job.keep_float)} cannot be kept with quantize: {job.quantize} and io: {job.io}",
             "layers can be kept float in an int8 file with float inputs and outputs only",
         )
+    if job.granularity not in GRANULARITIES:
+        raise ConversionError(f"no granularity is called {job.granularity!r}", f"one of {', '.join(GRANULARITIES)}")
+    if job.granularity == "tensor" and job.quantize not in ("int8", "dynamic"):
+        raise ConversionError(
+            f"granularity: tensor is of int8 weights, and quantize: {job.quantize} has none", "leave granularity out"
+        )
     if unknown := [name for name in job.keep_float if name not in job.layer_names]:
         raise ConversionError(f"keep_float names no layer: {unknown}", f"the layers are {list(job.layer_names)}")
     if job.batch is not None and job.batch < 1:
         raise ConversionError(f"batch must be at least 1 (got {job.batch})")
 
 
-def _prepare(job: _Job, saved_model: str, representative: str | None, scratch: Path) -> str:
-    """Loads the SavedModel, checks the samples against it, and gives the folder that the converter is to read."""
-    tf = extras.tensorflow()
-
-    try:
-        loaded = tf.saved_model.load(saved_model)
-    except Exception as error:
-        raise ConversionError(f"cannot load the SavedModel {saved_model}: {_first_line(error)}") from error
-    if job.signature not in loaded.signatures:
-        raise ConversionError(
-            f"the SavedModel {saved_model} has no signature {job.signature!r}", f"it has {sorted(loaded.signatures)}"
+def _taken(specs: Mapping[str, Any]) -> dict[str, Taken]:
+    """What each input takes, told by its TensorSpec."""
+    return {
+        name: Taken(
+            tuple(-1 if size is None else size for size in spec.shape[1:].as_list()),
+            np.dtype(spec.dtype.as_numpy_dtype),
         )
-    function = loaded.signatures[job.signature]
-    specs = function.structured_input_signature[1]
-    # Keras 3's recurrent layers keep their steps in a TensorList; without the flag it takes Select TF ops.
-    nodes = function.graph.as_graph_def()
-    bodies = [nodes.node, *(body.node_def for body in nodes.library.function)]
-    job.recurrent = any(node.op.startswith("TensorList") for body in bodies for node in body)
-    if job.quantize == "int8":
-        if job.recurrent and job.batch is not None:
-            raise ConversionError(
-                "int8 of a recurrent layer with a fixed batch crashes the converter",
-                "set batch: dynamic, or unroll: true on the layer",
-            )
-        job.samples = _load_samples(representative, specs)
-    return saved_model if job.batch is None else _fix_batch(job, loaded, specs, scratch / "fixed")
-
-
-def _fix_batch(job: _Job, loaded: Any, specs: Mapping[str, Any], folder: Path) -> str:
-    """Saves the signature again with a fixed batch, which rids the file of the operators that compute shapes.
-
-    The loaded signature is wrapped, never the Keras model: calibration of such a file finds its variables null.
-    """
-    import tensorflow as tf
-
-    function = loaded.signatures[job.signature]
-    fixed = {
-        name: tf.TensorSpec([job.batch, *spec.shape[1:]] if spec.shape.rank else spec.shape, spec.dtype, name=name)
         for name, spec in specs.items()
     }
-    module = tf.Module()
-    module.loaded = loaded  # owns the variables
-    # A function of its own: tf.function would take the loaded one as it is, free batch and all.
-    wrapped = tf.function(lambda **inputs: function(**inputs)).get_concrete_function(**fixed)  # noqa: PLW0108
-    tf.saved_model.save(module, str(folder), signatures={job.signature: wrapped})
-    return str(folder)
 
 
-def _load_samples(representative: str | None, specs: Mapping[str, Any]) -> _Arrays:
-    """The representative dataset, in the model's own types; what is unfit is refused: the calibrator takes anything."""
-    if representative is None:
-        raise ConversionError("int8 needs a representative dataset to calibrate with, and none was given")
-    try:
-        with np.load(representative, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError) as error:
-        raise ConversionError(f"cannot read the representative dataset {representative}: {error}") from error
-    if set(arrays) != set(specs):
-        raise ConversionError(f"the representative dataset has inputs {sorted(arrays)}, the model {sorted(specs)}")
-    counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
-    if len(set(counts.values())) != 1 or 0 in counts.values():
-        raise ConversionError(f"the representative dataset needs the same number of samples, 1 or more (got {counts})")
-    return {name: _fit(name, array, specs[name]) for name, array in arrays.items()}
-
-
-def _fit(name: str, array: NDArray[Any], spec: Any) -> NDArray[Any]:
-    """One array in the type of its input."""
-    if not spec.shape[1:].is_compatible_with(array.shape[1:]):
-        raise ConversionError(
-            f"the representative dataset's {name!r} has samples of shape {list(array.shape[1:])}, "
-            f"the model takes {spec.shape[1:].as_list()}"
-        )
-    if not np.issubdtype(array.dtype, np.number) and array.dtype != np.bool_:
-        raise ConversionError(f"the representative dataset's {name!r} is not numeric (got {array.dtype})")
-    cast: NDArray[Any] = array.astype(spec.dtype.as_numpy_dtype)
-    if not np.isfinite(cast).all():  # one Inf segfaults the calibrator, one NaN spoils every scale in silence
-        bad = int(np.argmin(np.isfinite(cast).reshape(len(cast), -1).all(axis=1)))
-        raise ConversionError(
-            f"the representative dataset's {name!r} is not finite (first in sample {bad})",
-            "remove NaN and infinite values from the training data",
-        )
-    return cast
-
-
-def _batches(samples: _Arrays, size: int) -> Iterator[_Arrays]:
-    """Batches of exactly `size` samples, the last one filled up from the front."""
-    count = len(next(iter(samples.values())))
-    for start in range(0, count, size):
-        chosen = np.arange(start, start + size) % count
-        yield {name: array[chosen] for name, array in samples.items()}
+def _prepare(job: _Job, saved_model: str, representative: str | None, scratch: Path) -> str:
+    """Looks into the SavedModel, checks the samples against it, and gives the folder that the converter is to read."""
+    opened = open_saved_model(saved_model, job.signature)
+    job.recurrent, job.wide = opened.recurrent, opened.wide
+    if job.quantize == "int8":
+        job.samples = load_samples(representative, _taken(opened.specs))
+    if job.batch is None or job.frees_batch:
+        return saved_model
+    return opened.with_batch(job.batch, scratch)
 
 
 def _convert(job: _Job, folder: str, scratch: Path) -> bytes:
@@ -218,6 +168,8 @@ def _convert(job: _Job, folder: str, scratch: Path) -> bytes:
     start = time.perf_counter()
     try:
         data: bytes = _converter(job, folder).convert()
+        if job.frees_batch and job.quantize != "int8":
+            data = free_the_batch(data, job.batch)
         job.seconds["convert"] = time.perf_counter() - start
         return _quantize_but(job, data, scratch) if job.keep_float else data
     except ConverterError as error:
@@ -225,7 +177,7 @@ def _convert(job: _Job, folder: str, scratch: Path) -> bytes:
     except ConversionError:
         raise
     except Exception as error:
-        raise ConversionError(f"the converter failed: {type(error).__name__}: {_first_line(error)}") from error
+        raise ConversionError(f"the converter failed: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _converter(job: _Job, folder: str) -> Any:
@@ -234,6 +186,9 @@ def _converter(job: _Job, folder: str) -> Any:
 
     converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[job.signature])
     converter._experimental_default_to_single_batch_in_tensor_list_ops = job.recurrent
+    per_tensor = job.granularity == "tensor"
+    converter._experimental_disable_per_channel = per_tensor
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = per_tensor
     if job.quantize != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if job.quantize == "float16":
@@ -241,10 +196,12 @@ def _converter(job: _Job, folder: str) -> Any:
     if job.samples is not None:
         samples, size = job.samples, job.batch or 1
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = lambda: _batches(samples, size)
+        converter.representative_dataset = lambda: iter(Batches(samples, size))
+        if job.frees_batch:  # before calibration, which must see the operators that are added
+            quantize = converter._quantize
+            converter._quantize = lambda model, *options: quantize(free_the_batch(model, job.batch), *options)
         if job.io != "float32":
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(job.io)
-        converter._experimental_disable_per_channel = job.granularity == "tensor"
     converter._experimental_calibrate_only = bool(job.keep_float)
     return converter
 
@@ -267,18 +224,34 @@ def _quantize_but(job: _Job, calibrated: bytes, scratch: Path) -> bytes:
     missing = set(job.keep_float).difference(*(op.layers for op in kept))
     for name in sorted(missing):
         job.messages.append(f"keep_float: layer {name!r} has no operator of its own, it was folded into its neighbours")
+    per_tensor = job.granularity == "tensor"
     data: bytes = mlir_quantize(
         calibrated,
-        disable_per_channel=job.granularity == "tensor",
+        disable_per_channel=per_tensor,
+        disable_per_channel_for_dense_layers=per_tensor,
         denylisted_nodes=[op.outputs[0].name for op in kept],
     )
     job.seconds["quantize"] = time.perf_counter() - start
     return data
 
 
+def _refuse_float64(job: _Job, data: bytes, scratch: Path) -> None:
+    """No runtime of a device has kernels for float64, and no scheme quantizes it; the converter takes it all the same.
+
+    Raises:
+        ConversionError: with the first operator that gives or takes it.
+    """
+    path = scratch / "wide.tflite"
+    path.write_bytes(data)
+    for op in read_flatbuffer(path, job.layer_names).operators:
+        if any(tensor is not None and tensor.dtype == "float64" for tensor in (*op.inputs, *op.outputs)):
+            raise ConversionError(f"{op} computes in float64", "use float32 in that layer")
+
+
 def _explain(error: Any, job: _Job) -> ConversionError:
     """The converter's structured errors as messages that name the operator and the layer."""
     found: dict[str, None] = {}
+    wide = job.wide and "xf64>" in str(error)
     for data in error.errors:
         op = data.operator.name.removeprefix("tf.").removeprefix("tfl.")
         nodes = [call.name.split("@")[0] for call in data.location.call]
@@ -287,18 +260,14 @@ def _explain(error: Any, job: _Job) -> ConversionError:
         place = " of layer " + " + ".join(repr(name) for name in sorted(layers)) if layers else ""
         place = place or (f" at {node}" if node else "")
         if data.error_code == data.ERROR_NEEDS_FLEX_OPS:
-            found[f"{op}{place} is no builtin operator of TensorFlow Lite"] = None
+            width = " in float64" if wide else ""
+            found[f"{op}{place} is no builtin operator of TensorFlow Lite{width}"] = None
         else:
             found[f"{op or 'the model'}{place}: {data.error_message.splitlines()[0]}"] = None
     if not found:
-        return ConversionError(f"the converter failed: {_first_line(error)}")
-    return ConversionError(
-        f"cannot be converted: {'; '.join(found)}", "use another layer, or move the step outside the model"
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        return ConversionError(f"the converter failed: {first_line(error)}")
+    hint = "use float32 in that layer" if wide else "use another layer, or move the step outside the model"
+    return ConversionError(f"cannot be converted: {'; '.join(found)}", hint)
 
 
 def _write(path: Path, data: bytes) -> None:
