@@ -28,7 +28,7 @@ _EXTRA_OF = {
     "markupsafe": "train",
     "jax": "jax",
     "torch": "torch",
-    "litert_torch": "torch",
+    "litert_torch": "from-torch",
     "h5py": "train",
     "tensorflow_datasets": "tfds",
     "tf2onnx": "onnx",

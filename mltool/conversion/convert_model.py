@@ -81,6 +81,8 @@ def convert_model(
             foreign = _made(str(source), made_by, Path(scratch), spec, converter)
         logger.info("%s: %s, opened with %s", foreign.name, foreign.kind, foreign.loaded_by)
         origin = ForeignOrigin(foreign, spec, interpreter)
+        for entry in entries:
+            origin.require_batch(entry)
         bench = Workbench(origin, converter, interpreter, Path(scratch))
         contract = Contract(bench, Shelf(lite, origin), verify=verify, explains=explain)
 

@@ -15,6 +15,7 @@ from mltool.conversion.layer_checks import (
 )
 from mltool.conversion.precision import LAYER_SCHEMES, Precision
 from mltool.conversion.schemes import DYNAMIC_MIN_ELEMENTS, DYNAMIC_OPS, INTEGER_IO, NO_INT8_KERNEL, SCHEMES
+from mltool.conversion.support import row_text
 from mltool.errors import ConversionError, Message
 from mltool.inspection.flatbuffer import read_flatbuffer
 from mltool.inspection.model_file import FLOAT_TYPES, SMALL_INTEGER_TYPES, ModelFile, Operator, Tensor
@@ -239,7 +240,10 @@ def _check_no_float(file: ModelFile) -> Problems:
 def _float_hint(asked: Asked, refused: Sequence[Operator]) -> str:
     without = sorted({op.op for op in refused if op.op in NO_INT8_KERNEL})
     if without and asked.io in INTEGER_IO:
-        return f"{', '.join(without)} has no int8 kernel: use io: float32, or another layer"
+        rows = "; ".join(filter(None, map(row_text, without)))
+        return (
+            f"{', '.join(without)} has no int8 kernel: use io: float32, or another layer{f' ({rows})' if rows else ''}"
+        )
     if any(op.compute_dtype == "int8" for op in asked.computing):
         return "name the layer under keep_float, or use another one"
     return "the converter did not quantize: is the representative dataset empty?"

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from mltool.conversion.support import FLOAT, table
+
 DYNAMIC_MIN_ELEMENTS = 1024
 """Smallest weight that the converter quantizes under `dynamic`: 1,023 elements stay float, 1,024 become int8.
 
@@ -19,13 +21,12 @@ Measured with TensorFlow 2.21; CONV_3D and the constants of ADD, SUB and MUL sta
 """
 
 NO_INT8_KERNEL = frozenset(
-    {"CAST", "CEIL", "CONV_3D", "COS", "CUMSUM", "ELU", "FLOOR", "FLOOR_DIV", "FLOOR_MOD", "NEG", "POW", "ROUND"}
-    | {"IMAG", "REAL", "RFFT2D", "SIGN", "SIN", "SQUARE", "WHILE"}
+    {op for op, verdict in table("int8").items() if verdict == FLOAT} | {"IMAG", "REAL", "RFFT2D"}
 )
 """Operators that stay float in an int8 file: no int8 kernel exists, or the converter does not use it.
 
-Measured with TensorFlow 2.21: one model for each of 50 operators, between two Dense layers. WHILE hands the state of a
-recurrent layer round in float; what its body computes is int8.
+Measured, see `support.py`; those of spectra stand in no row, because no model of theirs alone can be made. WHILE hands
+the state of a recurrent layer round in float; what its body computes is int8.
 """
 
 _STATIC_OPS = frozenset(

@@ -48,6 +48,14 @@ def rows() -> list[tuple[str, ...]]:
     return [(op, *(row[scheme] for scheme in TARGETS["litert"])) for op, row in operators.items()]
 
 
+def row_text(op: str) -> str:
+    """The row of one operator in a line, for messages; empty for one that the table does not have."""
+    row = support_document()["operators"].get(op)
+    if row is None:
+        return ""
+    return f"{op}: {', '.join(f'{scheme} {SYMBOLS[row[scheme]]}' for scheme in TARGETS['litert'])}"
+
+
 def support_text() -> str:
     """The table for people, with a line on what it means."""
     lines = [("operator", *TARGETS["litert"]), *((op, *map(SYMBOLS.__getitem__, cells)) for op, *cells in rows())]

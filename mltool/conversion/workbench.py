@@ -179,7 +179,8 @@ class Workbench:
             made,
             layer_names=names,
             preprocess_layers=answer.pop("preprocess_layers"),
-            keep_float=[name for name in made.keep_float if name in names],
+            # Blocks and models inside of the model are flat there: `block` is `block/first`, `block/second`.
+            keep_float=[n for n in names if any(n == kept or n.startswith(f"{kept}/") for kept in made.keep_float)],
             training=answer,
             keras=folder / "model.keras",
         )

@@ -38,7 +38,7 @@ def test_bare_verbs_take_the_newest_run_that_has_what_they_need(run, mltool):
     ("verb", "keys"),
     [
         ("evaluate", {"run", "artifact", "split", "samples", "metrics"}),
-        ("export", {"run", "artifact", "made", "agreement"}),
+        ("export", {"run", "artifact", "format", "made", "agreement"}),
         ("convert --quantize none", {"run", "artifacts"}),
         ("verify", {"artifacts"}),
         ("predict -n 2", {"artifact", "predictions"}),

@@ -172,7 +172,11 @@ def test_a_kept_layer_that_was_folded_away_is_said(export_model: Any, tmp_path: 
         pytest.param(
             {"granularity": "tensor", "quantize": "float16"}, "quantize: float16 has none; leave", id="float granule"
         ),
-        pytest.param({"representative": None}, "int8 needs a representative dataset", id="no representative dataset"),
+        pytest.param(
+            {"representative": None},
+            "integer activations need a representative dataset",
+            id="no representative dataset",
+        ),
         pytest.param({"representative": "/nowhere.npz"}, "cannot read the representative dataset", id="no such file"),
     ],
 )

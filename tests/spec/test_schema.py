@@ -184,7 +184,7 @@ GOOD = {
     "no limit of the drop": {"limits.max_drop": None},
     "units in small letters": {"limits.max_size": "20kb", "limits.max_p90_latency": "5 ms"},
     "int8-io": {"convert": [{"quantize": "int8-io"}]},
-    "a mixture": {"convert": [{"quantize": "int8", "layers": {"first": "int16x8"}}]},
+    "a mixture": {"convert": [{"quantize": "int8", "layers": {"top": "int16x8"}}]},
     "weights in blocks": {"convert": [{"quantize": "int4", "block_size": 32}]},
     "a search": {"convert": [{"quantize": "auto", "search": {"minimize": "latency"}}]},
     "random calibration": {"convert": [{"quantize": "int8", "calibration": "random"}]},

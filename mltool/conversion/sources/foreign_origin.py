@@ -64,6 +64,17 @@ class ForeignOrigin:
             "held_out": "test" if spec else "generated",
         }
 
+    def require_batch(self, entry: ConvertSpec) -> None:
+        """Proves that the model can be called with the batch of an entry.
+
+        Raises:
+            UsageError: if the model fixes another one.
+        """
+        batch = self.foreign.batch
+        if batch is not None and entry.batch != batch:
+            message = f"{entry.name}: {self.name} takes {batch} samples a call (got batch: {entry.batch})"
+            raise UsageError(message, f"write batch: {batch}")
+
     @cached_property
     def data(self) -> Dataset:
         """The samples of the spec.
