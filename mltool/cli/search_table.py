@@ -21,8 +21,7 @@ def search_tables(made: Sequence[Any]) -> list[str]:
         file = LiteFolder(item.path.parent).search_file(item.record.name)
         if file.is_file():
             document = json.loads(file.read_text(encoding="utf-8"))
-            again = {key: value for key, value in item.record.entry.items() if value not in (None, [], {}, ())}
-            tables += [*_told(document), f"made again by: convert: [{flow_yaml(again)}]"]
+            tables += [*_told(document), f"made again by: convert: [{flow_yaml(item.record.entry)}]"]
     return tables
 
 

@@ -16,7 +16,7 @@ from mltool.conversion.explain.rows import lines
 from mltool.conversion.origin import Origin
 from mltool.conversion.search.search import search
 from mltool.conversion.search.trial import SearchResult
-from mltool.conversion.workbench import Made, Workbench
+from mltool.conversion.workbench import Made, Workbench, named
 from mltool.errors import ArtifactError, ConversionError, Message, VerificationError
 from mltool.evaluation.judge import judge
 from mltool.evaluation.reference import add_answers, forget_answers
@@ -192,7 +192,7 @@ class Contract:
             accuracy_unknown=entry.calibration == "random",
             limits=to_plain(limits),
             tolerance=asdict(tolerance_of(entry)),
-            entry=to_plain(entry),
+            entry=entry.written,
             recipe=list(made.recipe or ()),
             training=dict(made.training),
             outside=[step.name for step in origin.core.steps],
@@ -202,9 +202,13 @@ class Contract:
         self, made: Made, record: LiteRecord, limits: LimitsSpec, beside: Beside
     ) -> tuple[LiteRecord, dict[str, Array]]:
         """Runs the file against its model; its record and answers for vectors.npz, or it goes to rejected/."""
-        reference = self.bench.reference_of(made)
-        latency = self.bench.latency(made.file, reference)
-        found, answers = self.bench.measure(made.file, reference, metric=limits.metric, latency=latency)
+        reference = self.bench.held_against(made, self.bench.origin.reference)
+        try:
+            latency = self.bench.latency(made.file, reference)
+            found, answers = self.bench.measure(made.file, reference, metric=limits.metric, latency=latency)
+        except ConversionError as error:
+            self.shelf.reject(made.file, replace(record, error=str(error)), beside)
+            raise named(made.entry, error) from error
         checks = judge(limits, tolerance_of(made.entry), found)
         name = record.name
         broken = [Message(f"{name}: {check.limit}: {check.message}") for check in checks if not check.kept]

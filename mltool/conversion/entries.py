@@ -1,11 +1,10 @@
 """What a conversion is to be, from the spec and the command line: the entries, their limits, what stays float."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mltool.conversion.precision import Precision
+from mltool.conversion.precision import Precision, matches
 from mltool.conversion.schemes import SCHEMES
 from mltool.errors import SpecError, UsageError
 from mltool.evaluation.judge import Tolerance
@@ -123,6 +122,11 @@ FLOAT_STEPS = ("Normalization", "Discretization", "FillMissing", "LogMel", "MFCC
 """Preprocessing that an int8 file keeps in float with `preprocess: auto`, where its inputs are float."""
 
 
+FLOAT_STEPS_INT16 = ("Rescaling",)
+"""And in 16 bits: LiteRT takes scales near powers of two for exact ones there, as 1/127.5 and -1 make them, and then
+refuses the sum ("input1_shift <= 0 was not true", LiteRT 2.3)."""
+
+
 def float_layers_of(entry: ConvertSpec, schema: InputSchema) -> tuple[str, ...]:
     """Layers that stay float: those named, and with `preprocess: auto` what brings raw features to one scale.
 
@@ -136,15 +140,22 @@ def float_layers_of(entry: ConvertSpec, schema: InputSchema) -> tuple[str, ...]:
     if entry.io != "float32" or entry.preprocess != "auto":
         return entry.keep_float
     steps = schema.preprocessing
-    raw = [step.name for step in steps if step.class_name in FLOAT_STEPS]
+    kinds = FLOAT_STEPS + (FLOAT_STEPS_INT16 if entry.quantize == "int16x8" else ())
+    raw = [step.name for step in steps if step.class_name in kinds]
     # Raw columns side by side would share a scale before they are brought to one.
     if raw:
         raw += [step.name for step in steps if step.name == "numbers_side_by_side"]
     # The units of a regression at the output: an int8 product and sum there would round the answer twice.
     chosen = [*raw, *ending_layers(schema)]
     # What the entry says of a layer by name comes before what is chosen for it.
-    chosen = [name for name in chosen if not any(re.fullmatch(pattern, name) for pattern in entry.layers)]
+    chosen = [name for name in chosen if not any(matches(pattern, name) for pattern in entry.layers)]
     return tuple(dict.fromkeys([*chosen, *entry.keep_float]))
+
+
+def with_insides(names: Sequence[str], layer_names: Sequence[str]) -> tuple[str, ...]:
+    """Names, and those of all that lies inside of the blocks and models among them, in the order of the model."""
+    inside = [name for name in layer_names if any(name == kept or name.startswith(f"{kept}/") for kept in names)]
+    return tuple(dict.fromkeys([*inside, *names]))
 
 
 def ending_layers(schema: InputSchema) -> list[str]:

@@ -15,6 +15,7 @@ from mltool.evaluation.evaluate import run_data
 from mltool.evaluation.reference import Reference, reference_of, reference_on
 from mltool.evaluation.verify import require_from_training
 from mltool.exporting.export import SIGNATURE
+from mltool.inspection.model_summary import load_summary
 from mltool.runs.input_schema import InputSchema
 from mltool.runs.run import Run
 from mltool.spec.convert import ConvertSpec
@@ -108,8 +109,18 @@ class RunOrigin:
     @cached_property
     def layer_names(self) -> tuple[str, ...]:
         """See `Origin`."""
+        outside = {step.name for step in self.schema.preprocessing if step.takes_text}
         inside = [step.name for step in self.schema.preprocessing if not step.takes_text]
-        return tuple(dict.fromkeys([*inside, *self.run.spec.model.own_names, *ending_layers(self.schema)]))
+        own = [*inside, *self.run.spec.model.own_names, *ending_layers(self.schema)]
+        skipped = outside | {info.name for info in self.schema.inputs}
+        known = [name for name in self._summarized() if name.partition("/")[0] not in skipped]
+        # A layer that is none of Keras' leaves only the name of the model that it lies in.
+        return tuple(dict.fromkeys(part for name in [*known, *own] for part in (name.partition("/")[0], name)))
+
+    def _summarized(self) -> list[str]:
+        """All layers as training wrote them down, those of models inside of the model as `outer/inner`."""
+        file = self.run.model_summary_file
+        return [layer.layer for layer in load_summary(file).layers] if file.is_file() else []
 
     @cached_property
     def reference(self) -> Reference:

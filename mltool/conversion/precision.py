@@ -99,7 +99,7 @@ class Precision:
         """The scheme of an operator that came from these layers: of the first pattern that matches one of them."""
         names = list(layers)
         for pattern, scheme in self.layers.items():
-            if any(re.fullmatch(pattern, name) for name in names):
+            if any(matches(pattern, name) for name in names):
                 return scheme
         return self.default
 
@@ -116,9 +116,15 @@ class Precision:
             ConversionError: naming the patterns that match none.
         """
         for pattern in self.layers:
-            if not any(re.fullmatch(pattern, name) for name in layer_names):
+            if not any(matches(pattern, name) for name in layer_names):
                 hint = did_you_mean(pattern, list(layer_names)) or f"the layers are {', '.join(layer_names)}"
                 raise ConversionError(f"layers: no layer matches {pattern!r}", hint)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a pattern names a layer, or the block or model that it lies in: `body` is `body/first` too."""
+    parts = name.split("/")
+    return any(re.fullmatch(pattern, "/".join(parts[:end])) for end in range(1, len(parts) + 1))
 
 
 def _require_one_of(what: str, value: object, allowed: Sequence[str]) -> None:

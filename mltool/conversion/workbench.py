@@ -3,10 +3,11 @@
 The verb keeps what holds (`convert.py`), the search compares what it tried (`search/`): both make files in this way.
 """
 
+import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from mltool.benchmarking.benchmark import percentiles_of
 from mltool.child import Child, ChildCrashed, ChildTimedOut, ChildTooLarge
 from mltool.conversion.calibration import Calibration
 from mltool.conversion.engines.recipe import Recipe, read_recipe, recipe_for
-from mltool.conversion.entries import float_layers_of, precision_of, scheme_of
+from mltool.conversion.entries import float_layers_of, precision_of, scheme_of, with_insides
 from mltool.conversion.origin import Origin
 from mltool.conversion.precision import Precision
 from mltool.conversion.read_back import ReadBack, read_back
 from mltool.data.memory import free_memory_bytes
-from mltool.errors import ConversionError, MachineError
+from mltool.errors import ArtifactError, ConversionError, MachineError
 from mltool.evaluation.judge import Measurements
 from mltool.evaluation.reference import Reference, measure_file, trained_reference
 from mltool.inference.outside import open_lite
@@ -114,13 +115,14 @@ class Workbench:
                 representative = str(Path(folder) / "representative.npz")
                 arrays: dict[str, Any] = self.as_core_takes(calibration.samples.first(len(calibration.samples)))
                 np.savez(representative, **arrays)
+            names, schema = self.origin.layer_names, self.origin.schema
             made = Made(
                 entry,
                 output,
                 calibration,
-                self.origin.layer_names,
-                [step.name for step in self.origin.schema.preprocessing],
-                float_layers_of(entry, self.origin.schema),
+                names,
+                with_insides([step.name for step in schema.preprocessing], names),
+                with_insides(float_layers_of(entry, schema), names),
             )
             if entry.quantize == "qat":
                 made, saved_model = self._trained(made)
@@ -179,8 +181,7 @@ class Workbench:
             made,
             layer_names=names,
             preprocess_layers=answer.pop("preprocess_layers"),
-            # Blocks and models inside of the model are flat there: `block` is `block/first`, `block/second`.
-            keep_float=[n for n in names if any(n == kept or n.startswith(f"{kept}/") for kept in made.keep_float)],
+            keep_float=[name for name in with_insides(made.keep_float, names) if name in names],
             training=answer,
             keras=folder / "model.keras",
         )
@@ -287,21 +288,36 @@ class Workbench:
         metric: str | None = None,
         latency: Mapping[str, float] | None = None,
     ) -> tuple[Measurements, Array]:
-        """Runs a file on the samples of a reference; see `measure_file`."""
-        return measure_file(
-            made, reference, child=self.interpreter, metric=metric, latency=latency, steps=self.origin.core.steps
-        )
+        """Runs a file on the samples of a reference; see `measure_file`.
 
-    def reference_of(self, made: Made) -> Reference:
-        """What a file is held against: the model that it was made of, on the test split."""
-        reference = self.origin.reference
+        Raises:
+            ConversionError: if the runtime cannot run it.
+        """
+        with _as_conversion(made):
+            return measure_file(
+                made, reference, child=self.interpreter, metric=metric, latency=latency, steps=self.origin.core.steps
+            )
+
+    def held_against(self, made: Made, reference: Reference) -> Reference:
+        """What a file is held against: the reference, or where its model was trained on that model's answers."""
         return reference if made.keras is None else trained_reference(reference, made.keras)
 
     def latency(self, made: Path, reference: Reference) -> dict[str, float]:
         """Percentiles of one call with one sample on this host, milliseconds."""
         one = reference.samples.first(1)
-        with open_lite(made, child=self.interpreter, steps=self.origin.core.steps) as predictor:
+        with _as_conversion(made), open_lite(made, child=self.interpreter, steps=self.origin.core.steps) as predictor:
             return percentiles_of(predictor.latencies_ms(one, warmup=WARMUP_RUNS, runs=LATENCY_RUNS))
+
+
+@contextlib.contextmanager
+def _as_conversion(made: Path) -> Iterator[None]:
+    """What the runtime refuses is a fault of the conversion, and the file has only a temporary name."""
+    try:
+        yield
+    except ArtifactError as error:
+        text = error.messages[0].message.replace(f"{made.absolute()} ", "").replace(f"{made} ", "")
+        hint = "another scheme, or layers: {NAME: float32} for the layer that it stops at"
+        raise ConversionError(f"the file that was made {text}", hint) from error
 
 
 def named(entry: ConvertSpec, error: ConversionError) -> ConversionError:

@@ -98,8 +98,16 @@ SAMPLES_THAT_NEVER_COUNT = 2
 """A change of at most two samples never breaks max_drop: on a small test set one sample is more than a small drop."""
 
 
-def judge(limits: LimitsSpec, tolerance: Tolerance, found: Measurements) -> tuple[Check, ...]:
+def judge(
+    limits: LimitsSpec, tolerance: Tolerance, found: Measurements, *, never_count: int = SAMPLES_THAT_NEVER_COUNT
+) -> tuple[Check, ...]:
     """Holds measurements against limits and against the tolerance of the scheme.
+
+    Args:
+        limits: to keep.
+        tolerance: of the scheme.
+        found: what was measured.
+        never_count: samples whose change never breaks max_drop.
 
     Returns:
         A check for every limit that is set, kept or broken.
@@ -108,7 +116,7 @@ def judge(limits: LimitsSpec, tolerance: Tolerance, found: Measurements) -> tupl
     for name, agreement in found.agreements.items():
         of_one = _agreement_checks(tolerance, agreement)
         checks += of_one if len(found.agreements) == 1 else [_of_output(check, name) for check in of_one]
-    checks += _metric_checks(limits, found)
+    checks += _metric_checks(limits, found, never_count)
     if limits.max_size is not None:
         kept = found.size_bytes <= limits.max_size
         checks.append(Check("max_size", kept, f"{found.size_bytes:,} bytes, at most {limits.max_size:,.0f}"))
@@ -145,14 +153,14 @@ def _agreement_checks(tolerance: Tolerance, agreement: Agreement) -> list[Check]
     return checks
 
 
-def _metric_checks(limits: LimitsSpec, found: Measurements) -> list[Check]:
+def _metric_checks(limits: LimitsSpec, found: Measurements, never_count: int) -> list[Check]:
     name, value = found.metric, found.value
     if name is None or value is None:
         return []
     checks = _range_checks(limits, name, value)
     if limits.max_drop is not None and found.drop is not None and found.reference is not None:
         allowed = limits.max_drop.allowed(found.reference)
-        checks.append(_drop_check(found, found.drop, allowed, str(limits.max_drop)))
+        checks.append(_drop_check(found, found.drop, allowed, str(limits.max_drop), never_count))
     return checks
 
 
@@ -183,7 +191,7 @@ def metric_limit_messages(limits: LimitsSpec, metrics: Mapping[str, float]) -> l
     ]
 
 
-def _drop_check(found: Measurements, drop: float, allowed: float, written: str) -> Check:
+def _drop_check(found: Measurements, drop: float, allowed: float, written: str, never_count: int) -> Check:
     reference = found.reference or 0.0
     # A drop is the difference of two larger numbers: 0.98 - 0.975 is a hair more than 0.005.
     kept = drop <= allowed + 1e-12 * max(1.0, abs(reference))
@@ -191,8 +199,8 @@ def _drop_check(found: Measurements, drop: float, allowed: float, written: str) 
     message = f"{found.metric} {found.value:.4f} against {reference:.4f}: {change}, at most {allowed:.4f} ({written})"
     if found.counts_samples:
         worth = 1 / found.samples
-        if not kept and drop <= (SAMPLES_THAT_NEVER_COUNT + 0.5) * worth:
+        if not kept and never_count and drop <= (never_count + 0.5) * worth:
             kept = True
-            message += f"; at most {SAMPLES_THAT_NEVER_COUNT} samples of {found.samples}, which never break it"
+            message += f"; at most {never_count} samples of {found.samples}, which never break it"
         message += f"; one sample is worth {worth:.4f}"
     return Check("max_drop", kept, message)

@@ -42,13 +42,14 @@ LEAST_SAMPLES = 8
 IO: Mapping[str, tuple[str, ...]] = {
     "int8": ("float32", "int8", "uint8"),
     "qat": ("float32", "int8", "uint8"),
+    "auto": ("float32", "int8", "uint8"),
     "int16x8": ("float32", "int16"),
 }
 """Types that inputs and outputs can have, by scheme; float32 alone for all others."""
 
 _KEYS_OF_SCHEMES: Mapping[str, tuple[str, ...]] = {
-    "keep_float": ("int8", "int16x8", "qat"),
-    "granularity": ("int8", "qat", "int4", "weight-only", "int16x8"),
+    "keep_float": ("int8", "int16x8", "qat", "auto"),
+    "granularity": ("int8", "qat", "auto", "int4", "weight-only", "int16x8"),
     "block_size": ("int4",),
     "layers": ("none", "dynamic", "int8", "int16x8", "int4", "weight-only"),
     "qat": ("qat", "auto"),
@@ -147,7 +148,8 @@ class ConvertSpec(Section):
         Mapping[str, str],
         Checked(_check_layers, lambda: {"type": "object", "additionalProperties": {"enum": list(LAYER_SCHEMES)}}),
     ] = {}
-    """Layers of another scheme: a pattern of their names, and float32, dynamic, int8, int16x8, int4 or weight-only."""
+    """Layers of another scheme: a pattern of their names (`body` is `body/first`, too), and float32, dynamic, int8,
+    int16x8, int4 or weight-only."""
     qat: AwareSpec | None = None
     """How the model is trained on, for `quantize: qat`."""
     search: SearchSpec | None = None
@@ -175,7 +177,7 @@ class ConvertSpec(Section):
     @model_validator(mode="after")
     def _name_says_what_it_is(self) -> "ConvertSpec":
         own, name = _name_of(self.model_dump()), self.name.lower()
-        taken = (*SCHEMES, "int8-uint8", "int16x8-io", "qat-io", "qat-uint8")
+        taken = (*SCHEMES, "int8-uint8", "int16x8-io", "qat-io", "qat-uint8", "auto-io", "auto-uint8")
         if name in taken and name != own:
             message = f"{self.name!r} is the name of another scheme than {own}"
             raise_problem(message, "give it another name", path=("name",))
@@ -209,6 +211,12 @@ class ConvertSpec(Section):
         if self.calibration == "random" and self.quantize == "auto":
             message = "a search measures accuracy, which random calibration leaves unknown"
             yield Problem(("calibration",), False, message, "leave calibration out")
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """The keys that say more than their defaults: what to write into a spec to have the same file again."""
+        plain = self.model_dump(mode="json", exclude_defaults=True)
+        return {"quantize": self.quantize, **{key: value for key, value in plain.items() if key != "limits"}}
 
     @property
     def calibrated(self) -> bool:

@@ -266,8 +266,9 @@ class Spec(Section):
                     place = ("convert", index, "keep_float", position)
                     yield Problem(place, False, f"no layer is called {name!r}", hint)
             for pattern in entry.layers:
-                if self._names_are_known and not any(re.fullmatch(pattern, name) for name in self.model.layer_names):
-                    hint = close_hint(pattern, self.model.layer_names)
+                begin = pattern.partition("/")[0]  # what lies inside of a model is not known before it is built
+                if self._names_are_known and not _matches_one(begin, self.model.layer_names):
+                    hint = close_hint(begin, self.model.layer_names)
                     yield Problem(("convert", index, "layers", pattern), True, f"no layer matches {pattern!r}", hint)
 
     def _limit_problems(self) -> Iterable[Problem]:

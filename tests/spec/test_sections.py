@@ -271,12 +271,12 @@ def test_a_drop_is_in_units_of_the_metric_or_relative(written, drop, allowed, be
         ),
         pytest.param(
             {"convert": [{"quantize": "float16", "io": "int8"}]},
-            "convert.0.io: int8 needs quantize: int8 or qat (got quantize: float16)",
+            "convert.0.io: int8 needs quantize: int8 or qat or auto (got quantize: float16)",
             id="integers without int8",
         ),
         pytest.param(
             {"convert": [{"quantize": "dynamic", "keep_float": ["top"]}]},
-            "convert.0.keep_float: needs quantize: int8, int16x8, qat (got quantize: dynamic",
+            "convert.0.keep_float: needs quantize: int8, int16x8, qat, auto (got quantize: dynamic",
             id="keep_float without int8",
         ),
         pytest.param(
@@ -286,7 +286,7 @@ def test_a_drop_is_in_units_of_the_metric_or_relative(written, drop, allowed, be
         ),
         pytest.param(
             {"convert": [{"quantize": "none", "granularity": "tensor"}]},
-            "convert.0.granularity: needs quantize: int8, qat, int4, weight-only, int16x8 (got quantize: none",
+            "convert.0.granularity: needs quantize: int8, qat, auto, int4, weight-only, int16x8 (got quantize: none",
             id="granularity without weights",
         ),
         pytest.param(

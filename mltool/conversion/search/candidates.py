@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mltool.spec.convert import ConvertSpec
+from mltool.spec.spec import to_plain
 
 STEPS = ("schemes", "mixtures", "training")
 """From cheap to dear: the whole file in one scheme, some layers in another, the model trained on."""
@@ -29,22 +30,25 @@ def whole_schemes(asked: ConvertSpec, *, converter: bool) -> list[Candidate]:
     """The whole file in one scheme, those first that are most often enough.
 
     Args:
-        asked: the entry of the search; what it says of batch, calibration and floating layers holds for all.
+        asked: the entry of the search; what it says of batch, calibration, ends, scales and floating layers holds for
+            all. Integer ends leave int8 alone.
         converter: whether TensorFlow's converter can read the model; float files know the quantizer alone.
     """
-    common = _common(asked)
-    entries: list[dict[str, Any]] = [
-        {"quantize": "int8", "keep_float": asked.keep_float, "preprocess": asked.preprocess},
-        {"quantize": "dynamic"},
-        {"quantize": "int4"},
-        {"quantize": "int4", "block_size": 32},
-        {"quantize": "weight-only"},
-        {"quantize": "int16x8", "keep_float": asked.keep_float},
-        {"quantize": "float16"},
-    ]
-    if converter:
-        entries.insert(1, {"quantize": "int8", "granularity": "tensor", "keep_float": asked.keep_float})
-    return [_candidate("schemes", {**common, **entry}) for entry in entries]
+    int8 = {"quantize": "int8", "keep_float": asked.keep_float, "preprocess": asked.preprocess, "io": asked.io}
+    by_tensor = {**int8, "granularity": "tensor"}
+    entries: list[dict[str, Any]] = [by_tensor] if asked.granularity == "tensor" else [int8]
+    if converter and asked.granularity != "tensor":
+        entries.append(by_tensor)
+    if asked.io == "float32" and asked.granularity != "tensor":
+        entries += [
+            {"quantize": "dynamic"},
+            {"quantize": "int4"},
+            {"quantize": "int4", "block_size": 32},
+            {"quantize": "weight-only"},
+            {"quantize": "int16x8", "keep_float": asked.keep_float},
+            {"quantize": "float16"},
+        ]
+    return [_candidate("schemes", {**_common(asked), **entry}) for entry in entries]
 
 
 def keeping(asked: ConvertSpec, worst: Sequence[str], scheme: str, count: int) -> Candidate:
@@ -57,7 +61,8 @@ def keeping(asked: ConvertSpec, worst: Sequence[str], scheme: str, count: int) -
         count: of them.
     """
     layers = {_escaped(name): scheme for name in worst[:count]}
-    return _candidate("mixtures", {**_common(asked), "quantize": "int8", "layers": layers}, f"int8, {count} {scheme}")
+    entry = {**_common(asked), "quantize": "int8", "granularity": asked.granularity, "layers": layers}
+    return _candidate("mixtures", entry, f"int8, {count} {scheme}")
 
 
 def narrowing(asked: ConvertSpec, best: Sequence[str], count: int) -> Candidate:
@@ -74,8 +79,12 @@ def narrowing(asked: ConvertSpec, best: Sequence[str], count: int) -> Candidate:
 
 
 def trained(asked: ConvertSpec) -> list[Candidate]:
-    """The model trained on with quantization in it, a scale per channel."""
-    return [_candidate("training", {**_common(asked), "quantize": "qat"})]
+    """The model trained on with quantization in it: a scale per channel, and one per tensor, which is smaller."""
+    entry = {**_common(asked), "quantize": "qat", "io": asked.io, "keep_float": asked.keep_float}
+    if asked.qat is not None:
+        entry["qat"] = to_plain(asked.qat)
+    by_channel = [] if asked.granularity == "tensor" else [_candidate("training", entry)]
+    return [*by_channel, _candidate("training", {**entry, "granularity": "tensor"})]
 
 
 def doubling(count: int) -> Iterator[int]:

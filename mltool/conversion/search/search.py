@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mltool.conversion.entries import float_layers_of, tolerance_of
+from mltool.conversion.entries import float_layers_of, tolerance_of, with_insides
 from mltool.conversion.explain.explain import explain
 from mltool.conversion.search.candidates import Candidate, doubling, keeping, narrowing, trained, whole_schemes
 from mltool.conversion.search.trial import SearchResult, Trial
@@ -65,28 +65,42 @@ class _Search:
 
     def _mixtures(self) -> None:
         """Layers that lose most get more bits where int8 loses too much; those that lose least fewer, else."""
-        int8 = next((trial for trial in self.trials if trial.candidate.name == "int8"), None)
-        if int8 is None or int8.bytes is None:
+        int8 = next((trial for trial in self.trials if trial.candidate.entry.quantize == "int8"), None)
+        if int8 is None or int8.bytes is None or self.entry.io != "float32":
             return
-        worst = self._ranked(int8)
+        worst, weighted = self._ranked(int8)
         if not int8.kept:
             for scheme in ("int16x8", "float32"):
-                self._until_kept([keeping(self.entry, worst, scheme, count) for count in doubling(len(worst))])
+                able = [name for name in worst if name not in self._no_kernel(scheme)]
+                self._until_kept([keeping(self.entry, able, scheme, count) for count in doubling(len(able))])
         dynamic = next((trial for trial in self.trials if trial.candidate.name == "dynamic"), None)
         int4 = next((trial for trial in self.trials if trial.candidate.name == "int4"), None)
         if dynamic and dynamic.kept and int4 is not None and int4.bytes is not None and not int4.kept:
-            counts = sorted(doubling(len(worst)), reverse=True)
-            self._until_kept([narrowing(self.entry, worst[::-1], count) for count in counts])
+            # As many as may be: those that lose least first, and fewer where it is too much.
+            counts = sorted(doubling(len(weighted)), reverse=True)
+            self._until_kept([narrowing(self.entry, weighted[::-1], count) for count in counts])
 
     def _until_kept(self, candidates: Sequence[Candidate]) -> None:
-        """One after the other, until one keeps the limits: those that follow cost more."""
+        """One after the other, until one keeps the limits or is too large: those that follow are larger."""
         for candidate in candidates:
             trial = self._try(candidate)
-            if trial is None or trial.kept:
+            if trial is None or trial.kept or any(broken.startswith("max_size") for broken in trial.broken):
                 return
 
-    def _ranked(self, int8: Trial) -> list[str]:
-        """Layers by the noise that they add in int8, told by one run of the file beside the float one."""
+    def _no_kernel(self, scheme: str) -> set[str]:
+        """Layers that stay float in a file of this scheme, and cannot be given it either."""
+        if scheme == "float32":
+            return set()
+        origin = self.bench.origin
+        whole = ConvertSpec.model_validate({"quantize": scheme})
+        return set(with_insides(float_layers_of(whole, origin.schema), origin.layer_names))
+
+    def _ranked(self, int8: Trial) -> tuple[list[str], list[str]]:
+        """Layers by the noise that they add in int8, told by one run of the file beside the float one.
+
+        Returns:
+            All of them, and those that have weights; the one that adds most first.
+        """
         entry = int8.candidate.entry
         made, float_file = self.bench.scratch / "ranked.tflite", self.bench.float_file(entry)
         try:
@@ -101,15 +115,18 @@ class _Search:
             )
         except (ArtifactError, ConversionError) as error:
             logger.warning("no layer could be ranked, so no mixture is tried: %s", error.messages[0].message)
-            return []
-        kept = set(float_layers_of(entry, self.bench.origin.schema))
+            return [], []
+        origin = self.bench.origin
+        kept = set(with_insides(float_layers_of(entry, origin.schema), origin.layer_names))
         noise: dict[str, float] = {}
         for layer in found.layers:
             for name in layer.layers:
                 noise[name] = max(noise.get(name, 0.0), layer.own_noise)
         ranked = sorted(((name, value) for name, value in noise.items() if name not in kept), key=lambda one: -one[1])
         self.sensitivity = ranked
-        return [name for name, _ in ranked]
+        weighted = {name for layer in found.layers if layer.weight_dtype is not None for name in layer.layers}
+        names = [name for name, _ in ranked]
+        return names, [name for name in names if name in weighted]
 
     def _try(self, candidate: Candidate) -> Trial | None:
         """Makes, reads and runs a candidate; None where as many were tried as may be."""
@@ -131,11 +148,14 @@ class _Search:
 
     def _measured(self, candidate: Candidate, made: Path, started: float) -> Trial:
         entry, limits = candidate.entry, self.limits
-        self.bench.read_back(self.bench.make(entry, made))
+        found_file = self.bench.make(entry, made)
+        self.bench.read_back(found_file)
+        reference = self.bench.held_against(found_file, self.reference)
         wanted = self.asked.minimize == "latency" or limits.max_p90_latency is not None
-        latency = self.bench.latency(made, self.reference) if wanted else None
-        found, _ = self.bench.measure(made, self.reference, metric=limits.metric, latency=latency)
-        checks = judge(limits, tolerance_of(entry), found)
+        latency = self.bench.latency(made, reference) if wanted else None
+        found, _ = self.bench.measure(made, reference, metric=limits.metric, latency=latency)
+        # Not one sample is given: of few validation samples two are more than most limits, and many files are tried.
+        checks = judge(limits, tolerance_of(entry), found, never_count=0)
         return Trial(
             candidate,
             time.perf_counter() - started,
