@@ -1,10 +1,11 @@
 """The bare TFLiteConverter: what a script by the book makes of the same SavedModel and samples.
 
     python benchmarks/conversion/bare.py prepare RUN FOLDER                  what mltool would convert, and 128 samples
-    python benchmarks/conversion/bare.py convert FOLDER SCHEME FILE.tflite   knows nothing of mltool
+    python benchmarks/conversion/bare.py convert FOLDER SCHEME ...           knows nothing of mltool
     python benchmarks/conversion/bare.py measure RUN FILE.tflite ...         the metric of each on the test split
 
-`table.py` calls these as processes, one after the other; each prints one JSON document on stdout.
+`table.py` calls these as processes, one after the other; each prints JSON documents, one a line: `convert` one a
+scheme, as soon as it is there, in case that the next one crashes.
 """
 
 import json
@@ -23,9 +24,10 @@ SCHEMES = ("none", "dynamic", "float16", "int8", "int8-io", "int16x8")
 SAMPLES = 128
 
 Samples = dict[str, np.ndarray[Any, Any]]
+Row = dict[str, Any]
 
 
-def bare_converter(tf: Any, folder: str, scheme: str, samples: Samples) -> Any:
+def bare_converter(tf: Any, folder: str, scheme: str, samples: Samples, *, recurrent: bool = False) -> Any:
     """The converter, set as TensorFlow's guide to post-training quantization sets it.
 
     Args:
@@ -33,8 +35,10 @@ def bare_converter(tf: Any, folder: str, scheme: str, samples: Samples) -> Any:
         folder: a SavedModel.
         scheme: one of `SCHEMES`; int8 is "integer with float fallback", int8-io "integer only".
         samples: training samples by input, [n, ...].
+        recurrent: sets what no guide has, but what alone makes builtin operators of a recurrent layer of Keras 3.
     """
     converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
+    converter._experimental_default_to_single_batch_in_tensor_list_ops = recurrent
     if scheme == "none":
         return converter
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -60,7 +64,7 @@ def one_by_one(samples: Samples) -> Iterator[Samples]:
         yield {name: array[row : row + 1] for name, array in samples.items()}
 
 
-def prepare(run: str, folder: str) -> dict[str, Any]:
+def prepare(run: str, folder: str) -> Iterator[Row]:
     """Writes `saved_model` and `samples.npz`; of a model that takes text the part behind its text, as mltool does."""
     from mltool.conversion.calibration import draw_representative
     from mltool.conversion.sources.core import Core, steps_outside, write_core
@@ -76,7 +80,7 @@ def prepare(run: str, folder: str) -> dict[str, Any]:
         arrays[step.input] = step(arrays[step.input])
     np.savez(target / "samples.npz", **arrays)
     (target / "saved_model").symlink_to(core.saved_model.absolute())
-    return {"samples": len(calibration.samples)}
+    yield {"samples": len(calibration.samples)}
 
 
 def _exported(run: Any) -> Path:
@@ -88,29 +92,36 @@ def _exported(run: Any) -> Path:
     return folder
 
 
-def convert(folder: str, scheme: str, file: str) -> dict[str, Any]:
-    """Converts, or says why not."""
+def load_samples(tf: Any, folder: str) -> Samples:
+    """What `prepare` wrote, in the types that the model takes."""
+    loaded = tf.saved_model.load(str(Path(folder) / "saved_model"))
+    specs = loaded.signatures["serving_default"].structured_input_signature[1]
+    with np.load(Path(folder) / "samples.npz") as stored:
+        return {name: stored[name].astype(specs[name].dtype.as_numpy_dtype) for name in stored.files}
+
+
+def convert(folder: str, *schemes: str) -> Iterator[Row]:
+    """Converts to `SCHEME.tflite` in the folder, or says why not."""
     import tensorflow as tf
 
-    saved_model = str(Path(folder) / "saved_model")
-    with np.load(Path(folder) / "samples.npz") as stored:
-        specs = tf.saved_model.load(saved_model).signatures["serving_default"].structured_input_signature[1]
-        samples = {name: stored[name].astype(specs[name].dtype.as_numpy_dtype) for name in stored.files}
-    row: dict[str, Any] = {}
-    for flag in (False, True):
-        converter = bare_converter(tf, saved_model, scheme, samples)
-        if flag:
-            # In no guide, but the only way to a recurrent layer of Keras 3 in builtin operators.
-            converter._experimental_default_to_single_batch_in_tensor_list_ops = True
+    samples = load_samples(tf, folder)
+    for scheme in schemes:
+        yield {"scheme": scheme, **_convert(tf, Path(folder), scheme, samples)}
+
+
+def _convert(tf: Any, folder: Path, scheme: str, samples: Samples) -> Row:
+    row: Row = {}
+    for recurrent in (False, True):
+        converter = bare_converter(tf, str(folder / "saved_model"), scheme, samples, recurrent=recurrent)
         started = time.perf_counter()
         try:
             data = converter.convert()
         except Exception as error:  # whatever it is, it is the figure
-            row = {**row, "with_flag" if flag else "error": _in_short(error)}
+            row = {**row, "with_flag" if recurrent else "error": _in_short(error)}
             if "TensorList" not in row["error"]:
                 break
             continue
-        Path(file).write_bytes(data)
+        (folder / f"{scheme}.tflite").write_bytes(data)
         return {**row, "bytes": len(data), "seconds": time.perf_counter() - started}
     return row
 
@@ -122,7 +133,7 @@ def _in_short(error: Exception) -> str:
     return f"{type(error).__name__}: {', '.join(sorted(found)) or lines[0]}"[:300]
 
 
-def measure(run: str, *files: str) -> dict[str, Any]:
+def measure(run: str, *files: str) -> Iterator[Row]:
     """The metric of every file on the whole test split, and how often it answers as the Keras model."""
     from mltool.conversion.sources.core import steps_outside, write_core
     from mltool.errors import MltoolError
@@ -135,16 +146,14 @@ def measure(run: str, *files: str) -> dict[str, Any]:
     core_folder = Path(files[0]).parent / "core_to_measure"
     outside = steps_outside(found.input_schema)
     steps = write_core(found.keras_file, found.input_schema, core_folder).steps if outside else ()
-    answers: dict[str, Any] = {}
     for file in files:
         try:
-            answers[file] = _measured(Path(file), reference, steps)
+            yield {"scheme": Path(file).stem, **_measured(Path(file), reference, steps)}
         except MltoolError as error:
-            answers[file] = {"not_run": str(error)}
-    return answers
+            yield {"scheme": Path(file).stem, "not_run": str(error)}
 
 
-def _measured(file: Path, reference: Any, steps: Any) -> dict[str, Any]:
+def _measured(file: Path, reference: Any, steps: Any) -> Row:
     from mltool.errors import ArtifactError
     from mltool.evaluation.agreement import compare_answers, worst_of
     from mltool.evaluation.metrics import lower_is_better
@@ -153,7 +162,7 @@ def _measured(file: Path, reference: Any, steps: Any) -> dict[str, Any]:
     from mltool.inference.predictor import concatenated, in_batches
     from mltool.runs.arrays import together
 
-    row: dict[str, Any] = {}
+    row: Row = {}
     with open_lite(file, steps=steps) as predictor:
         try:
             found = predictor.predict(reference.samples.inputs)
@@ -172,7 +181,7 @@ def _measured(file: Path, reference: Any, steps: Any) -> dict[str, Any]:
     }
 
 
-COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {"prepare": prepare, "convert": convert, "measure": measure}
+COMMANDS: dict[str, Callable[..., Iterator[Row]]] = {"prepare": prepare, "convert": convert, "measure": measure}
 
 
 def main() -> None:
@@ -181,7 +190,9 @@ def main() -> None:
     os.dup2(2, 1)
     if len(sys.argv) < 4 or sys.argv[1] not in COMMANDS:
         raise SystemExit(__doc__)
-    json.dump(COMMANDS[sys.argv[1]](*sys.argv[2:]), answers)
+    for row in COMMANDS[sys.argv[1]](*sys.argv[2:]):
+        answers.write(json.dumps(row) + "\n")
+        answers.flush()
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from models import MODELS, mltool
 from table_text import markdown
 
 SCHEMES = ("none", "dynamic", "float16", "int8", "int8-io")
-BARE_TIMEOUT_SECONDS = 1800
 
 Row = dict[str, Any]
 
@@ -102,36 +101,32 @@ def _document(text: str) -> dict[str, Any] | None:
     return found
 
 
-def call_bare(*words: str) -> dict[str, Any]:
-    """A command of `bare.py`, in a process of its own: the converter may crash."""
+def call_bare(*words: str) -> tuple[list[Row], str]:
+    """A command of `bare.py`, in a process of its own: its rows, and how it ended where it ended badly."""
     command = [sys.executable, str(Path(bare.__file__)), *words]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=BARE_TIMEOUT_SECONDS)
-    except subprocess.TimeoutExpired:
-        return {"error": f"did not end within {BARE_TIMEOUT_SECONDS} s"}
-    answer = _document(done.stdout) if not done.returncode else None
-    if answer is None:
-        lines = done.stderr.strip().splitlines() or [""]
-        why = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"exit {done.returncode}"
-        return {"error": f"{why}: {lines[-1]}"[:300]}
-    return answer
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    rows: list[Row] = [json.loads(line) for line in done.stdout.splitlines()]
+    if not done.returncode:
+        return rows, ""
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    return rows, f"killed by signal {-done.returncode}" if done.returncode < 0 else f"exit {done.returncode}: {last}"
 
 
-def fill_bare(run: Path, schemes: Sequence[str], table: Table) -> None:
-    """What the bare converter makes of a run."""
-    with tempfile.TemporaryDirectory() as scratch:
-        prepared = call_bare("prepare", str(run), scratch)
-        made: dict[str, tuple[str, Row]] = {}
-        for scheme in schemes:
-            file = str(Path(scratch) / f"{scheme}.tflite")
-            row = prepared if "error" in prepared else call_bare("convert", scratch, scheme, file)
-            if "bytes" not in row:
-                table.put("bare", f"{run.name}/{scheme}", row)
-            else:
-                made[file] = (scheme, row)
-        found = call_bare("measure", str(run), *made) if made else {}
-        for file, (scheme, row) in made.items():
-            table.put("bare", f"{run.name}/{scheme}", {**row, **found.get(file, {"not_run": found.get("error")})})
+def bare_rows(run: Path, schemes: Sequence[str], folder: str) -> dict[str, Row]:
+    """What the bare converter makes of a run, by scheme."""
+    prepared, problem = call_bare("prepare", str(run), folder)
+    if not prepared:
+        return {scheme: {"error": problem} for scheme in schemes}
+    found: dict[str, Row] = {}
+    while left := [scheme for scheme in schemes if scheme not in found]:
+        rows, problem = call_bare("convert", folder, *left)
+        found |= {row["scheme"]: row for row in rows}
+        if problem and len(rows) < len(left):  # the next one crashed it; those after it have another try
+            found[left[len(rows)]] = {"error": problem}
+    files = [str(Path(folder) / f"{scheme}.tflite") for scheme, row in found.items() if "bytes" in row]
+    for row in call_bare("measure", str(run), *files)[0] if files else ():
+        found[row["scheme"]] |= row
+    return found
 
 
 def compare_twice(run: Path, scheme: str) -> Row:
@@ -164,7 +159,9 @@ def fill(arguments: argparse.Namespace, table: Table, work: Path) -> None:
         asked = [scheme for scheme in arguments.schemes if scheme in bare.SCHEMES]
         missing = [scheme for scheme in asked if arguments.again or not table.has("bare", f"{name}/{scheme}")]
         if missing and arguments.bare and not arguments.twice:
-            fill_bare(copy_of(run, work), missing, table)
+            with tempfile.TemporaryDirectory() as folder:
+                for scheme, row in bare_rows(copy_of(run, work), missing, folder).items():
+                    table.put("bare", f"{name}/{scheme}", row)
 
 
 def main() -> None:
