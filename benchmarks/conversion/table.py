@@ -13,22 +13,19 @@ stopped at any time. Files are left in --work; without it they go with the tempo
 import argparse
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import bare
-from models import MODELS, mltool
+from commands import Row, convert, convert_together, copy_of
+from models import MODELS
 from table_text import markdown
 
 SCHEMES = ("none", "dynamic", "float16", "int8", "int8-io")
-
-Row = dict[str, Any]
 
 
 class Table:
@@ -48,57 +45,14 @@ class Table:
         """Whether a row is there."""
         return key in self.document[part]
 
-    def put(self, part: str, key: str, row: Row) -> None:
-        """Keeps a row, and the file at once."""
-        self.document[part][key] = row
+    def put_all(self, part: str, name: str, rows: dict[str, Row]) -> None:
+        """Keeps rows of a model by scheme, and the file at once."""
+        for scheme, row in rows.items():
+            self.document[part][f"{name}/{scheme}"] = row
+            print(f"{part} {name}/{scheme}: {row.get('error') or 'done'}", file=sys.stderr)
         made = self.path.with_suffix(".part")
         made.write_text(json.dumps(self.document, indent=1) + "\n", encoding="utf-8")
         made.replace(self.path)
-
-
-def copy_of(run: Path, folder: Path, *, with_saved_model: bool = True) -> Path:
-    """The run without its `.tflite` files, so that nobody else's copy of it is disturbed.
-
-    Args:
-        run: its directory.
-        folder: of the copies; one that is there already is used again.
-        with_saved_model: False where it is to be exported anew.
-    """
-    target = folder / run.name
-    if not target.is_dir():
-        left_out = ["lite", "events", "checkpoints", *([] if with_saved_model else ["saved_model"])]
-        shutil.copytree(run, target, ignore=shutil.ignore_patterns(*left_out), symlinks=True)
-    return target
-
-
-def convert(run: Path, scheme: str) -> Row:
-    """Runs `mltool convert`, and gathers what it said, of a file that it rejected too."""
-    record_file, rejected = (run / "lite" / part / f"{scheme}.json" for part in ("", "rejected"))
-    rejected.unlink(missing_ok=True)
-    started = time.perf_counter()
-    done = mltool(["convert", str(run), "--quantize", scheme, "--json", "--force"])
-    row: Row = {"exit": done.returncode, "seconds": round(time.perf_counter() - started, 1)}
-    document = _document(done.stdout)
-    if document is None:
-        return {**row, "error": "no JSON document", "said": done.stderr[-2000:]}
-    if "error" in document:
-        messages = document["error"]["messages"]
-        row["error"] = "; ".join(message["message"] for message in messages)
-        row["hint"] = "; ".join(message.get("hint") or "" for message in messages)
-    file = rejected if done.returncode else record_file
-    if file.is_file():
-        record = json.loads(file.read_text(encoding="utf-8"))
-        row |= {key: record[key] for key in ("bytes", "sha256", "metric", "agreement", "read_back", "verified")}
-        row["broken"] = [check["message"] for check in record["checks"] if not check["kept"]]
-    return row
-
-
-def _document(text: str) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads(text)
-    except ValueError:
-        return None
-    return found
 
 
 def call_bare(*words: str) -> tuple[list[Row], str]:
@@ -129,17 +83,28 @@ def bare_rows(run: Path, schemes: Sequence[str], folder: str) -> dict[str, Row]:
     return found
 
 
-def compare_twice(run: Path, scheme: str) -> Row:
+def compare_twice(run: Path, schemes: Sequence[str]) -> dict[str, Row]:
     """Converts in two copies of a run, each of which exports its own SavedModel, and compares the files."""
-    hashes: list[str | None] = []
+    hashes: list[dict[str, str | None]] = []
     for _ in range(2):
         with tempfile.TemporaryDirectory() as folder:
             copy = copy_of(run, Path(folder), with_saved_model=False)
-            # Rejected files count too: what is compared is what was made, not whether it was good enough.
-            mltool(["convert", str(copy), "--quantize", scheme, "--json", "--force"])
-            files = sorted((copy / "lite").glob(f"**/{scheme}.tflite"))
-            hashes.append(hashlib.sha256(files[0].read_bytes()).hexdigest() if files else None)
-    return {"sha256": hashes, "identical": hashes[0] is not None and hashes[0] == hashes[1]}
+            convert_together(copy, schemes)
+            hashes.append({scheme: _hash_of(copy / "lite", scheme) for scheme in schemes})
+    first, second = hashes
+    return {
+        scheme: {
+            "sha256": [first[scheme], second[scheme]],
+            "identical": first[scheme] is not None and first[scheme] == second[scheme],
+        }
+        for scheme in schemes
+    }
+
+
+def _hash_of(folder: Path, scheme: str) -> str | None:
+    """Rejected files count too: what is compared is what was made, not whether it was good enough."""
+    files = sorted(folder.glob(f"**/{scheme}.tflite"))
+    return hashlib.sha256(files[0].read_bytes()).hexdigest() if files else None
 
 
 def fill(arguments: argparse.Namespace, table: Table, work: Path) -> None:
@@ -149,19 +114,20 @@ def fill(arguments: argparse.Namespace, table: Table, work: Path) -> None:
         if not (run / "model.keras").is_file():
             print(f"{name}: not trained, left out", file=sys.stderr)
             continue
-        for scheme in arguments.schemes:
-            key, part = f"{name}/{scheme}", "twice" if arguments.twice else "converted"
-            if table.has(part, key) and not arguments.again:
-                continue
-            row = compare_twice(run, scheme) if arguments.twice else convert(copy_of(run, work), scheme)
-            table.put(part, key, row)
-            print(f"{key}: {row.get('error') or ('identical' if row.get('identical') else '')}", file=sys.stderr)
+        part = "twice" if arguments.twice else "converted"
+        missing = [key for key in arguments.schemes if arguments.again or not table.has(part, f"{name}/{key}")]
+        if missing and arguments.twice:
+            table.put_all(part, name, compare_twice(run, missing))
+        elif missing and arguments.together:
+            table.put_all(part, name, convert_together(copy_of(run, work), missing))
+        else:
+            for scheme in missing:
+                table.put_all(part, name, {scheme: convert(copy_of(run, work), scheme)})
         asked = [scheme for scheme in arguments.schemes if scheme in bare.SCHEMES]
         missing = [scheme for scheme in asked if arguments.again or not table.has("bare", f"{name}/{scheme}")]
         if missing and arguments.bare and not arguments.twice:
             with tempfile.TemporaryDirectory() as folder:
-                for scheme, row in bare_rows(copy_of(run, work), missing, folder).items():
-                    table.put("bare", f"{name}/{scheme}", row)
+                table.put_all("bare", name, bare_rows(copy_of(run, work), missing, folder))
 
 
 def main() -> None:
@@ -173,6 +139,7 @@ def main() -> None:
     parser.add_argument("--models", type=lambda text: text.split(","), default=list(MODELS))
     parser.add_argument("--again", action="store_true", help="rows that are there already, too")
     parser.add_argument("--twice", action="store_true", help="compare the bytes of two conversions instead")
+    parser.add_argument("--together", action="store_true", help="one command a model instead of one a scheme: quicker")
     parser.add_argument("--no-bare", dest="bare", action="store_false", help="without the bare converter")
     parser.add_argument("--work", type=Path, help="where the copies of the runs go, and stay")
     arguments = parser.parse_args()

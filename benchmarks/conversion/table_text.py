@@ -88,7 +88,8 @@ def _read_back(parts: Parts, part: str, key: str) -> str:
 
 
 def _seconds(parts: Parts, part: str, key: str) -> str:
-    return f"{parts[part][key]['seconds']:.0f}"
+    seconds = parts[part][key].get("seconds")
+    return "" if seconds is None else f"{seconds:.0f}"
 
 
 def _twice(parts: Parts, part: str, key: str) -> str:
