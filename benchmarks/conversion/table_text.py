@@ -27,7 +27,7 @@ def markdown(parts: Parts) -> str:
     ]
     texts = [f"## {title}\n\n{_grid(parts, part, cell)}" for title, part, cell in tables if parts[part]]
     texts.append(_failures("What mltool refused or rejected", parts["converted"]))
-    texts.append(_failures("What the bare converter did not make", parts["bare"]))
+    texts.append(_failures("Where the bare converter failed by the book", parts["bare"]))
     return "\n\n".join(text for text in texts if text) + "\n"
 
 
@@ -54,11 +54,16 @@ def _reference(rows: dict[str, Row], name: str) -> str:
     return f"{metric['name']} {metric['reference']:.4f} ({metric['samples']:,})" if metric else ""
 
 
+def _failed(row: Row) -> str:
+    """Exits 7 and 8 are mltool's own words; anything else that leaves no file is an accident."""
+    return {7: "refused", 8: "rejected"}.get(row.get("exit", 0), "failed")
+
+
 def _quality(parts: Parts, part: str, key: str) -> str:
     row = parts[part][key]
     metric, agreement = row.get("metric"), row.get("agreement")
     if not metric or metric.get("drop") is None:
-        return "not run" if "bytes" in row and not row.get("exit") else "failed"
+        return "not run" if "bytes" in row and not row.get("exit") else _failed(row)
     same = (agreement or {}).get("same_answer")
     shown = f"{100 * metric['drop']:+.2f}" + ("" if same is None else f" ({100 * same:.1f} %)")
     return f"**{shown}, rejected**" if row.get("exit") else shown
@@ -66,13 +71,14 @@ def _quality(parts: Parts, part: str, key: str) -> str:
 
 def _size(parts: Parts, part: str, key: str) -> str:
     row = parts[part][key]
-    return f"{row['bytes'] / 1e3:.1f}" if "bytes" in row else "failed"
+    shown = f"{row['bytes'] / 1e3:.1f}" if "bytes" in row else ""
+    return " ".join(part for part in (shown, f"({_failed(row)})" if row.get("exit") else "") if part)
 
 
 def _ratio(parts: Parts, part: str, key: str) -> str:
     ours, theirs = parts[part][key].get("bytes"), parts["bare"].get(key, {}).get("bytes")
     if ours is None:
-        return "failed"
+        return _failed(parts[part][key])
     helped = " with a flag" if "error" in parts["bare"].get(key, {}) else ""
     return "no bare" if theirs is None else f"{ours / theirs:.3f}{helped}"
 
@@ -81,7 +87,7 @@ def _read_back(parts: Parts, part: str, key: str) -> str:
     row = parts[part][key]
     found = row.get("read_back")
     if not found:
-        return "failed" if row.get("exit") else ""
+        return _failed(row) if row.get("exit") else ""
     total = sum(found["operators"].values())
     counts = {kind: round(share * total) for kind, share in found["operator_share_by_dtype"].items()}
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if kind != "edge")
@@ -98,10 +104,21 @@ def _twice(parts: Parts, part: str, key: str) -> str:
 
 
 def _failures(title: str, rows: dict[str, Row]) -> str:
-    found = [
-        f"- `{key}`{' exit ' + str(row['exit']) if row.get('exit') else ''}: {row['error']}"
-        + (f" (hint: {row['hint']})" if row.get("hint") else "")
-        for key, row in rows.items()
-        if row.get("error")
-    ]
+    found = [f"- `{key}`{_exit(row)}: {row['error']}{_rest(row)}" for key, row in rows.items() if row.get("error")]
     return f"## {title}\n\n" + "\n".join(found) if found else ""
+
+
+def _exit(row: Row) -> str:
+    return f" (exit {row['exit']})" if row.get("exit") else ""
+
+
+def _rest(row: Row) -> str:
+    """What comes after the message: the hint, but for where the file lies, or how a recurrent layer went through."""
+    hint = row.get("hint", "")
+    if hint and not hint.startswith("the file is in "):
+        return f" (hint: {hint})"
+    if "bytes" in row and "error" in row and "exit" not in row:
+        return "; made with `_experimental_default_to_single_batch_in_tensor_list_ops`" + (
+            ", and runs single samples only" if "whole_batches" in row else ""
+        )
+    return ""
