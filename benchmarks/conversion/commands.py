@@ -48,9 +48,7 @@ def convert_together(run: Path, schemes: Sequence[str]) -> dict[str, Row]:
     """All schemes by one command, which starts TensorFlow once; the `convert` section of the copy is replaced."""
     spec_file = run / "spec.yaml"
     spec = yaml.safe_load(spec_file.read_text(encoding="utf-8"))
-    spec["convert"] = [
-        {"quantize": "int8", "io": "int8"} if scheme == "int8-io" else {"quantize": scheme} for scheme in schemes
-    ]
+    spec["convert"] = [{"quantize": scheme} for scheme in schemes]
     spec_file.write_text(yaml.safe_dump(spec, sort_keys=False), encoding="utf-8")
     _forget(run, schemes)
     done = mltool(["convert", str(run), "--json", "--force"])

@@ -25,7 +25,10 @@ from commands import Row, convert, convert_together, copy_of
 from models import MODELS
 from table_text import markdown
 
-SCHEMES = ("none", "dynamic", "float16", "int8", "int8-io")
+SCHEMES = (
+    *("none", "dynamic", "float16", "int8", "int8-io", "int8-tensor", "int16x8", "int4", "int4-block32"),
+    *("weight-only", "qat", "auto"),
+)
 
 
 class Table:

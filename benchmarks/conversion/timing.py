@@ -61,20 +61,24 @@ class Ours:
     def __init__(self, run: str, scheme: str, scratch: Path) -> None:
         from mltool import extras
         from mltool.child import Child
-        from mltool.conversion.convert import _Work
         from mltool.conversion.entries import entries_for
+        from mltool.conversion.origin import RunOrigin
+        from mltool.conversion.workbench import Workbench
         from mltool.evaluation.reference import reference_of
         from mltool.runs.find import find_run
 
         found = find_run(run)
         self.converter, self.interpreter = Child(), Child()
-        self.work = _Work(found, self.converter, self.interpreter, scratch, verify=True, force=True)
+        self.origin = RunOrigin(found, scratch)
+        self.bench = Workbench(self.origin, self.converter, self.interpreter, scratch)
         (self.entry,) = entries_for(found.spec, scheme)
         self.file = scratch / "ours.tflite"
-        self.calibration = self.work._calibration(self.entry)
-        self.work.data, extras.keras()
+        if self.entry.calibrated:  # drawn once, as the bare converter's are
+            calibration = self.origin.calibration(self.entry)
+            self.origin.calibration = lambda entry: calibration  # type: ignore[method-assign]
+        extras.keras()
         started = time.perf_counter()
-        self.reference = reference_of(found, self.work.data)
+        self.reference = reference_of(found, self.origin.data)
         self.metric = time.perf_counter() - started
         self.first = self.reference.samples.first(SAMPLES)
         started = time.perf_counter()
@@ -87,14 +91,14 @@ class Ours:
         from mltool.evaluation.evaluate import output_of
         from mltool.inference.outside import open_lite
 
-        work, marks = self.work, [time.perf_counter()]
-        work._call_converter(self.entry, self.file, self.calibration)
+        schema, marks = self.origin.schema, [time.perf_counter()]
+        made = self.bench.make(self.entry, self.file)
         marks.append(time.perf_counter())
-        work._read_back(self.entry, self.file)
+        self.bench.read_back(made)
         marks.append(time.perf_counter())
-        with open_lite(self.file, child=self.interpreter, steps=work.core.steps) as predictor:
-            outputs = output_of(predictor, self.first, work.schema, self.file)
-        compare_answers(self.reference.outputs[: len(outputs)], outputs, work.schema)
+        with open_lite(self.file, child=self.interpreter, steps=self.origin.core.steps) as predictor:
+            outputs = output_of(predictor, self.first, schema, self.file)
+        compare_answers(self.reference.outputs[: len(outputs)], outputs, schema)
         marks.append(time.perf_counter())
         names = ("convert", "read_back", "agreement")
         parts = {name: after - before for name, before, after in zip(names, marks, marks[1:], strict=False)}
@@ -104,8 +108,8 @@ class Ours:
         """Seconds of what the command does beside."""
         from mltool.evaluation.reference import measure_file
 
-        steps = self.work.core.steps
-        latency = _seconds_of(lambda: self.work._latency(self.file))
+        steps = self.origin.core.steps
+        latency = _seconds_of(lambda: self.bench.latency(self.file, self.reference))
         whole = _seconds_of(
             lambda: measure_file(
                 self.file, self.reference, child=self.interpreter, metric=None, latency=None, steps=steps

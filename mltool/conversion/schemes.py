@@ -107,11 +107,12 @@ _HYBRID = frozenset({"float32", "hybrid"})
 # of probabilities where the outputs are logits. On the small models of the tests the largest error is 1.3e-7 (none),
 # 2.3e-4 (float16), 2.6e-3 (dynamic) and 8.2e-3 (int8) of the range. A small CNN that knows CIFAR-10 to 57 % gives, in
 # int8, the same answer on 94 % with probabilities off by up to 0.29 and its accuracy half a point lower, while an int8
-# Normalization of raw features that collapsed gave the same answer on 57 %. A MobileNetV1 that had learned too little to
-# be sure (80 % of two classes) was off by 1.1 % in float16 and by 5.5 % in the mean in int8, and lost nothing. Five small models of random weights (a CNN,
-# a transformer block, an embedding, dense layers, two inputs; 64 samples) were off by at most 7.3e-3 (int16x8 and
-# weight-only) and .14 (int4, with the same answer on .75 to 1 of the samples: random weights leave close ones). A
-# MobileNetV2 of two classes in int4 lost one of 120 samples, with one probability off by 0.64.
+# Normalization of raw features that collapsed gave the same answer on 57 %. A MobileNetV1 that had learned too little
+# to be sure (80 % of two classes) was off by 1.1 % in float16 and by 5.5 % in the mean in int8, and lost nothing.
+# Five small models of random weights (a CNN, a transformer block, an embedding, dense layers, two inputs; 64 samples)
+# were off by at most 7.3e-3 (int16x8 and weight-only) and .14 (int4, with the same answer on .75 to 1 of the samples:
+# random weights leave close ones). A MobileNetV2 of two classes in int4 lost one of 120 samples, with one probability
+# off by 0.64.
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
     for scheme in (
