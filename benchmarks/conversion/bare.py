@@ -67,19 +67,20 @@ def one_by_one(samples: Samples) -> Iterator[Samples]:
 def prepare(run: str, folder: str) -> Iterator[Row]:
     """Writes `saved_model` and `samples.npz`; of a model that takes text the part behind its text, as mltool does."""
     from mltool.conversion.calibration import draw_representative
-    from mltool.conversion.sources.core import Core, steps_outside, write_core
+    from mltool.conversion.sources.core import steps_outside, write_core
     from mltool.evaluation.evaluate import run_data
     from mltool.runs.find import find_run
 
     found, target = find_run(run), Path(folder)
     schema, data = found.input_schema, run_data(found)
-    core = write_core(found.keras_file, schema, target / "core") if steps_outside(schema) else Core(_exported(found))
-    calibration = draw_representative(data, SAMPLES, found.spec.seed)
+    core = write_core(found.keras_file, schema, target / "core") if steps_outside(schema) else None
+    calibration = draw_representative(data, SAMPLES, found.spec.seed, {})
     arrays: dict[str, Any] = dict(calibration.samples.first(SAMPLES))
-    for step in core.steps:
+    for step in core.steps if core else ():
         arrays[step.input] = step(arrays[step.input])
     np.savez(target / "samples.npz", **arrays)
-    (target / "saved_model").symlink_to(core.saved_model.absolute())
+    source = core.saved_model if core and core.saved_model else _exported(found)
+    (target / "saved_model").symlink_to(source.absolute())
     yield {"samples": len(calibration.samples)}
 
 
