@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from mltool.conversion.calibration import Calibration, draw_random, draw_representative, ranges_of, require_sound
 from mltool.conversion.entries import ending_layers
@@ -19,6 +19,9 @@ from mltool.inspection.model_summary import load_summary
 from mltool.runs.input_schema import InputSchema
 from mltool.runs.run import Run
 from mltool.spec.convert import ConvertSpec
+
+SearchSplit = Literal["validation", "train"]
+"""What a search may look at; the test split is left for its winner."""
 
 
 class Origin(Protocol):
@@ -70,10 +73,11 @@ class Origin(Protocol):
         """
         ...
 
-    def validation_reference(self, most: int) -> Reference:
-        """The model on validation samples: what a search chooses by.
+    def search_reference(self, split: SearchSplit, most: int) -> Reference:
+        """The model on samples that a search chooses by.
 
         Args:
+            split: that they are of.
             most: samples at most, evenly taken from all.
 
         Raises:
@@ -142,18 +146,18 @@ class RunOrigin:
         require_sound(calibration)
         return calibration
 
-    def validation_reference(self, most: int) -> Reference:
+    def search_reference(self, split: SearchSplit, most: int) -> Reference:
         """See `Origin`."""
-        return reference_on(self.run, self.data.take(validation_ids(self.data, most)))
+        return reference_on(self.run, self.data.take(search_ids(self.data, split, most)))
 
 
-def validation_ids(data: Dataset, most: int) -> Array:
-    """Positions of validation samples, evenly taken from all.
+def search_ids(data: Dataset, split: SearchSplit, most: int) -> Array:
+    """Positions of samples of a split, evenly taken from all.
 
     Raises:
         DataError: if there are none.
     """
-    ids = data.splits.validation
+    ids = data.splits.train if split == "train" else data.splits.validation
     if not len(ids):
         message = "a search chooses by validation samples, and there are none"
         raise DataError(message, "write data.split.validation: 0.1, and train again")

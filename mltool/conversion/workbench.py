@@ -212,11 +212,14 @@ class Workbench:
             shutil.copy(source, made.file)
             return made
         precision = None if is_recipe(entry.quantize) else precision_of(entry, made.keep_float)
-        if precision is None:
-            recipe = read_recipe(Path(entry.quantize))
-        else:
-            precision.require_matches(made.layer_names)
-            recipe = recipe_for(precision, read_flatbuffer(source, made.layer_names))
+        try:
+            if precision is None:
+                recipe = read_recipe(Path(entry.quantize))
+            else:
+                precision.require_matches(made.layer_names)
+                recipe = recipe_for(precision, read_flatbuffer(source, made.layer_names))
+        except ConversionError as error:
+            raise named(entry, error) from error
         self._call(
             entry,
             QUANTIZER,

@@ -11,7 +11,7 @@ import pytest
 from mltool.child import Child
 from mltool.conversion import convert as room
 from mltool.conversion.convert import convert
-from mltool.conversion.origin import validation_ids
+from mltool.conversion.origin import search_ids
 from mltool.conversion.search.candidates import Candidate, doubling, keeping, narrowing, whole_schemes
 from mltool.conversion.search.front import pareto_front
 from mltool.conversion.search.trial import SearchResult, Trial
@@ -137,14 +137,14 @@ def test_nothing_that_keeps_the_limits_is_said_with_what_the_nearest_break(run):
 @pytest.mark.parametrize(("count", "most", "expected"), [(10, 3, 3), (10, 50, 10)])
 def test_validation_samples_are_taken_evenly(count, most, expected):
     data = SimpleNamespace(splits=SimpleNamespace(validation=np.arange(count) + 7))
-    found = validation_ids(data, most)
+    found = search_ids(data, "validation", most)
     assert len(found) == expected
     assert set(found.tolist()) <= set(range(7, 7 + count))
 
 
 def test_a_search_needs_validation_samples():
     with pytest.raises(DataError, match="a search chooses by validation samples, and there are none"):
-        validation_ids(SimpleNamespace(splits=SimpleNamespace(validation=np.zeros(0, np.int64))), 10)
+        search_ids(SimpleNamespace(splits=SimpleNamespace(validation=np.zeros(0, np.int64))), "validation", 10)
 
 
 def test_the_trap_of_raw_features_is_named_and_solved(tmp_path_factory, tmp_path):

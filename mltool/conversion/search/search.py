@@ -14,7 +14,7 @@ from mltool.conversion.entries import float_layers_of, tolerance_of, with_inside
 from mltool.conversion.explain.explain import explain
 from mltool.conversion.search.candidates import Candidate, doubling, keeping, narrowing, trained, whole_schemes
 from mltool.conversion.search.trial import SearchResult, Trial
-from mltool.conversion.workbench import Workbench
+from mltool.conversion.workbench import Made, Workbench
 from mltool.errors import ArtifactError, ConversionError, DataError
 from mltool.evaluation.judge import judge
 from mltool.inference.litert import runtime_name
@@ -23,6 +23,9 @@ from mltool.spec.limits import LimitsSpec
 from mltool.spec.search import SearchSpec
 
 logger = logging.getLogger("mltool")
+
+FEW_SAMPLES = 500
+"""Validation samples below which one of them is worth more than most limits allow to lose."""
 
 
 def search(bench: Workbench, entry: ConvertSpec, limits: LimitsSpec) -> SearchResult:
@@ -45,7 +48,13 @@ class _Search:
         self.asked = entry.search or SearchSpec()
         self.trials: list[Trial] = []
         self.sensitivity: list[tuple[str, float]] = []
-        self.reference = bench.origin.validation_reference(self.asked.samples)
+        self.reference = bench.origin.search_reference("validation", self.asked.samples)
+        # Of few samples none may be wrong by chance: what calibrated and trained must not get worse either.
+        few = len(self.reference.samples) < FEW_SAMPLES
+        self.also = bench.origin.search_reference("train", self.asked.samples) if few else None
+        if few:
+            told = "only %d validation samples score: files must keep the limits on %d training samples, too"
+            logger.warning(told, len(self.reference.samples), len(self.also.samples) if self.also else 0)
 
     def run(self) -> SearchResult:
         for candidate in whole_schemes(self.entry, converter=self.bench.origin.core.saved_model is not None):
@@ -156,6 +165,7 @@ class _Search:
         found, _ = self.bench.measure(made, reference, metric=limits.metric, latency=latency)
         # Not one sample is given: of few validation samples two are more than most limits, and many files are tried.
         checks = judge(limits, tolerance_of(entry), found, never_count=0)
+        broken = [f"{check.limit}: {check.message}" for check in checks if not check.kept]
         return Trial(
             candidate,
             time.perf_counter() - started,
@@ -163,8 +173,22 @@ class _Search:
             found.metric_json(),
             found.agreement_json(),
             latency["p90"] if latency else None,
-            tuple(f"{check.limit}: {check.message}" for check in checks if not check.kept),
+            tuple(broken or self._broken_in_training(found_file)),
         )
+
+    def _broken_in_training(self, made: Made) -> list[str]:
+        """Limits that a file breaks on training samples, where those of validation are few."""
+        if self.also is None:
+            return []
+        reference = self.bench.held_against(made, self.also)
+        found, _ = self.bench.measure(made.file, reference, metric=self.limits.metric)
+        checks = judge(self.limits, tolerance_of(made.entry), found, never_count=0)
+        unmeasured = ("max_p90_latency", "min", "max")
+        return [
+            f"{check.limit} on training samples: {check.message}"
+            for check in checks
+            if not check.kept and check.limit not in unmeasured
+        ]
 
     def _best(self) -> Trial | None:
         kept = [trial for trial in self.trials if trial.kept]

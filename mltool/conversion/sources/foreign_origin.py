@@ -11,7 +11,7 @@ import numpy as np
 
 from mltool.child import Child
 from mltool.conversion.calibration import Calibration, draw_random, draw_representative, ranges_of, require_sound
-from mltool.conversion.origin import validation_ids
+from mltool.conversion.origin import SearchSplit, search_ids
 from mltool.conversion.sources.core import Core
 from mltool.conversion.sources.foreign import Foreign
 from mltool.conversion.sources.generated import DEFAULT, generate
@@ -205,6 +205,6 @@ class ForeignOrigin:
         ids = {f"{name}_ids": found for name, found in splits.items()}
         return {**ids, **{f"{name}_hashes": self.data.hashes[found] for name, found in splits.items()}}
 
-    def validation_reference(self, most: int) -> Reference:
+    def search_reference(self, split: SearchSplit, most: int) -> Reference:
         """See `Origin`."""
-        return self._reference_on(self._named(self.data.take(validation_ids(self.data, most))))
+        return self._reference_on(self._named(self.data.take(search_ids(self.data, split, most))))
