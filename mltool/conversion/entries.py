@@ -115,8 +115,8 @@ def tolerance_of(entry: ConvertSpec) -> Tolerance:
     return Tolerance(scheme.max_error, scheme.mean_error, scheme.min_agreement)
 
 
-INTEGER_SCHEMES = {"int8", "int16x8", "qat"}
-"""Schemes of a file or a layer whose activations are integers."""
+INTEGER_SCHEMES = {"int8", "int16x8", "qat", "int4"}
+"""Schemes of a file or a layer whose activations or weights are too coarse for raw features and spectra."""
 
 FLOAT_STEPS = ("Normalization", "Discretization", "FillMissing", "LogMel", "MFCC")
 """Preprocessing that an int8 file keeps in float with `preprocess: auto`, where its inputs are float."""

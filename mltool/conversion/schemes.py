@@ -157,9 +157,9 @@ SCHEMES: dict[str, Scheme] = {
             True,
             _INT8,
             frozenset({"int16"}),
-            0.10,
-            0.02,
-            0.97,
+            0.40,
+            0.06,
+            0.90,
             "quantizer",
         ),
         Scheme(

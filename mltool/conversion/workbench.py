@@ -169,7 +169,7 @@ class Workbench:
                 entry,
                 TRAIN_AWARE,
                 child=child,
-                timeout_seconds=None,
+                takes_long=True,
                 run=str(run.directory),
                 folder=str(folder),
                 granularity=entry.granularity,
@@ -237,11 +237,12 @@ class Workbench:
         function: str,
         *,
         child: Child | None = None,
-        timeout_seconds: float | None = CONVERT_TIMEOUT_SECONDS,
+        takes_long: bool = False,
         **arguments: Any,
     ) -> dict[str, Any]:
         """Calls an engine; what becomes of its process becomes a message."""
         memory = int(free_memory_bytes() * MEMORY_SHARE)
+        timeout_seconds = None if takes_long else CONVERT_TIMEOUT_SECONDS
         try:
             answer: dict[str, Any] = (child or self.converter).call(
                 function, timeout_seconds=timeout_seconds, memory_bytes=memory, **arguments
@@ -269,17 +270,18 @@ class Workbench:
         """
         entry = made.entry
         try:
-            return read_back(
-                made.file,
-                quantize=scheme_of(entry),
-                io=entry.io,
-                layer_names=made.layer_names,
-                preprocess_layers=made.preprocess_layers,
-                keep_float=made.keep_float,
-                granularity=entry.granularity,
-                precision=made.precision,
-                free_granularity=TRAINED_PER_TENSOR if made.training else (),
-            )
+            with _as_conversion(made.file):
+                return read_back(
+                    made.file,
+                    quantize=scheme_of(entry),
+                    io=entry.io,
+                    layer_names=made.layer_names,
+                    preprocess_layers=made.preprocess_layers,
+                    keep_float=made.keep_float,
+                    granularity=entry.granularity,
+                    precision=made.precision,
+                    free_granularity=TRAINED_PER_TENSOR if made.training else (),
+                )
         except ConversionError as error:
             raise named(entry, error) from error
 
@@ -314,7 +316,7 @@ class Workbench:
 
 @contextlib.contextmanager
 def _as_conversion(made: Path) -> Iterator[None]:
-    """What the runtime refuses is a fault of the conversion, and the file has only a temporary name."""
+    """What is damaged, or refused by the runtime: a fault of the conversion, and the file has only a temporary name."""
     try:
         yield
     except ArtifactError as error:

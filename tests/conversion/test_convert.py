@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import artifacts
 import numpy as np
@@ -185,6 +186,22 @@ def test_a_converter_that_returns_a_float_file_for_int8_is_caught(run, monkeypat
     monkeypatch.undo()
     convert(run, [entry(quantize="int8")])
     assert not (run.lite_folder / "rejected").exists()
+
+
+def test_a_converter_that_writes_half_a_file_is_caught(run, monkeypatch):
+    class Careless(Child):
+        def call(self, function, /, **arguments):
+            whole = (run.lite_folder / "none.tflite").read_bytes()
+            Path(arguments["output"]).write_bytes(whole[: len(whole) // 2])
+            return {"messages": [], "bytes": 0, "seconds": {}}
+
+    monkeypatch.setattr(room, "Child", Careless)
+    with pytest.raises(ConversionError, match=r"half: the file that was made is damaged: ") as caught:
+        convert(run, [entry(quantize="none", name="half")])
+    assert caught.value.exit_code == 7
+    assert "part" not in str(caught.value)
+    rejected_file = run.lite_folder / "rejected/half.json"
+    assert "damaged" in json.loads(rejected_file.read_text())["error"]
 
 
 def test_random_calibration_stamps_the_file_and_measures_nothing(run):

@@ -6,8 +6,10 @@ space at random or by a model of it, and here a ranking of layers says which ten
 """
 
 import logging
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mltool.conversion.entries import float_layers_of, tolerance_of, with_insides
@@ -16,7 +18,9 @@ from mltool.conversion.search.candidates import Candidate, doubling, keeping, na
 from mltool.conversion.search.trial import SearchResult, Trial
 from mltool.conversion.workbench import Made, Workbench
 from mltool.errors import ArtifactError, ConversionError, DataError
-from mltool.evaluation.judge import judge
+from mltool.evaluation.agreement import worst_of
+from mltool.evaluation.judge import Measurements, judge
+from mltool.evaluation.reference import Reference
 from mltool.inference.litert import runtime_name
 from mltool.spec.convert import ConvertSpec
 from mltool.spec.limits import LimitsSpec
@@ -157,15 +161,18 @@ class _Search:
 
     def _measured(self, candidate: Candidate, made: Path, started: float) -> Trial:
         entry, limits = candidate.entry, self.limits
-        found_file = self.bench.make(entry, made)
-        self.bench.read_back(found_file)
-        reference = self.bench.held_against(found_file, self.reference)
+        file = self.bench.make(entry, made)
+        self.bench.read_back(file)
         wanted = self.asked.minimize == "latency" or limits.max_p90_latency is not None
-        latency = self.bench.latency(made, reference) if wanted else None
-        found, _ = self.bench.measure(made, reference, metric=limits.metric, latency=latency)
-        # Not one sample is given: of few validation samples two are more than most limits, and many files are tried.
-        checks = judge(limits, tolerance_of(entry), found, never_count=0)
-        broken = [f"{check.limit}: {check.message}" for check in checks if not check.kept]
+        latency = self.bench.latency(made, self.reference) if wanted else None
+        found = self._found(file, self.reference, latency)
+        broken = self._broken(file, found)
+        if not broken and self.also is not None:
+            also = self._found(file, self.also, None)
+            broken = [f"on training samples: {text}" for text in self._broken(file, also)]
+            broken = broken or self._by_chance(file, [found, also])
+        elif not broken:
+            broken = self._by_chance(file, [found])
         return Trial(
             candidate,
             time.perf_counter() - started,
@@ -173,22 +180,52 @@ class _Search:
             found.metric_json(),
             found.agreement_json(),
             latency["p90"] if latency else None,
-            tuple(broken or self._broken_in_training(found_file)),
+            tuple(broken),
         )
 
-    def _broken_in_training(self, made: Made) -> list[str]:
-        """Limits that a file breaks on training samples, where those of validation are few."""
-        if self.also is None:
-            return []
-        reference = self.bench.held_against(made, self.also)
-        found, _ = self.bench.measure(made.file, reference, metric=self.limits.metric)
+    def _found(self, made: Made, reference: Reference, latency: Mapping[str, float] | None) -> Measurements:
+        """The metric, and how far the answers are from those of the model that the file was made of."""
+        held = self.bench.held_against(made, reference)
+        found, _ = self.bench.measure(made.file, held, metric=self.limits.metric, latency=latency)
+        if found.value is not None and not math.isfinite(found.value):
+            # An area under a curve, where no sample is an anomaly: there is nothing to tell a drop by.
+            return replace(found, value=None)
+        return found
+
+    def _broken(self, made: Made, found: Measurements) -> list[str]:
+        """Limits that a file breaks; not one sample is given, for many files are tried on few of them."""
         checks = judge(self.limits, tolerance_of(made.entry), found, never_count=0)
-        unmeasured = ("max_p90_latency", "min", "max")
-        return [
-            f"{check.limit} on training samples: {check.message}"
-            for check in checks
-            if not check.kept and check.limit not in unmeasured
-        ]
+        broken = [f"{check.limit}: {check.message}" for check in checks if not check.kept]
+        if found.drop is None and self.limits.max_drop is not None:
+            worst = worst_of(found.agreements)
+            share = worst.mean_error / (worst.reference_range or 1.0)
+            if share > self.limits.max_drop.value:
+                broken.append(f"max_drop: no metric can be told here, and answers are off by {share:.2%} in the mean")
+        return broken
+
+    def _by_chance(self, made: Made, all_found: Sequence[Measurements]) -> list[str]:
+        """A drop that keeps the limit by chance alone: what is added to it is its standard error.
+
+        Of n samples of which a share d is answered otherwise, the difference of two shares of right answers has at most
+        the variance d / n (McNemar, "Note on the sampling error of the difference between correlated proportions or
+        percentages", Psychometrika 12, 1947).
+        """
+        first = all_found[0]
+        if first.drop is None or first.reference is None or self.limits.max_drop is None or not first.counts_samples:
+            return []
+        if made.keras is not None:  # trained on: its answers differ from its own model's less than from the run's
+            all_found = [self._against_the_run(made, first)]
+        samples = sum(found.samples for found in all_found)
+        others = sum((1 - (worst_of(found.agreements).same_answer or 0.0)) * found.samples for found in all_found)
+        chance, allowed = math.sqrt(others) / samples, self.limits.max_drop.allowed(first.reference)
+        if first.drop + chance <= allowed + 1e-12:
+            return []
+        change = f"a drop of {first.drop:.4f} with a standard error of {chance:.4f} on {samples} samples"
+        return [f"max_drop: {change}, at most {allowed:.4f}"]
+
+    def _against_the_run(self, made: Made, found: Measurements) -> Measurements:
+        against, _ = self.bench.measure(made.file, self.reference, metric=self.limits.metric)
+        return replace(found, agreements=against.agreements)
 
     def _best(self) -> Trial | None:
         kept = [trial for trial in self.trials if trial.kept]
