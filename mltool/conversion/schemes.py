@@ -112,7 +112,8 @@ _HYBRID = frozenset({"float32", "hybrid"})
 # Five small models of random weights (a CNN, a transformer block, an embedding, dense layers, two inputs; 64 samples)
 # were off by at most 7.3e-3 (int16x8 and weight-only) and .14 (int4, with the same answer on .75 to 1 of the samples:
 # random weights leave close ones). A MobileNetV2 of two classes in int4 lost one of 120 samples, with one probability
-# off by 0.64.
+# off by 0.64. One probability is a poor witness: a ResNet8 that lost nothing was off by 0.4 once in 2,000 samples. What
+# collapsed (raw features in int8, an LSTM of few samples) was off by 9 % and more in the mean.
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
     for scheme in (
@@ -135,9 +136,9 @@ SCHEMES: dict[str, Scheme] = {
             False,
             _INT8,
             _HYBRID,
-            0.10,
-            0.02,
-            0.97,
+            0.25,
+            0.04,
+            0.95,
         ),
         Scheme(
             "int8",
@@ -146,7 +147,7 @@ SCHEMES: dict[str, Scheme] = {
             True,
             _INT8,
             _INT8,
-            0.40,
+            0.60,
             0.06,
             0.90,
         ),
@@ -157,7 +158,7 @@ SCHEMES: dict[str, Scheme] = {
             True,
             _INT8,
             frozenset({"int16"}),
-            0.40,
+            0.60,
             0.06,
             0.90,
             "quantizer",
@@ -181,9 +182,9 @@ SCHEMES: dict[str, Scheme] = {
             False,
             _INT8,
             _FLOAT,
-            0.10,
-            0.02,
-            0.97,
+            0.25,
+            0.04,
+            0.95,
             "quantizer",
         ),
         Scheme(
