@@ -3,6 +3,7 @@
 The folders whose tests use them import the fixtures.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 
 from mltool.child import Child
 
-CLASSES, WIDTH, SAMPLES = 3, 64, 300
+CLASSES, WIDTH, SAMPLES = 3, 64, 1500
 
 JAX = """
 import numpy as np
@@ -43,7 +44,7 @@ def dense_weights(seed: int = 0) -> dict[str, np.ndarray]:
     """Of 4 values -> 64 -> 64 -> 3 classes."""
     numbers, sizes = np.random.default_rng(seed), (4, WIDTH, WIDTH, CLASSES)
     found = {}
-    for layer, (taken, given) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for layer, (taken, given) in enumerate(itertools.pairwise(sizes)):
         found[f"w{layer}"] = numbers.normal(0, taken**-0.5, (taken, given)).astype("float32")
         found[f"b{layer}"] = numbers.normal(0, 0.1, given).astype("float32")
     return found
@@ -97,7 +98,10 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save(root / "dense.h5")
     model.export(root / "dense", verbose=False)
     write_tflite(root / "dense", root / "dense.tflite")
-    x = numbers.normal(0, 1, (SAMPLES, 4)).astype("float32")
+    x = numbers.normal(0, 1, (4 * SAMPLES, 4)).astype("float32")
+    # Those whose class is the clearest: no scheme that works answers another one.
+    ranked = np.sort(dense_answers(weights, x), axis=1)
+    x = x[np.argsort(ranked[:, -2] - ranked[:, -1])[:SAMPLES]]
     y = dense_answers(weights, x).argmax(1)
     y[::10] = (y[::10] + 1) % CLASSES
     np.savez(root / "data.npz", x=x, y=y)

@@ -14,6 +14,7 @@ def search_tables(made: Sequence[Any]) -> list[str]:
         made: what `convert` returned.
     """
     from mltool.runs.lite import LiteFolder
+    from mltool.spec.convert import SCHEMES
     from mltool.spec.load import flow_yaml
 
     tables = []
@@ -22,6 +23,8 @@ def search_tables(made: Sequence[Any]) -> list[str]:
         if file.is_file():
             document = json.loads(file.read_text(encoding="utf-8"))
             again = {key: value for key, value in item.record.entry.items() if value not in (None, [], {}, ())}
+            if again.get("name") in SCHEMES:  # `auto`, which no other scheme may be called
+                del again["name"]
             tables += [*_told(document), f"made again by: convert: [{flow_yaml(again)}]"]
     return tables
 

@@ -16,8 +16,10 @@ from mltool.conversion.sources.generated import DEFAULT, Draw, generate
 from mltool.conversion.workbench import Workbench
 from mltool.data.dataset import Dataset
 from mltool.errors import ArtifactError, DataError, UsageError
+from mltool.evaluation.agreement import compare_values
 from mltool.runs.find import run_of
-from mltool.runs.lite import LiteFolder
+from mltool.runs.input_schema import InputSchema
+from mltool.runs.lite import REFERENCE_KEY, LiteFolder
 from mltool.spec.convert import ConvertSpec
 from mltool.spec.limits import LimitsSpec
 from mltool.spec.spec import Spec
@@ -29,6 +31,10 @@ WITHOUT_DATA = ("none", "dynamic", "float16", "weight-only", "int4")
 
 SAMPLES_TO_MAKE = 8
 """Samples that show a model of PyTorch or JAX what it takes, and that it is held against when it was made."""
+
+
+SAME = 1e-4
+"""Share of its range by which the answers of one model may differ from one machine or library to the next."""
 
 
 def convert_model(
@@ -85,6 +91,7 @@ def convert_model(
         else:
             samples = None if data is None else data.split("train").first(SAMPLES_TO_MAKE)
             foreign = make_foreign(made_by, str(source), Path(scratch), child=converter, samples=samples)
+        _require_makes_float16(foreign, entries)
         logger.info("%s: %s, opened with %s", foreign.name, foreign.kind, foreign.loaded_by)
         if spec is None:
             _require_can_be_made_up(foreign, draw)
@@ -134,6 +141,14 @@ def _require_no_data_needed(entries: Sequence[ConvertSpec]) -> None:
     raise UsageError(f"{names} needs data to calibrate with", hint)
 
 
+def _require_makes_float16(foreign: Foreign, entries: Sequence[ConvertSpec]) -> None:
+    """Only TensorFlow's converter makes float16 files whose every weight is float16, and it reads no `.tflite`."""
+    halved = [entry.name for entry in entries if entry.quantize == "float16"]
+    if halved and foreign.float_file is not None:
+        message = f"{', '.join(halved)} cannot be made of {foreign.name}, which comes as a float file"
+        raise UsageError(message, "give the SavedModel or Keras file that it was made from, or --quantize dynamic")
+
+
 def _require_can_be_made_up(foreign: Foreign, draw: Draw) -> None:
     """What is told of samples is what the model takes: before anything is converted."""
     try:
@@ -157,16 +172,39 @@ def _require_room(lite: LiteFolder, entries: Sequence[ConvertSpec], *, force: bo
 
 
 def _require_same_source(lite: LiteFolder, origin: ForeignOrigin, entries: Sequence[ConvertSpec]) -> None:
-    """All files of a folder share `input.json` and `vectors.npz`: those of other models or samples would be lost."""
+    """All files of a folder share `input.json` and `vectors.npz`: those of other models or samples would be lost.
+
+    Not by the hash of the model: what JAX makes has another one each time.
+    """
     made = {entry.name for entry in entries}
-    for name in lite.names():
-        if name in made or not lite.record_file(name).is_file():
-            continue
-        found, wanted = lite.load_record(name).source, origin.record
-        for key, what in (("sha256", "of another model"), ("samples_hash", "held against other samples")):
-            if found.get(key) != wanted[key]:
-                message = f"{lite.file(name)} is {what}; one folder holds files of one model, on the same samples"
-                raise ArtifactError(message, "--output names another folder; or make all anew")
+    others = [name for name in lite.names() if name not in made and lite.record_file(name).is_file()]
+    for name in others:
+        reason = None
+        if lite.load_record(name).source.get("samples_hash") != origin.record["samples_hash"]:
+            reason = "held against other samples"
+        elif not _is_same_model(lite, origin):
+            reason = "of another model"
+        if reason is not None:
+            message = f"{lite.file(name)} is {reason}; one folder holds files of one model, on the same samples"
+            raise ArtifactError(message, "--output names another folder")
+
+
+def _is_same_model(lite: LiteFolder, origin: ForeignOrigin) -> bool:
+    """Whether the files of a folder take and answer what the model does."""
+    there, schema = lite.load_schema(), origin.schema
+    if _ends(there) != _ends(schema):
+        return False
+    answers = lite.load_vectors().get(REFERENCE_KEY) if lite.vectors_file.is_file() else None
+    if answers is None:
+        return True  # none of them was run
+    agreements = compare_values(origin.reference.outputs[: len(answers)], answers, schema)
+    return all(one.max_error <= SAME * (one.reference_range or 1.0) for one in agreements.values())
+
+
+def _ends(schema: InputSchema) -> list[dict[str, tuple[int, ...]]]:
+    """Shapes of inputs and outputs by name."""
+    inputs = {info.name: info.shape for info in schema.inputs}
+    return [inputs, {info.name: info.shape for info in schema.outputs}]
 
 
 def _with_batch(entry: ConvertSpec, foreign: Foreign) -> ConvertSpec:

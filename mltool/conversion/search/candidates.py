@@ -40,9 +40,9 @@ def whole_schemes(asked: ConvertSpec, *, converter: bool) -> list[Candidate]:
         {"quantize": "int4", "block_size": 32},
         {"quantize": "weight-only"},
         {"quantize": "int16x8", "keep_float": asked.keep_float},
-        {"quantize": "float16"},
     ]
-    if converter:
+    if converter:  # the quantizer makes neither of these
+        entries.append({"quantize": "float16"})
         entries.insert(1, {"quantize": "int8", "granularity": "tensor", "keep_float": asked.keep_float})
     return [_candidate("schemes", {**common, **entry}) for entry in entries]
 
