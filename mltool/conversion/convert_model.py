@@ -10,9 +10,11 @@ from mltool.child import Child
 from mltool.conversion.contract import Contract, Shelf
 from mltool.conversion.convert import Converted, each
 from mltool.conversion.entries import limits_of
+from mltool.conversion.sources.fixed_shapes import with_shapes
 from mltool.conversion.sources.foreign import Foreign, make_foreign, open_foreign
 from mltool.conversion.sources.foreign_origin import ForeignOrigin
-from mltool.conversion.sources.generated import DEFAULT, Draw, generate
+from mltool.conversion.sources.foreign_schema import names_of
+from mltool.conversion.sources.generated import DEFAULT, Draw, generate, sample_shape
 from mltool.conversion.workbench import Workbench
 from mltool.data.dataset import Dataset
 from mltool.errors import ArtifactError, DataError, UsageError
@@ -95,6 +97,7 @@ def convert_model(
         logger.info("%s: %s, opened with %s", foreign.name, foreign.kind, foreign.loaded_by)
         if spec is None:
             _require_can_be_made_up(foreign, draw)
+        foreign = with_shapes(foreign, _shapes(foreign, data, draw), Path(scratch), converter)
         origin = ForeignOrigin(foreign, spec, data, converter=converter, interpreter=interpreter, draw=draw)
         _require_same_source(lite, origin, entries)
         bench = Workbench(origin, converter, interpreter, Path(scratch))
@@ -155,6 +158,13 @@ def _require_can_be_made_up(foreign: Foreign, draw: Draw) -> None:
         generate(foreign.inputs, 1, 0, draw)
     except DataError as error:
         raise UsageError(error.messages) from error
+
+
+def _shapes(foreign: Foreign, data: Dataset | None, draw: Draw) -> dict[str, tuple[int, ...]]:
+    """Of one sample, by input of the model: of the data, else of what is made up."""
+    if data is None:
+        return {info.name: sample_shape(info, draw) for info in foreign.inputs}
+    return {theirs: data.input_shapes[ours] for theirs, ours in names_of(foreign, data.source.inputs).items()}
 
 
 def _require_room(lite: LiteFolder, entries: Sequence[ConvertSpec], *, force: bool) -> None:

@@ -303,28 +303,80 @@ def test_several_outputs_are_described_by_name(convert_it: Convert, tmp_path: Pa
 
 
 def test_free_axes_and_ranges_of_made_up_samples_are_told(convert_it: Convert, tmp_path: Path):
-    table = NUMBERS.normal(size=(50, 4)).astype("float32")
+    """A convolution of 3x3, which LiteRT cannot prepare in a file of free axes: the file has those that are told."""
+    table, kernel = NUMBERS.normal(size=(50, 4)).astype("float32"), NUMBERS.normal(size=(3, 3, 3, 40)).astype("float32")
 
     def embed(ids: Any, image: Any) -> dict[str, Any]:
         import tensorflow as tf
 
-        return {"y": tf.reduce_mean(tf.gather(table, ids), 1), "z": image * 2.0}
+        return {"y": tf.reduce_mean(tf.gather(table, ids), 1), "z": tf.nn.conv2d(image, kernel, 1, "VALID")}
 
-    model = _exported(tmp_path / "free", {"ids": ([None, 5], "int32"), "image": ([None, None, 3], "float32")}, embed)
-    with pytest.raises(UsageError, match=r"'image' has free axes: \('free', 3\); .*--input-shape image=32,3"):
+    model = _exported(
+        tmp_path / "free", {"ids": ([None, 5], "int32"), "image": ([None, None, None, 3], "float32")}, embed
+    )
+    with pytest.raises(
+        UsageError, match=r"'image' has free axes: \('free', 'free', 3\); .*--input-shape image=32,32,3"
+    ):
         convert_it(model, "none")
     with pytest.raises(UsageError, match="no input 'photo' to make up; it has"):
         convert_it(model, "none", draw=Draw(sizes={"photo": (2, 3)}))
+    with pytest.raises(DataError, match=r"does not take samples of shape .*\(2, 2, 3\).*: Negative dimension size"):
+        convert_it(model, "none", draw=Draw(sizes={"image": (2, 2, 3)}))
 
-    draw = Draw({"ids": (0, 50)}, {"image": (7, 3)})
-    made = convert_it(model, "none", draw=draw)
+    made = convert_it(model, "none", "dynamic", draw=Draw({"ids": (0, 50)}, {"image": (7, 6, 3)}))
 
     assert made.none.verified
+    assert made.dynamic.verified
     lite = LiteFolder(made.folder)
-    assert {output.name: output.shape for output in lite.load_schema().outputs} == {"y": (4,), "z": (7, 3)}
+    schema = lite.load_schema()
+    assert {info.name: info.shape for info in schema.inputs} == {"ids": (5,), "image": (7, 6, 3)}
+    assert {output.name: output.shape for output in schema.outputs} == {"y": (4,), "z": (5, 4, 40)}
     assert lite.load_vectors()["input:ids"].max() > 40
     np.testing.assert_array_equal(lite.load_vectors()["ids"], np.arange(32))
     assert all(verdict.kept for verdict in verify(made.folder))
+
+
+def test_free_axes_become_those_of_the_data(convert_it: Convert, tmp_path: Path):
+    kernel = NUMBERS.normal(size=(3, 3, 1, 3)).astype("float32")
+
+    def score(image: Any) -> dict[str, Any]:
+        import tensorflow as tf
+
+        return {"scores": tf.reduce_mean(tf.nn.conv2d(image, kernel, 1, "VALID", name="stem"), [1, 2])}
+
+    model = _exported(tmp_path / "free", {"image": ([None, None, None, 1], "float32")}, score)
+    x = NUMBERS.random((90, 8, 9, 1), np.float32)
+    data = _spec(
+        tmp_path, {"x": x, "y": np.arange(90) % 3}, f"data: {{source: {{path: other.npz}}}}\ntrain: {{{LOGITS}}}\n"
+    )
+
+    made = convert_it(model, "int8", data=data)
+
+    assert made.int8.verified
+    assert LiteFolder(made.folder).load_schema().inputs[0].shape == (8, 9, 1)
+
+
+IDS = """
+import numpy as np
+
+def make():
+    import jax
+    table = jax.numpy.asarray(np.random.default_rng(0).normal(size=(50, 3)), "float32")
+    return (lambda ids: table[ids].mean(1)), None, np.zeros((1, 5), "int32")
+"""
+
+
+def test_a_function_tells_the_type_that_its_model_takes(convert_it: Convert, tmp_path: Path, monkeypatch: Any):
+    """Data are float32 whatever they count, and no row of a table is number 1.0."""
+    (tmp_path / "ids_nets.py").write_text(IDS)
+    monkeypatch.chdir(tmp_path)
+    arrays = {"x": NUMBERS.integers(0, 50, (90, 5)), "y": np.arange(90) % 3}
+    data = _spec(tmp_path, arrays, f"data: {{source: {{path: other.npz}}}}\ntrain: {{{LOGITS}}}\n")
+
+    made = convert_it("ids_nets:make", "none", made_by="jax", data=data)
+
+    assert made.none.verified
+    assert made.none.read_back["inputs"] == {"x": "int32"}
 
 
 def test_numbers_that_an_integer_input_would_cut_off_are_refused(convert_it: Convert, tmp_path: Path):

@@ -114,7 +114,10 @@ class ForeignOrigin:
     @cached_property
     def reference(self) -> Reference:
         """The model itself, on the test split of the data, or on samples that are made up."""
-        return self._reference_on(self._samples)
+        found = self._reference_on(self._samples)
+        for name, value in found.metrics.items():
+            logger.info("%s: %s %.4f on %d test samples, as it came", self.name, name, value, len(found.samples))
+        return found
 
     def _reference_on(self, samples: Samples) -> Reference:
         schema = self.schema

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mltool.conversion.sources.fixed_shapes import fits
 from mltool.conversion.sources.foreign import Foreign
 from mltool.conversion.sources.generated import Draw, sample_shape
 from mltool.data.dataset import Dataset, Samples
@@ -86,10 +87,7 @@ def _numpy_name(end: TensorInfo) -> str:
 
 
 def _require_taken(name: str, info: InputInfo, end: TensorInfo) -> None:
-    fits = len(info.shape) == len(end.shape) and all(
-        size in (None, found) for size, found in zip(end.shape, info.shape, strict=True)
-    )
-    if fits and (info.dtype == "string") == (end.dtype == "string"):
+    if fits(end.shape, info.shape) and (info.dtype == "string") == (end.dtype == "string"):
         return
     given = "text" if info.dtype == "string" else "numbers"
     message = f"{name} takes {end.dtype} of shape {_shown(end.shape)} as {end.name!r}; the data give {given}"
@@ -149,13 +147,12 @@ def _answered(name: str, end: TensorInfo, meaning: Meaning, targets: tuple[int, 
         case "anomaly":
             hint = "convert the run that trained it, or describe it by a loss without anomaly"
             raise DataError(f"{name}: an anomaly is told by a threshold, which only training finds", hint)
-    fits = len(end.shape) == len(wanted) and all(
-        size in (None, one) for size, one in zip(end.shape, wanted, strict=True)
-    )
-    if not fits:
+    if not fits(end.shape, wanted):
         message = f"{name} answers {end.name!r} in shape {_shown(end.shape)}; the data have {what}: {wanted}"
         hint = "the targets must be what the model answers: data.source.target"
-        if meaning.labels:
+        if not end.shape:
+            hint = "give it an axis of values: a last layer Reshape((1,))"
+        elif meaning.labels:
             hint = f"data.source.classes names all that the model knows, in its order (read: {_some(meaning.labels)})"
         raise DataError(message, hint)
     return wanted
