@@ -198,6 +198,16 @@ def test_data_that_are_not_the_models_are_refused(
     assert not list(tmp_path.glob("lite/*.tflite"))
 
 
+def test_columns_of_a_table_are_not_one_array(convert_it: Convert, dense: Path, tmp_path: Path):
+    lines = ["a,b,c,d,y", *(f"{n},{n * 2},{n * 3},{n * 4},{n % 3}" for n in range(60))]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    data = tmp_path / "rows.yaml"
+    data.write_text(f"data: {{source: {{path: rows.csv, target: y}}}}\ntrain: {{{LOGITS}}}\n")
+
+    with pytest.raises(DataError, match=r"dense takes x; the data give a, b, c, d; it takes one array: give an \.npz"):
+        convert_it(dense / "dense.tflite", "none", data=data)
+
+
 # Folders
 
 

@@ -43,7 +43,10 @@ def names_of(foreign: Foreign, given: Mapping[str, object]) -> dict[str, str]:
         return {theirs[0]: ours[0]}
     if set(ours) != set(theirs):
         message = f"{foreign.name} takes {', '.join(theirs)}; the data give {', '.join(ours)}"
-        raise DataError(message, "name them so under data.inputs")
+        hint = "name them so under data.inputs"
+        if len(theirs) == 1:
+            hint = "it takes one array: give an .npz that has it, or a function that puts columns side by side"
+        raise DataError(message, hint)
     return {name: name for name in theirs}
 
 
@@ -71,10 +74,11 @@ def schema_of_data(foreign: Foreign, data: Dataset, spec: Spec) -> InputSchema:
         DataError: if the data are not what the model takes, or its outputs not what they are said to be.
     """
     names, train = names_of(foreign, data.source.inputs), data.split("train")
-    inputs = [
-        replace(describe_input(names[end.name], train, data.source), name=end.name, original=None)
-        for end in foreign.inputs
-    ]
+    inputs = []
+    for theirs, ours in names.items():
+        info = describe_input(ours, train, data.source)
+        # What the data call it: a table that is given to `predict` has that for the head of its column.
+        inputs.append(replace(info, name=theirs, original=info.original or (ours if ours != theirs else None)))
     for info, end in zip(inputs, foreign.inputs, strict=True):
         _require_taken(foreign.name, info, end)
         if np.dtype(_numpy_name(end)).kind in "iub":
