@@ -12,10 +12,10 @@ from mltool.conversion.convert import Converted, each
 from mltool.conversion.entries import limits_of
 from mltool.conversion.sources.fixed_shapes import with_shapes
 from mltool.conversion.sources.foreign import Foreign, make_foreign, open_foreign
-from mltool.conversion.sources.foreign_origin import ForeignOrigin
+from mltool.conversion.sources.foreign_origin import MADE_UP, ForeignOrigin
 from mltool.conversion.sources.foreign_schema import names_of
 from mltool.conversion.sources.generated import DEFAULT, Draw, generate, sample_shape
-from mltool.conversion.workbench import Workbench
+from mltool.conversion.workbench import Workbench, needs_samples
 from mltool.data.dataset import Dataset
 from mltool.errors import ArtifactError, DataError, UsageError
 from mltool.evaluation.agreement import compare_values
@@ -85,6 +85,9 @@ def convert_model(
     lite = LiteFolder(output)
     _require_room(lite, entries, force=force)
     data = Dataset(spec) if spec is not None else None
+    run = run_of(Path(source)) if made_by is None else None
+    if run is not None and data is None:
+        logger.warning("%s is of the run %s: mltool convert %s measures on its data", source, run.id, run.id)
     with Child() as converter, Child() as interpreter, tempfile.TemporaryDirectory() as scratch:
         if made_by is None:
             foreign = open_foreign(
@@ -132,7 +135,7 @@ def _require_no_run_needed(entries: Sequence[ConvertSpec]) -> None:
 
 
 def _require_no_data_needed(entries: Sequence[ConvertSpec]) -> None:
-    needing = [entry for entry in entries if entry.calibrated and entry.calibration != "random"]
+    needing = [entry for entry in entries if needs_samples(entry) and entry.calibration != "random"]
     if not needing:
         return
     names = ", ".join(entry.name for entry in needing)
@@ -190,13 +193,21 @@ def _require_same_source(lite: LiteFolder, origin: ForeignOrigin, entries: Seque
     others = [name for name in lite.names() if name not in made and lite.record_file(name).is_file()]
     for name in others:
         reason = None
-        if lite.load_record(name).source.get("samples_hash") != origin.record["samples_hash"]:
-            reason = "held against other samples"
+        found = lite.load_record(name).source
+        if found.get("samples_hash") != origin.record["samples_hash"]:
+            reason = f"held against {_samples(found)}, and now it would be {_samples(origin.record)}"
         elif not _is_same_model(lite, origin):
             reason = "of another model"
         if reason is not None:
             message = f"{lite.file(name)} is {reason}; one folder holds files of one model, on the same samples"
             raise ArtifactError(message, "--output names another folder")
+
+
+def _samples(record: Mapping[str, Any]) -> str:
+    """What the record of a file says that it was held against."""
+    if record.get("held_out") == MADE_UP:
+        return f"samples that were {record.get('drawn')}"
+    return f"{record.get('samples')} test samples ({str(record.get('samples_hash'))[:8]})"
 
 
 def _is_same_model(lite: LiteFolder, origin: ForeignOrigin) -> bool:

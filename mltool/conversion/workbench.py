@@ -16,7 +16,7 @@ import numpy as np
 from mltool.benchmarking.benchmark import percentiles_of
 from mltool.child import Child, ChildCrashed, ChildTimedOut, ChildTooLarge
 from mltool.conversion.calibration import Calibration
-from mltool.conversion.engines.recipe import Recipe, read_recipe, recipe_for
+from mltool.conversion.engines.recipe import Recipe, is_calibrated, read_recipe, recipe_for
 from mltool.conversion.entries import float_layers_of, precision_of, scheme_of
 from mltool.conversion.origin import Origin
 from mltool.conversion.precision import Precision
@@ -107,7 +107,7 @@ class Workbench:
             DataError: if there are no sound samples to calibrate with.
             ConversionError: if the engine fails, dies, hangs, or takes too much memory.
         """
-        calibration = self.origin.calibration(entry) if entry.calibrated else None
+        calibration = self.origin.calibration(entry) if needs_samples(entry) else None
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             representative = None
             if calibration is not None:
@@ -300,6 +300,18 @@ class Workbench:
         one = reference.samples.first(1)
         with open_lite(made, child=self.interpreter, steps=self.origin.core.steps) as predictor:
             return percentiles_of(predictor.latencies_ms(one, warmup=WARMUP_RUNS, runs=LATENCY_RUNS))
+
+
+def needs_samples(entry: ConvertSpec) -> bool:
+    """Whether samples are needed to make the file of an entry; of a recipe its rules tell.
+
+    Raises:
+        ArtifactError: if a recipe cannot be read.
+        ConversionError: if it is none.
+    """
+    if is_recipe(entry.quantize) and not entry.layers:
+        return is_calibrated(read_recipe(Path(entry.quantize)))
+    return entry.calibrated
 
 
 def named(entry: ConvertSpec, error: ConversionError) -> ConversionError:

@@ -1,6 +1,8 @@
 """Models that no run trained, converted under the contract of a run."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +26,8 @@ from mltool.data.dataset import Dataset
 from mltool.errors import ArtifactError, ConversionError, DataError, UsageError
 from mltool.evaluation.verify import verify
 from mltool.runs.lite import LiteFolder
-from mltool.spec.load import load_task_spec
+from mltool.runs.run import Run
+from mltool.spec.load import load_spec, load_task_spec
 
 __all__ = ["convert_it", "dense", "stay_warm", "warm_children"]
 
@@ -134,6 +137,28 @@ def test_a_float_file_is_quantized_without_tensorflow(dense: Path, tmp_path: Pat
     assert LiteFolder(tmp_path / "dense-lite").load_record("int8").verified
 
 
+def _recipe(path: Path, **config: Any) -> dict[str, str]:
+    weights = {"num_bits": 8, "symmetric": True, "granularity": "CHANNELWISE", "dtype": "INT"}
+    rule = {"regex": ".*", "operation": "*", "algorithm_key": "min_max_uniform_quantize"}
+    path.write_text(json.dumps([{**rule, "op_config": {"weight_tensor_config": weights, **config}}]))
+    return {"quantize": str(path)}
+
+
+def test_a_recipe_of_weights_alone_needs_no_data(convert_it: Convert, dense: Path, tmp_path: Path):
+    weights = _recipe(tmp_path / "weights.json", compute_precision="FLOAT", explicit_dequantize=True)
+    activations = {"num_bits": 8, "symmetric": False, "granularity": "TENSORWISE", "dtype": "INT"}
+    whole = _recipe(tmp_path / "whole.json", compute_precision="INTEGER", activation_tensor_config=activations)
+
+    made = convert_it(dense / "dense.tflite", weights)
+
+    assert made.weights.verified
+    assert made.weights.calibration == {}
+    assert made.weights.read_back["weight_bytes_by_dtype"]["int8"] > 4000
+    with pytest.raises(UsageError, match="whole needs data to calibrate with"):
+        convert_it(dense / "dense.tflite", whole)
+    assert convert_it(dense / "dense.tflite", {**whole, "calibration": "random"}).whole.accuracy_unknown
+
+
 def test_a_search_measures_on_validation_samples_and_trains_nothing(convert_it: Convert, dense: Path):
     made = convert_it(dense / "dense", {"quantize": "auto", "search": {"max_candidates": 4}}, data=dense / "data.yaml")
 
@@ -220,7 +245,9 @@ def test_a_file_that_is_there_is_not_overwritten_unasked(convert_it: Convert, de
     made = convert_it(dense / "dense.tflite", "dynamic")  # beside it
     assert LiteFolder(made.folder).names() == ["dynamic", "none"]
     assert all(verdict.kept for verdict in verify(made.folder))
-    with pytest.raises(ArtifactError, match="is held against other samples; one folder holds files of one model"):
+    with pytest.raises(
+        ArtifactError, match=r"held against samples that were made up: floats N\(0, 1\), and now it would"
+    ):
         convert_it(dense / "dense.tflite", "weight-only", draw=Draw({"x": (0, 1)}))
     other = _exported(tmp_path / "other", {"x": ([None, 4], "float32")}, lambda x: {"scores": x})
     with pytest.raises(ArtifactError, match="is of another model"):
@@ -230,12 +257,18 @@ def test_a_file_that_is_there_is_not_overwritten_unasked(convert_it: Convert, de
         convert_it(dense / "dense.tflite", "none", output=tmp_path / "taken")
 
 
-def test_the_folder_of_a_run_is_not_written_into(convert_it: Convert, dense: Path, tmp_path: Path):
-    for name in ("run.json", "spec.yaml"):
-        (tmp_path / name).write_text("{}")
+def test_the_folder_of_a_run_is_not_written_into(
+    convert_it: Convert, dense: Path, digits_spec: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    run = Run.create(load_spec(digits_spec), tmp_path / "runs/tiny/20260101-made")
 
-    with pytest.raises((UsageError, ArtifactError), match="run"):
-        convert_it(dense / "dense.tflite", "none", output=tmp_path / "lite")
+    with pytest.raises(
+        UsageError, match="belongs to the run 20260101-made, whose files are of its own model; --output"
+    ):
+        convert_it(dense / "dense.tflite", "none", output=run.lite_folder)
+    shutil.copy(dense / "dense.tflite", run.directory)
+    assert convert_it(run.directory / "dense.tflite", "none").none.verified
+    assert "is of the run 20260101-made: mltool convert 20260101-made measures on its data" in caplog.text
 
 
 # Models of other forms
