@@ -17,14 +17,17 @@ def artifact_table(records: Sequence[LiteRecord], title: str = "") -> str:
     metric = next((record.metric.get("name") for record in records if record.metric.get("name")), None)
     columns = ["artifact", "scheme", "size", metric or "metric", "drop", "agreement", "p50/p90 ms"]
     rows = [_row(record) for record in records]
-    if not all(record.verified for record in records):
+    if not all(_verified(record) == "yes" for record in records):
         columns.append("verified")
         rows = [[*row, _verified(record)] for row, record in zip(rows, records, strict=True)]
     return console.table(columns, rows, title=title)
 
 
 def _verified(record: LiteRecord) -> str:
-    return "yes" if record.verified else "accuracy unknown" if record.accuracy_unknown else "no"
+    """Whether a file was run against its model, and on what, where these were no samples of the world."""
+    if not record.verified:
+        return "accuracy unknown" if record.accuracy_unknown else "no"
+    return "made-up samples" if record.source.get("held_out") == "generated" else "yes"
 
 
 def _row(record: LiteRecord) -> list[str]:

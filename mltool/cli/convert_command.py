@@ -1,43 +1,34 @@
 """`mltool convert`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from typer.core import TyperCommand
-
 from mltool import console
+from mltool.cli.convert_options import (
+    BARE,
+    KNOWN_SCHEMES,
+    AllowCode,
+    Calibration,
+    Data,
+    Explain,
+    InputRange,
+    InputShape,
+    MadeBy,
+    OptionalValueCommand,
+    Output,
+    Quantize,
+    Signature,
+    Source,
+    Support,
+    Verify,
+    limit_option,
+    parsed_limits,
+    require_scheme,
+)
+from mltool.cli.model_options import by_name, is_model, range_of, require_fitting, shape_of
 from mltool.cli.options import Force, examples, verb
 from mltool.errors import ArtifactError, UsageError
-
-KNOWN_SCHEMES = (
-    *("none", "dynamic", "float16", "int8", "int8-io", "int8-tensor", "int16x8", "int4", "int4-block32"),
-    *("weight-only", "qat", "auto"),
-)
-BARE = "from-the-spec"
-"""Stands for a `--quantize` that no scheme follows."""
-
-
-class OptionalValueCommand(TyperCommand):
-    """Lets `--quantize` stand alone: the command-line library has no option with an optional value."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Gives a bare `--quantize` its value before the arguments are parsed."""
-        return super().parse_args(ctx, with_bare_quantize(args))
-
-
-def with_bare_quantize(arguments: list[str]) -> list[str]:
-    """`--quantize` that no known scheme (or recipe file) follows becomes `--quantize=<from the spec>`.
-
-    So `--quantize RUN`, `RUN --quantize` and `--quantize int8 RUN` all mean what they say.
-    """
-    ready: list[str] = []
-    for index, argument in enumerate(arguments):
-        following = arguments[index + 1] if index + 1 < len(arguments) else ""
-        takes_value = following in KNOWN_SCHEMES or following.endswith(".json")
-        ready.append(f"--quantize={BARE}" if argument == "--quantize" and not takes_value else argument)
-    return ready
-
 
 SETTINGS = {
     "cls": OptionalValueCommand,
@@ -49,103 +40,10 @@ SETTINGS = {
         "mltool convert --quantize auto --max-drop 0.5%    the smallest file that loses no more",
         "mltool convert --quantize int8 --explain          which layers lose the answers, and what to try",
         "mltool convert model.keras --data spec.yaml --quantize int8",
+        "mltool convert saved_model/ --quantize dynamic --input-range image=0,255",
         "mltool convert --from torch nets:make --data spec.yaml",
     ),
 }
-
-Quantize = Annotated[
-    str | None,
-    typer.Option(
-        "--quantize",
-        metavar="[SCHEME]",
-        help=f"{', '.join(KNOWN_SCHEMES)}, or a recipe FILE.json; alone: what the spec says, else int8.",
-        show_default=False,
-    ),
-]
-Verify = Annotated[
-    bool,
-    typer.Option(
-        "--verify/--no-verify", help="Run the file against its model; without it the file is marked unverified."
-    ),
-]
-
-
-Source = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[RUN|MODEL]",
-        help="A run: its folder, id or the beginning of its id, or `latest`, the newest under ./runs when left out; or "
-        "a model: a SavedModel folder, a .keras, .h5 or float .tflite file; with --from a function, `module:name`.",
-        show_default=False,
-    ),
-]
-Calibration = Annotated[
-    str | None,
-    typer.Option(
-        "--calibration",
-        metavar="training|random",
-        help="What calibrates: training samples, or random numbers in their range, which leave the accuracy unknown.",
-        show_default=False,
-    ),
-]
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        metavar="SPEC",
-        help="Data of a model file, and what its outputs are: `data` and `train` (loss, metrics) of any spec.",
-        show_default=False,
-    ),
-]
-MadeBy = Annotated[
-    str | None,
-    typer.Option(
-        "--from", metavar="torch|jax", help="Run a function that returns a model of PyTorch or JAX.", show_default=False
-    ),
-]
-Signature = Annotated[
-    str | None,
-    typer.Option(
-        "--signature", metavar="KEY", help="Which signature of a SavedModel, where it has several.", show_default=False
-    ),
-]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        metavar="DIR",
-        help="Where the files of a model go that is no run; NAME-lite when left out.",
-        show_default=False,
-    ),
-]
-AllowCode = Annotated[
-    bool,
-    typer.Option("--allow-code", help="Run code that a model file holds: Lambda layers, operators that touch files."),
-]
-Support = Annotated[
-    bool, typer.Option("--support", help="Print what becomes of each operator in each scheme, and convert nothing.")
-]
-Explain = Annotated[
-    bool, typer.Option("--explain", help="Say of each file which layers lose the answers, why, and what to try.")
-]
-
-# The words of the spec's `limits` section, repeated because reading them there costs 0.1 s; a test holds the two equal.
-LIMITS = {
-    "metric": "The metric that `min`, `max` and `max_drop` hold; the first of train.metrics when left out.",
-    "min": "The least value of the metric on the test split.",
-    "max": "The greatest value of the metric on the test split (for errors).",
-    "max_drop": "How much worse than the float Keras model on the same test split: metric units (0.005) or relative"
-    " (0.5%); null for no limit.",
-    "max_size": "Greatest file size: bytes, or with a unit (100 KB is 100,000 bytes).",
-    "max_p90_latency": "Greatest 90th percentile of one call on this host: milliseconds, or with a unit.",
-}
-
-
-def _limit(key: str) -> Any:
-    return typer.Option(f"--{key.replace('_', '-')}", metavar="VALUE", help=LIMITS[key], show_default=False)
-
-
-MODEL_ENDINGS = (".keras", ".h5", ".hdf5", ".tflite")
 
 
 @verb
@@ -160,14 +58,16 @@ def command(  # noqa: PLR0917  one parameter an option
     made_by: MadeBy = None,
     signature: Signature = None,
     output: Output = None,
+    input_shapes: InputShape = (),  # type: ignore[assignment]
+    input_ranges: InputRange = (),  # type: ignore[assignment]
     allow_code: AllowCode = False,
     support: Support = False,
-    metric: Annotated[str | None, _limit("metric")] = None,
-    minimum: Annotated[str | None, _limit("min")] = None,
-    maximum: Annotated[str | None, _limit("max")] = None,
-    max_drop: Annotated[str | None, _limit("max_drop")] = None,
-    max_size: Annotated[str | None, _limit("max_size")] = None,
-    max_p90_latency: Annotated[str | None, _limit("max_p90_latency")] = None,
+    metric: Annotated[str | None, limit_option("metric")] = None,
+    minimum: Annotated[str | None, limit_option("min")] = None,
+    maximum: Annotated[str | None, limit_option("max")] = None,
+    max_drop: Annotated[str | None, limit_option("max_drop")] = None,
+    max_size: Annotated[str | None, limit_option("max_size")] = None,
+    max_p90_latency: Annotated[str | None, limit_option("max_p90_latency")] = None,
 ) -> None:
     """Convert a run, or a model of anybody's, to .tflite, quantized as asked, and verify it.
 
@@ -175,6 +75,7 @@ def command(  # noqa: PLR0917  one parameter an option
     against the limits; what fails goes to rejected/ with its verdict, and the command exits 7 or 8.
     """
     if support:
+        _require_alone(source, quantize)
         from mltool.conversion.support import support_document, support_text
 
         console.result(support_document(), support_text())
@@ -187,10 +88,20 @@ def command(  # noqa: PLR0917  one parameter an option
         "max_size": max_size,
         "max_p90_latency": max_p90_latency,
     }
-    limits = _parsed_limits(flags)
+    limits = parsed_limits(flags)
     scheme = "" if quantize == BARE else quantize
-    _require_scheme(scheme)
-    if _is_foreign(source, made_by):
+    require_scheme(scheme)
+    of_models = {
+        "--data": data,
+        "--signature": signature,
+        "--output": output,
+        "--allow-code": allow_code,
+        "--input-shape": input_shapes,
+        "--input-range": input_ranges,
+    }
+    options: dict[str, Any] = {"limits": limits, "verify": verify, "force": force, "explain": explain}
+    if is_model(source, made_by):
+        require_fitting(of_models, made_by=made_by)
         _convert_model(
             str(source),
             scheme=scheme,
@@ -198,39 +109,31 @@ def command(  # noqa: PLR0917  one parameter an option
             data=data,
             made_by=made_by,
             output=output,
-            limits=limits,
+            input_shapes=input_shapes,
+            input_ranges=input_ranges,
             signature=signature,
             allow_code=allow_code,
-            verify=verify,
-            force=force,
-            explain=explain,
+            **options,
         )
         return
-    only = {"--data": data, "--signature": signature, "--output": output, "--allow-code": allow_code}
-    if given := [flag for flag, value in only.items() if value]:
-        raise UsageError(f"{', '.join(given)} is for a model file, or --from", "name one: mltool convert model.keras")
+    if given := [flag for flag, value in of_models.items() if value]:
+        what = "the newest run" if source is None else f"the run {source!r}"
+        message = f"{', '.join(given)} is for a model file or --from, and {what} is meant"
+        raise UsageError(message, f"leave it out, or name a model: mltool convert model.keras {given[0]} ...")
     found = _find(source)
 
     from mltool.conversion.convert import convert
     from mltool.conversion.entries import calibrated_by, entries_for
 
     entries = calibrated_by(entries_for(found.spec, scheme), calibration)
-    made = convert(found, entries, limits=limits, verify=verify, force=force, explain=explain)
+    made = convert(found, entries, **options)
     _show({"run": str(found.directory)}, str(found.directory), made)
 
 
-def _is_foreign(source: str | None, made_by: str | None) -> bool:
-    """Whether what is named is a model file, or a function, and no run."""
-    if made_by is not None:
-        if made_by not in ("torch", "jax"):
-            raise UsageError(f"--from takes torch or jax (got {made_by!r})", "what its function returns a model of")
-        if source is None:
-            raise UsageError(f"--from {made_by} needs a function", f"mltool convert --from {made_by} my_models:make")
-        return True
-    if source is None:
-        return False
-    path = Path(source)
-    return path.suffix.lower() in MODEL_ENDINGS or (path / "saved_model.pb").is_file()
+def _require_alone(source: str | None, quantize: str | None) -> None:
+    given = [text for text in (source, quantize and "--quantize") if text]
+    if given:
+        raise UsageError(f"--support converts nothing, and {', '.join(given)} is given", "mltool convert --support")
 
 
 def _convert_model(
@@ -241,17 +144,24 @@ def _convert_model(
     data: Path | None,
     made_by: Any,
     output: Path | None,
+    input_shapes: Sequence[str],
+    input_ranges: Sequence[str],
     **options: Any,
 ) -> None:
+    sizes = {name: shape_of(name, text) for name, text in by_name("--input-shape", input_shapes).items()}
+    ranges = {name: range_of(name, text) for name, text in by_name("--input-range", input_ranges).items()}
+
     from mltool.conversion.convert_model import convert_model
     from mltool.conversion.entries import calibrated_by, entries_without_run
+    from mltool.conversion.sources.generated import Draw
     from mltool.spec.load import load_task_spec
 
     spec = None if data is None else load_task_spec(data)
     entries = calibrated_by(entries_without_run(spec, scheme), calibration)
     name = source.rpartition(":")[2] if made_by else Path(source).absolute().stem
     folder = output or Path(f"{name}-lite")
-    made = convert_model(source, entries, folder, made_by=made_by, spec=spec, **options)
+    draw = Draw(ranges, sizes)
+    made = convert_model(source, entries, folder, made_by=made_by, spec=spec, draw=draw, **options)
     _show({"source": source, "output": str(folder)}, str(folder), made)
 
 
@@ -281,40 +191,3 @@ def _find(selector: str | None) -> Any:
                 f"no scheme and no run is called {selector!r}", f"did you mean --quantize {close[0]}?"
             ) from error
         raise
-
-
-def _require_scheme(scheme: str | None) -> None:
-    if scheme in (None, "", *KNOWN_SCHEMES):
-        return
-    if str(scheme).endswith(".json"):
-        if not Path(str(scheme)).is_file():
-            raise ArtifactError(f"{scheme} is not there", "name the JSON file of a recipe")
-        return
-    import difflib
-
-    close = difflib.get_close_matches(str(scheme), KNOWN_SCHEMES, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(KNOWN_SCHEMES)}"
-    raise UsageError(f"no scheme is called {scheme!r}", hint)
-
-
-def _parsed_limits(flags: dict[str, str | None]) -> dict[str, Any]:
-    """The limits that were given, read as the spec reads them."""
-    given = {key: text for key, text in flags.items() if text is not None}
-    if not given:
-        return {}
-    from pydantic import ValidationError
-
-    from mltool.spec.limits import LimitsSpec
-    from mltool.yaml_reader import parse_value
-
-    limits = {
-        key: text if key == "metric" else parse_value(text, f"--{key.replace('_', '-')}") for key, text in given.items()
-    }
-    try:
-        LimitsSpec.model_validate(limits)
-    except ValidationError as error:
-        found = error.errors()[0]
-        flag = str(found["loc"][0]).replace("_", "-")
-        context = found.get("ctx", {})
-        raise UsageError(f"--{flag}: {context.get('text', found['msg'])}", str(context.get("hint", ""))) from error
-    return limits

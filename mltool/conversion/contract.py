@@ -227,7 +227,8 @@ class Contract:
             hint = f"the file is in {where}"
             loses = {check.limit.rpartition(": ")[2] for check in checks if not check.kept} & LOST_ANSWERS
             if loses and not self.explains and record.quantize not in ("none", "float16"):
-                hint += "; --explain says which layers lose the answers, --quantize auto looks for a better file"
+                hint += "; --explain says which layers lose the answers"
+                hint += "" if beside.search is not None else ", --quantize auto looks for a better file"
             raise VerificationError(replace(message, hint=hint) for message in broken)
         vectors = {artifact_key(name): answers}
         if made.keras is not None:

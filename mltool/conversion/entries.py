@@ -42,6 +42,15 @@ def entries_for(spec: Spec, scheme: str | None) -> tuple[ConvertSpec, ...]:
     named = tuple(entry for entry in spec.convert if scheme == (entry.quantize if is_recipe(scheme) else entry.name))
     if named:
         return named
+    return _entry_of(scheme)
+
+
+def _entry_of(scheme: str) -> tuple[ConvertSpec]:
+    """An entry of defaults.
+
+    Raises:
+        SpecError: if the scheme does not exist.
+    """
     try:
         return (ConvertSpec.model_validate({"quantize": scheme}),)
     except ValueError as error:
@@ -49,24 +58,46 @@ def entries_for(spec: Spec, scheme: str | None) -> tuple[ConvertSpec, ...]:
 
 
 def entries_without_run(spec: Spec | None, scheme: str | None) -> tuple[ConvertSpec, ...]:
-    """As `entries_for`, of a model that no spec describes: without data and without a scheme the float file alone."""
-    if spec is not None:
-        return entries_for(spec, scheme)
-    return (ConvertSpec.model_validate({"quantize": scheme or "none"}),)
+    """As `entries_for`, of a model that no run trained.
+
+    Args:
+        spec: of data for it; None without.
+        scheme: as in `entries_for`.
+
+    Returns:
+        Without a spec: without a scheme the float file alone, bare int8.
+
+    Raises:
+        SpecError: if the scheme does not exist.
+        UsageError: if the spec makes nothing.
+    """
+    if spec is None:
+        wanted = "none" if scheme is None else scheme or "int8"
+        return _entry_of(str(Path(wanted).absolute()) if is_recipe(wanted) else wanted)
+    entries = entries_for(spec, scheme)
+    if not entries:
+        raise UsageError("the spec says convert: [], so there is nothing to make", "--quantize SCHEME names one")
+    return entries
 
 
 def calibrated_by(entries: Sequence[ConvertSpec], calibration: str | None) -> tuple[ConvertSpec, ...]:
     """The entries with what `--calibration` says instead of their own, where they are calibrated at all.
 
     Raises:
-        UsageError: if it says neither `training` nor `random`, or none of them is.
+        UsageError: if it says neither `training` nor `random`, none of them is calibrated, or one is searched for.
     """
     if calibration is None:
         return tuple(entries)
     if calibration not in ("training", "random"):
-        raise UsageError(f"--calibration takes training or random (got {calibration!r})")
+        raise UsageError(f"--calibration takes training or random (got {calibration!r})", "write one of the two")
     if not any(entry.calibrated for entry in entries):
-        raise UsageError("--calibration is for schemes that are calibrated", "leave it out, or --quantize int8")
+        names = ", ".join(entry.name for entry in entries)
+        message = f"--calibration is for schemes that are calibrated (got {names})"
+        raise UsageError(message, "leave it out, or --quantize int8")
+    searched = [entry.name for entry in entries if entry.quantize == "auto"]
+    if searched and calibration == "random":
+        message = f"{', '.join(searched)}: a search measures accuracy, which random calibration leaves unknown"
+        raise UsageError(message, "leave out --calibration, or --quantize int8")
     return tuple(
         ConvertSpec.model_validate({**to_plain(entry), "calibration": calibration}) if entry.calibrated else entry
         for entry in entries

@@ -17,7 +17,7 @@ import numpy as np
 from mltool.benchmarking.benchmark import percentiles_of
 from mltool.child import Child, ChildCrashed, ChildTimedOut, ChildTooLarge
 from mltool.conversion.calibration import Calibration
-from mltool.conversion.engines.recipe import Recipe, read_recipe, recipe_for
+from mltool.conversion.engines.recipe import Recipe, is_calibrated, read_recipe, recipe_for
 from mltool.conversion.entries import float_layers_of, precision_of, scheme_of, with_insides
 from mltool.conversion.origin import Origin
 from mltool.conversion.precision import Precision
@@ -108,7 +108,7 @@ class Workbench:
             DataError: if there are no sound samples to calibrate with.
             ConversionError: if the engine fails, dies, hangs, or takes too much memory.
         """
-        calibration = self.origin.calibration(entry) if entry.calibrated else None
+        calibration = self.origin.calibration(entry) if needs_samples(entry) else None
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             representative = None
             if calibration is not None:
@@ -194,7 +194,7 @@ class Workbench:
             CONVERTER,
             saved_model=str(saved_model),
             signature=self.origin.core.signature,
-            output=str(made.file),
+            output=str(made.file.absolute()),
             quantize=scheme_of(entry),
             io=entry.io,
             batch=None if entry.batch == "dynamic" else entry.batch,
@@ -223,8 +223,8 @@ class Workbench:
         self._call(
             entry,
             QUANTIZER,
-            source=str(source),
-            output=str(made.file),
+            source=str(source.absolute()),
+            output=str(made.file.absolute()),
             recipe=recipe,
             representative=representative,
             signature=self.origin.core.signature,
@@ -323,6 +323,18 @@ def _as_conversion(made: Path) -> Iterator[None]:
         text = error.messages[0].message.replace(f"{made.absolute()} ", "").replace(f"{made} ", "")
         hint = "another scheme, or layers: {NAME: float32} for the layer that it stops at"
         raise ConversionError(f"the file that was made {text}", hint) from error
+
+
+def needs_samples(entry: ConvertSpec) -> bool:
+    """Whether samples are needed to make the file of an entry; of a recipe its rules tell.
+
+    Raises:
+        ArtifactError: if a recipe cannot be read.
+        ConversionError: if it is none.
+    """
+    if is_recipe(entry.quantize) and not entry.layers:
+        return is_calibrated(read_recipe(Path(entry.quantize)))
+    return entry.calibrated
 
 
 def named(entry: ConvertSpec, error: ConversionError) -> ConversionError:

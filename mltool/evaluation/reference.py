@@ -198,7 +198,8 @@ def add_answers(lite: LiteFolder, reference: Reference, answers: Mapping[str, Ar
     """
     fresh = {
         "ids": reference.samples.ids[:NUM_VECTORS],
-        "targets": reference.samples.targets[:NUM_VECTORS],
+        # Samples that were made up have none.
+        **({"targets": reference.samples.targets[:NUM_VECTORS]} if len(reference.samples.targets) else {}),
         REFERENCE_KEY: reference.outputs[:NUM_VECTORS],
         **{input_key(key): array for key, array in reference.first_inputs.items()},
     }

@@ -84,17 +84,27 @@ def load_task_spec(path: str | Path) -> Spec:
             raise SpecError(Message(f"has no section {section}", hint, document.file, 1, 1, section))
     data = {"name": "model", **document.data}
     if "model" not in data:
-        data["model"] = {"layers": _stand_ins(data["train"])}
+        data["model"] = {"layers": _stand_ins(data["train"], data["data"])}
     return _check(data, document, Overrides(data))
 
 
-def _stand_ins(train: Any) -> list[Any]:
+def _stand_ins(train: Any, data: Any) -> list[Any]:
     """A last layer for every output: what a section `model` would end in."""
     outputs = train.get("outputs") if isinstance(train, dict) else None
     losses = outputs if isinstance(outputs, dict) else {"": train}
+    inputs = data.get("inputs") if isinstance(data, dict) else None
+    # Of several inputs the first layer has to take one; which, is all the same to what stands in for a model.
+    taken = {"inputs": list(inputs)[:1]} if isinstance(inputs, dict) and len(inputs) > 1 else {}
     return [
-        {"Dense": {"units": 1, **({"name": name} if name else {}), "activation": _activation_for(head)}}
-        for name, head in losses.items()
+        {
+            "Dense": {
+                "units": 1,
+                **({"name": name} if name else {}),
+                "activation": _activation_for(head),
+                **(taken if place == 0 else {}),
+            }
+        }
+        for place, (name, head) in enumerate(losses.items())
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mltool.cli import convert_command
 from mltool.cli.artifact_table import artifact_table
-from mltool.cli.convert_command import BARE, KNOWN_SCHEMES, LIMITS, with_bare_quantize
+from mltool.cli.convert_options import BARE, KNOWN_SCHEMES, LIMITS, with_bare_quantize
 from mltool.runs.lite import LiteFolder, LiteRecord
 from mltool.runs.run import Run
 from mltool.spec import convert as convert_spec

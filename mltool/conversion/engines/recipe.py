@@ -23,6 +23,7 @@ __all__ = [
     "OPERATIONS",
     "Precision",
     "Recipe",
+    "is_calibrated",
     "read_recipe",
     "recipe_for",
     "require_fits",
@@ -220,6 +221,12 @@ def read_recipe(path: Path) -> Recipe:
     if all(rule["algorithm_key"] == "no_quantize" for rule in rules):
         raise ConversionError(f"{path}: every rule says no_quantize, nothing would be quantized", "use quantize: none")
     return _with_float_io([{"op_config": {}, **rule} for rule in rules])
+
+
+def is_calibrated(recipe: Recipe) -> bool:
+    """Whether a rule quantizes activations, whose ranges samples must tell; weights alone need none."""
+    rules = (rule for rule in recipe if rule["algorithm_key"] != "no_quantize")
+    return any(rule.get("op_config", {}).get("activation_tensor_config") for rule in rules)
 
 
 def _with_float_io(rules: Recipe) -> Recipe:

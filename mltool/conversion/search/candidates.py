@@ -46,8 +46,9 @@ def whole_schemes(asked: ConvertSpec, *, converter: bool) -> list[Candidate]:
             {"quantize": "int4", "block_size": 32},
             {"quantize": "weight-only"},
             {"quantize": "int16x8", "keep_float": asked.keep_float},
-            {"quantize": "float16"},
         ]
+        if converter:  # the quantizer does not make it
+            entries.append({"quantize": "float16"})
     return [_candidate("schemes", {**_common(asked), **entry}) for entry in entries]
 
 

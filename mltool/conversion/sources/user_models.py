@@ -95,11 +95,13 @@ def chosen_samples(
         return {name: np.asarray(array)[:MAX_COMPARED] for name, array in (returned or {}).items()}
     chosen = {name: np.asarray(array)[:MAX_COMPARED] for name, array in given.items()}
     if returned is not None and len(returned) == len(chosen):
-        pairs = zip(chosen.items(), returned.values(), strict=True)
+        pairs = zip(list(chosen.items()), returned.values(), strict=True)
         for (name, array), other in pairs:
             if array.shape[1:] != np.shape(other)[1:]:
                 message = f"{reference} returns sample inputs of shape {np.shape(other)[1:]}, the data's {name!r} are"
                 raise UsageError(f"{message} {array.shape[1:]}", "the data's layout must be what the model takes")
+            # Data are float32 whatever they count; what the function returns says whether the model wants ids.
+            chosen[name] = array.astype(np.asarray(other).dtype)
     return chosen
 
 
