@@ -14,11 +14,15 @@ from mltool.conversion.convert import convert
 from mltool.conversion.origin import search_ids
 from mltool.conversion.search.candidates import Candidate, doubling, keeping, narrowing, whole_schemes
 from mltool.conversion.search.front import pareto_front
+from mltool.conversion.search.search import _Search
 from mltool.conversion.search.trial import SearchResult, Trial
 from mltool.errors import DataError, VerificationError
+from mltool.evaluation.agreement import Agreement
+from mltool.evaluation.judge import Measurements
 from mltool.runs.lite import LiteFolder
 from mltool.runs.run import Run
 from mltool.spec.convert import ConvertSpec
+from mltool.spec.limits import LimitsSpec
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +172,43 @@ def test_the_trap_of_raw_features_is_named_and_solved(tmp_path_factory, tmp_path
     assert made.record.verified
     assert made.record.metric["drop"] <= 0.01
     assert Run.open(run.directory).require_unchanged(made.path)
+
+
+def measured(drop, same, samples, *, value=0.9):
+    agreement = Agreement(samples, 0.1, 0.1, 0.03, 1.0, same, has_nan=False, is_constant=False)
+    return Measurements("accuracy", False, True, value - drop, value, samples, 1000, None, {"scores": agreement})
+
+
+def bench_that_finds(by_samples):
+    """A workbench whose files lose what the test says, told apart by the number of samples."""
+
+    def reference(split, most):
+        return SimpleNamespace(samples=range({"validation": 600, "train": 1024}[split]))
+
+    return SimpleNamespace(
+        origin=SimpleNamespace(search_reference=reference),
+        make=lambda entry, made: made.write_bytes(b"file") and SimpleNamespace(entry=entry, file=made, keras=None),
+        read_back=lambda made: None,
+        held_against=lambda made, reference: reference,
+        measure=lambda file, reference, **_: (by_samples[len(reference.samples)], None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "broken"),
+    [
+        # By hand: 3 % of 600 answers differ, the standard error is sqrt(18) / 600 = 0.0071.
+        pytest.param(measured(0.002, 0.97, 600), "drop of 0.0020 with a standard error of 0.0071", id="by chance"),
+        pytest.param(measured(0.002, 0.97, 600), "on 600 samples, at most 0.0090", id="what is allowed is told"),
+        pytest.param(measured(0.001, 1.0, 600), "", id="no answer differs"),
+        pytest.param(measured(0.0, 0.97, 600), "", id="no drop, and less chance than allowed"),
+        pytest.param(measured(0.02, 0.97, 600), "max_drop: accuracy 0.8800 against 0.9000", id="a drop"),
+        pytest.param(measured(float("nan"), 0.97, 600), "answers are off by 3.00% in the mean", id="no metric"),
+    ],
+)
+def test_a_file_keeps_a_limit_only_where_chance_does_not_keep_it(found, broken, tmp_path):
+    limits = LimitsSpec.model_validate({"max_drop": "1%"})
+    at_work = _Search(bench_that_finds({600: found}), AUTO, limits)
+    tried = at_work._measured(Candidate("x", "schemes", entry(quantize="int8")), tmp_path / "x", 0.0)
+    assert broken in "; ".join(tried.broken)
+    assert tried.kept is (broken == "")
