@@ -133,6 +133,24 @@ def test_a_saved_model_of_either_tensorflow_converts(open_file: Open, folders: P
     np.testing.assert_allclose(_converted(foreign, tmp_path / "f.tflite", X), EXPECTED, atol=1e-6)
 
 
+def test_inputs_and_outputs_have_one_order(open_file: Open, tmp_path: Path):
+    import tensorflow as tf
+
+    names = [f"{letter}{digit}" for digit in "10" for letter in "cab"]
+
+    def served(**inputs: Any) -> Any:
+        return {f"of_{name}": 2.0 * inputs[name] for name in names}
+
+    specs = {name: tf.TensorSpec([None, 2], name=name) for name in names}
+    function = tf.function(served).get_concrete_function(**specs)
+    tf.saved_model.save(tf.Module(), str(tmp_path / "many"), signatures=function)
+
+    foreign = open_file(tmp_path / "many")
+
+    assert [info.name for info in foreign.inputs] == sorted(names)
+    assert [info.name for info in foreign.outputs] == sorted(f"of_{name}" for name in names)
+
+
 def test_of_several_signatures_one_is_chosen(open_file: Open, folders: Path, tmp_path: Path):
     with pytest.raises(UsageError, match=r"several signatures: first, second; choose one: --signature first"):
         open_file(folders / "two")
