@@ -106,6 +106,16 @@ def test_a_calibration_that_is_not_recorded_is_no_clean_one(run, changes):
         verify(only(run, "int8"))
 
 
+def test_the_model_that_was_trained_on_for_a_file_is_the_recorded_one(run):
+    trained = run.lite_folder / "int8.keras"
+    shutil.copy(run.keras_file, trained)
+    artifacts.changed_json(run.lite_folder / "int8.json", training={"keras_sha256": sha256_of(trained)})
+    assert verify(only(run, "int8"))
+    trained.write_bytes(trained.read_bytes() + b" ")
+    with pytest.raises(ArtifactError, match=r"int8\.keras was changed since int8 was made of it"):
+        verify(run)
+
+
 @pytest.mark.parametrize("changes", [{"limits": {"min": "much"}}, {"tolerance": {}}], ids=["limits", "tolerance"])
 def test_a_record_that_says_nothing_to_hold_is_damaged(run, changes):
     artifacts.changed_json(run.lite_folder / "none.json", **changes)
