@@ -10,7 +10,7 @@ import pytest
 
 from mltool.child import Child
 from mltool.conversion.schemes import SCHEMES
-from mltool.errors import ConversionError
+from mltool.errors import ConversionError, DiskError
 from mltool.inspection.flatbuffer import read_flatbuffer
 
 Convert = Callable[..., Path]
@@ -329,6 +329,13 @@ def test_an_older_file_is_left_as_it_was_when_the_conversion_fails(digits: Any, 
 
     assert (tmp_path / "none.tflite").read_bytes() == b"older"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_where_the_file_cannot_be_written_is_said(digits: Any, convert: Convert, tmp_path: Path):
+    (tmp_path / "file").write_text("no folder")
+
+    with pytest.raises(DiskError, match=r"cannot write .*none\.tflite"):
+        convert(digits, "none", output=str(tmp_path / "file" / "none.tflite"))
 
 
 def test_through_the_child_a_conversion_is_quiet_and_its_errors_cross(
