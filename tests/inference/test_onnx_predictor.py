@@ -83,7 +83,8 @@ def test_answers_in_words_and_numbers_of_no_type_of_numpy_are_refused(tmp_path, 
 
 
 def test_as_many_answers_as_samples_are_demanded(tmp_path, child):
-    path = write(tmp_path / "m.onnx", [("ReduceSum", ["x"], ["y"])], [("x", "FLOAT", ["n", 2])], [("y", "FLOAT", [1, 1])])
+    ends = [("x", "FLOAT", ["n", 2])], [("y", "FLOAT", [1, 1])]
+    path = write(tmp_path / "m.onnx", [("ReduceSum", ["x"], ["y"])], *ends)
     with (
         open_predictor(path, child=child) as predictor,
         pytest.raises(ArtifactError, match="'y' gives 1 answers for 3 samples"),
