@@ -220,6 +220,14 @@ def test_an_unfit_representative_dataset_is_refused(
         convert(digits, "int8", representative=str(tmp_path / "samples.npz"))
 
 
+def test_a_damaged_representative_dataset_is_said_to_be(digits: Any, convert: Convert, tmp_path: Path):
+    np.savez(tmp_path / "samples.npz", image=IMAGES)
+    (tmp_path / "samples.npz").write_bytes((tmp_path / "samples.npz").read_bytes()[:-30])
+
+    with pytest.raises(ConversionError, match="cannot read the representative dataset"):
+        convert(digits, "int8", representative=str(tmp_path / "samples.npz"))
+
+
 def _strange(export_model: Any, name: str, function: Callable[[Any], Any]) -> Any:
     import keras
 
