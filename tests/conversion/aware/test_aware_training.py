@@ -13,8 +13,8 @@ from artifacts import DIGITS, _make
 
 from mltool.child import Child
 from mltool.conversion.aware.train import TRAIN_AWARE
-from mltool.conversion.convert import CONVERTER
 from mltool.conversion.read_back import read_back
+from mltool.conversion.workbench import CONVERTER, TRAINED_PER_TENSOR
 from mltool.errors import ConversionError, TrainingError
 from mltool.evaluation.evaluate import evaluate_predictor, run_data
 from mltool.inference.open import open_predictor
@@ -69,7 +69,7 @@ def train(child: Child, digits_aware: Path, tmp_path: Path) -> Any:
 def convert(digits_aware: Path, tmp_path: Path) -> Any:
     """The int8 file of what a training left, read back, and its accuracy."""
 
-    def make(answer: dict[str, Any], folder: Path) -> tuple[Path, Any, float]:
+    def make(answer: dict[str, Any], folder: Path, granularity: str = "channel") -> tuple[Path, Any, float]:
         run, file = Run.open(digits_aware), folder / "aware.tflite"
         data = run_data(run)
         np.savez(tmp_path / "samples.npz", **data.split("train").first(64))
@@ -86,9 +86,17 @@ def convert(digits_aware: Path, tmp_path: Path) -> Any:
                 representative=str(tmp_path / "samples.npz"),
                 keep_float=[],
                 layer_names=names,
+                granularity=granularity,
             )
-        steps = answer["preprocess_layers"]
-        found = read_back(file, quantize="int8", io="float32", layer_names=names, preprocess_layers=steps)
+        found = read_back(
+            file,
+            quantize="int8",
+            io="float32",
+            layer_names=names,
+            preprocess_layers=answer["preprocess_layers"],
+            granularity=granularity,
+            free_granularity=TRAINED_PER_TENSOR,
+        )
         return file, found, accuracy(run, data, file)
 
     return make
@@ -162,7 +170,7 @@ def test_pruned_and_clustered_weights_stay_so_under_fake_quantization(train: Any
 def test_one_scale_a_tensor_is_what_the_file_has(train: Any, convert: Any) -> None:
     answer, folder = train("tensor", granularity="tensor")
     assert "norm" not in answer["layer_names"], "folded first"
-    file, found, _ = convert(answer, folder)
+    file, found, _ = convert(answer, folder, "tensor")
     assert not found.per_channel
     assert [len(t.scales) for t in read_flatbuffer(file, []).constants if len(t.shape) == 4] == [1, 1]
 
