@@ -222,6 +222,10 @@ def _check_int8(asked: Asked) -> Problems:
         yield f"{text} (first: {refused[0]})", _float_hint(asked, refused)
     elif not any(op.compute_dtype == "int8" for op in asked.computing):
         yield "asked for int8, but no operator computes in int8", "nothing is left to quantize: use quantize: none"
+    wide = [op for op in asked.computing if any(out.scales and out.dtype == "int16" for out in op.outputs)]
+    if wide:
+        count = f"{len(wide)} of {len(asked.computing)} operators compute in int16"
+        yield f"asked for int8, but {count} (first: {wide[0]})", "use quantize: int16x8, or layers: {NAME: int16x8}"
     lost = [op for op in asked.computing if asked.keep_float & set(op.layers) and op not in in_float]
     lost = [op for op in lost if op.compute_dtype in SMALL_INTEGER_TYPES]
     if lost:

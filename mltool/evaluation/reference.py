@@ -19,6 +19,7 @@ from mltool.inference.open import open_predictor
 from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
 from mltool.inference.text_steps import TextStep
+from mltool.runs.atomic import sha256_of
 from mltool.runs.input_schema import InputSchema
 from mltool.runs.lite import REFERENCE_KEY, LiteFolder, LiteRecord, artifact_key, input_key, trained_key
 from mltool.runs.run import Run
@@ -175,12 +176,17 @@ def reference_for(lite: LiteFolder, record: LiteRecord, reference: Reference) ->
     """The reference of a file: the run's, or where its model was trained on that model's, run or as recorded.
 
     Raises:
-        ArtifactError: if vectors.npz lacks what was recorded.
+        ArtifactError: if vectors.npz lacks what was recorded, or that model was changed since.
     """
     if not record.training:
         return reference
-    if extras.has("tensorflow") and lite.keras_file(record.name).is_file():
-        return trained_reference(reference, lite.keras_file(record.name))
+    keras = lite.keras_file(record.name)
+    if extras.has("tensorflow") and keras.is_file():
+        recorded = record.training.get("keras_sha256")
+        if recorded is not None and sha256_of(keras) != recorded:
+            message = f"{keras} was changed since {record.name} was made of it"
+            raise ArtifactError(message, "convert it again with --force, or restore it")
+        return trained_reference(reference, keras)
     outputs = lite.load_vectors().get(trained_key(record.name))
     if outputs is None:
         message = f"{lite.vectors_file} lacks the answers of the model that {record.name} was made of"

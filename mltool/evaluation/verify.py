@@ -118,7 +118,7 @@ def _what(target: Run | Path) -> tuple[Run | None, LiteFolder, list[str]]:
 
 def _require_clean_calibration(run: Run, record: LiteRecord) -> None:
     """A test sample among those that calibrated a file makes its metric worthless."""
-    if record.accuracy_unknown or (not record.calibration and record.quantize not in CALIBRATED):
+    if record.accuracy_unknown or (not record.calibration and not _was_calibrated(record)):
         return  # random numbers are no samples; such a file is not held to be verified
     try:
         # No record is as bad as a wrong one: nothing else says what calibrated the file.
@@ -133,6 +133,15 @@ def _require_clean_calibration(run: Run, record: LiteRecord) -> None:
     except DataError as error:
         messages = [replace(message, message=f"{record.name}: {message.message}") for message in error.messages]
         raise DataError(messages) from error
+
+
+def _was_calibrated(record: LiteRecord) -> bool:
+    """Whether samples calibrated a file, whatever its record says of them: so does every recipe, and a mixture may."""
+    layers = record.entry.get("layers")
+    schemes = layers.values() if isinstance(layers, dict) else ()
+    return record.quantize in (*CALIBRATED, "recipe") or any(
+        scheme in CALIBRATED for scheme in (record.entry.get("quantize"), *schemes)
+    )
 
 
 def require_from_training(ids: Array, hashes: Array, stored: Mapping[str, Array]) -> None:
@@ -187,9 +196,15 @@ def _reference(run: Run, lite: LiteFolder) -> Reference | None:
 UNVERIFIED = "unverified"
 """The check that a file of `--no-verify` breaks."""
 
+REJECTED = "rejected"
+"""The check that a file of `rejected/` breaks, whatever it answers: it may be another scheme than was asked for."""
+
 
 def _verify_file(lite: LiteFolder, record: LiteRecord, reference: Reference | None, child: Child) -> ArtifactVerdict:
     path = lite.file(record.name)
+    if record.error is not None:
+        check = Check(REJECTED, False, f"it was rejected when it was made: {record.error}")
+        return ArtifactVerdict(record.name, path, (check,), metric_measured=False)
     if record.accuracy_unknown:
         check = Check(UNVERIFIED, False, "random numbers calibrated it: its accuracy is unknown")
         return ArtifactVerdict(record.name, path, (check,), metric_measured=False)

@@ -50,6 +50,7 @@ class OnnxPredictor(BasePredictor):
         self.runtime = f"ONNX Runtime {extras.version_of('onnxruntime')}"
         try:
             described = self._call("describe_model")
+            _require_runnable(str(path), described)
             self.inputs, self.outputs = (
                 {name: tensor_info(str(path), name, dtype, shape) for name, (dtype, shape) in described[ends].items()}
                 for ends in ("inputs", "outputs")
@@ -99,6 +100,26 @@ class OnnxPredictor(BasePredictor):
             raise ArtifactError(message, "the file is damaged, or this runtime cannot run it") from error
 
 
+def _require_runnable(path: str, described: Mapping[str, Any]) -> None:
+    """Refuses answers in words, and numbers that NumPy has no type for.
+
+    Raises:
+        ArtifactError: naming the input or output.
+    """
+    for name, (dtype, _) in (*described["inputs"].items(), *described["outputs"].items()):
+        unknown = dtype != "string" and not _is_known(dtype)
+        if unknown or (dtype == "string" and name in described["outputs"]):
+            message = f"{path}: {name!r} is a tensor of {dtype}, which this version cannot run"
+            raise ArtifactError(message, "write the file with numbers of 32 bits at its ends")
+
+
+def _is_known(dtype: str) -> bool:
+    try:
+        return np.dtype(dtype).isbuiltin == 1  # another package may have told NumPy of more, which the child has not
+    except TypeError:
+        return False
+
+
 # What follows runs inside the child.
 
 _Mark = tuple[int, int, int]
@@ -146,7 +167,12 @@ def run_model(path: str, mark: _Mark, threads: int, batch: dict[str, Array]) -> 
     parts = []
     for part in in_batches(batch, max(size, 1)):
         count = len(next(iter(part.values())))
-        values = _run(path, session, _ready(session, part, size))
+        ready = _ready(session, part, size)
+        values = _run(path, session, ready)
+        given = len(next(iter(ready.values())))
+        for name, value in zip(names, values, strict=True):
+            if len(value) != given:
+                raise ArtifactError(f"{path}: {name!r} gives {len(value)} answers for {given} samples")
         parts.append(
             {name: value[:count].astype(np.float32) for name, value in zip(names, values, strict=True)},
         )

@@ -10,7 +10,7 @@ import pytest
 
 from mltool.child import Child
 from mltool.conversion.schemes import SCHEMES
-from mltool.errors import ConversionError
+from mltool.errors import ConversionError, DiskError
 from mltool.inspection.flatbuffer import read_flatbuffer
 
 Convert = Callable[..., Path]
@@ -220,6 +220,14 @@ def test_an_unfit_representative_dataset_is_refused(
         convert(digits, "int8", representative=str(tmp_path / "samples.npz"))
 
 
+def test_a_damaged_representative_dataset_is_said_to_be(digits: Any, convert: Convert, tmp_path: Path):
+    np.savez(tmp_path / "samples.npz", image=IMAGES)
+    (tmp_path / "samples.npz").write_bytes((tmp_path / "samples.npz").read_bytes()[:-30])
+
+    with pytest.raises(ConversionError, match="cannot read the representative dataset"):
+        convert(digits, "int8", representative=str(tmp_path / "samples.npz"))
+
+
 def _strange(export_model: Any, name: str, function: Callable[[Any], Any]) -> Any:
     import keras
 
@@ -329,6 +337,13 @@ def test_an_older_file_is_left_as_it_was_when_the_conversion_fails(digits: Any, 
 
     assert (tmp_path / "none.tflite").read_bytes() == b"older"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_where_the_file_cannot_be_written_is_said(digits: Any, convert: Convert, tmp_path: Path):
+    (tmp_path / "file").write_text("no folder")
+
+    with pytest.raises(DiskError, match=r"cannot write .*none\.tflite"):
+        convert(digits, "none", output=str(tmp_path / "file" / "none.tflite"))
 
 
 def test_through_the_child_a_conversion_is_quiet_and_its_errors_cross(

@@ -56,6 +56,13 @@ def test_a_mixture_is_what_each_layer_was_to_be(convnet: Any, quantize: Quantize
     )
 
 
+def test_a_layer_of_16_bits_makes_no_int8_file(convnet: Any, quantize: Quantize):
+    path = quantize(convnet, Precision("int8", {"depth": "int16x8"}))
+
+    with pytest.raises(ConversionError, match=r"asked for int8, but 1 of 6 operators compute in int16 .*'depth'"):
+        read_back(path, quantize="int8", io="float32", layer_names=convnet.layers)
+
+
 @pytest.mark.parametrize(
     ("layer", "scheme", "text"),
     [

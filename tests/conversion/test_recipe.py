@@ -228,5 +228,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path):
 def test_a_recipe_that_is_no_json_is_another_kind_of_error(tmp_path: Path):
     with pytest.raises(ArtifactError, match="is no JSON"):
         read_recipe(_file(tmp_path, "[{"))
+    with pytest.raises(ArtifactError, match="is no JSON"):
+        read_recipe(_file(tmp_path, "[" * 100_000))
     with pytest.raises(ArtifactError, match="cannot read the recipe"):
         read_recipe(tmp_path / "none.json")

@@ -133,6 +133,24 @@ def test_a_saved_model_of_either_tensorflow_converts(open_file: Open, folders: P
     np.testing.assert_allclose(_converted(foreign, tmp_path / "f.tflite", X), EXPECTED, atol=1e-6)
 
 
+def test_inputs_and_outputs_have_one_order(open_file: Open, tmp_path: Path):
+    import tensorflow as tf
+
+    names = [f"{letter}{digit}" for digit in "10" for letter in "cab"]
+
+    def served(**inputs: Any) -> Any:
+        return {f"of_{name}": 2.0 * inputs[name] for name in names}
+
+    specs = {name: tf.TensorSpec([None, 2], name=name) for name in names}
+    function = tf.function(served).get_concrete_function(**specs)
+    tf.saved_model.save(tf.Module(), str(tmp_path / "many"), signatures=function)
+
+    foreign = open_file(tmp_path / "many")
+
+    assert [info.name for info in foreign.inputs] == sorted(names)
+    assert [info.name for info in foreign.outputs] == sorted(f"of_{name}" for name in names)
+
+
 def test_of_several_signatures_one_is_chosen(open_file: Open, folders: Path, tmp_path: Path):
     with pytest.raises(UsageError, match=r"several signatures: first, second; choose one: --signature first"):
         open_file(folders / "two")
@@ -345,6 +363,66 @@ def test_a_function_of_tensorflow_that_touches_files_is_refused(open_file: Open,
 
     with pytest.raises(ArtifactError, match=r"holds code: TFOpLambda layer 'tf.math.multiply' calls tf.io.write_file"):
         open_file(tmp_path / "m.h5")
+
+
+def _described(path: Path, layer: dict[str, Any]) -> Path:
+    """An HDF5 file of Keras 2 with one layer behind its input, and no weights."""
+    given = {"batch_input_shape": [None, 2], "dtype": "float32", "name": "x"}
+    start = {"class_name": "InputLayer", "name": "x", "config": given, "inbound_nodes": []}
+    ends = {"input_layers": [["x", 0, 0]], "output_layers": [["evil", 0, 0]]}
+    model = {"class_name": "Functional", "config": {"name": "m", "layers": [start, layer], **ends}}
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps(model)
+        file.attrs["keras_version"] = "2.15.0"
+        file.create_group("model_weights").attrs["layer_names"] = []
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "said"),
+    [
+        ("SlicingOpLambda", {"function": "io.write_file"}, "SlicingOpLambda layer 'evil' calls tf.io.write_file"),
+        ("TensorFlowOpLayer", {"node_def": "", "constants": {}}, "layer 'evil' runs any operator of TensorFlow"),
+        (["Dense"], {}, "is damaged: the name of a class in it is no text"),
+    ],
+)
+def test_no_other_layer_of_keras_2_touches_files(
+    open_file: Open, tmp_path: Path, kind: Any, config: dict[str, Any], said: str
+):
+    written = tmp_path / "written"
+    call = [["_CONSTANT_VALUE", -1, str(written), {"contents": "by a model"}]]
+    layer = {"class_name": kind, "name": "evil", "config": {"name": "evil", **config}, "inbound_nodes": call}
+
+    with pytest.raises(ArtifactError, match=said):
+        open_file(_described(tmp_path / "m.h5", layer))
+
+    assert not written.exists()
+
+
+def test_what_a_model_inside_was_compiled_with_is_looked_at_too(open_file: Open, tmp_path: Path):
+    loss = {"class_name": "function", "module": "os", "config": "system", "registered_name": "system"}
+    path = _altered(tmp_path / "m.keras", lambda layer: layer.update({"compile_config": {"loss": loss}}))
+
+    with pytest.raises(ArtifactError, match="the function system of os"):
+        open_file(path)
+
+
+def test_a_graph_that_is_hidden_in_a_constant_is_refused(open_file: Open, tmp_path: Path):
+    import tensorflow as tf
+
+    numbers = tf.data.Dataset.from_tensors(tf.zeros(2))
+    graph = tf.raw_ops.DatasetToGraphV2(input_dataset=numbers._variant_tensor).numpy()
+
+    def served(x: Any) -> Any:
+        hidden = tf.raw_ops.DatasetFromGraph(graph_def=graph)
+        types: dict[str, Any] = {"output_types": [tf.float32], "output_shapes": [[2]]}
+        return {"y": x + tf.raw_ops.DatasetToSingleElement(dataset=hidden, **types)[0]}
+
+    function = tf.function(served, input_signature=[tf.TensorSpec([None, 2], name="x")])
+    tf.saved_model.save(tf.Module(), str(tmp_path / "hides"), signatures=function.get_concrete_function())
+
+    with pytest.raises(ArtifactError, match=r"operators that touch files.*: DatasetFromGraph"):
+        open_file(tmp_path / "hides")
 
 
 def test_a_bomb_is_not_unpacked(open_file: Open, tmp_path: Path):

@@ -91,6 +91,31 @@ def test_a_test_sample_in_the_recorded_calibration_is_caught(run):
         verify(run)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"quantize": "int8"},
+        {"quantize": "recipe"},
+        {"quantize": "mixed", "entry": {"quantize": "int8", "layers": {"a": "float32"}}},
+        {"quantize": "mixed", "entry": {"quantize": "dynamic", "layers": {"a": "int16x8"}}},
+    ],
+)
+def test_a_calibration_that_is_not_recorded_is_no_clean_one(run, changes):
+    artifacts.changed_json(run.lite_folder / "int8.json", calibration={}, **changes)
+    with pytest.raises(ArtifactError, match="the calibration in the record of int8 is damaged"):
+        verify(only(run, "int8"))
+
+
+def test_the_model_that_was_trained_on_for_a_file_is_the_recorded_one(run):
+    trained = run.lite_folder / "int8.keras"
+    shutil.copy(run.keras_file, trained)
+    artifacts.changed_json(run.lite_folder / "int8.json", training={"keras_sha256": sha256_of(trained)})
+    assert verify(only(run, "int8"))
+    trained.write_bytes(trained.read_bytes() + b" ")
+    with pytest.raises(ArtifactError, match=r"int8\.keras was changed since int8 was made of it"):
+        verify(run)
+
+
 @pytest.mark.parametrize("changes", [{"limits": {"min": "much"}}, {"tolerance": {}}], ids=["limits", "tolerance"])
 def test_a_record_that_says_nothing_to_hold_is_damaged(run, changes):
     artifacts.changed_json(run.lite_folder / "none.json", **changes)
@@ -146,6 +171,15 @@ def test_what_is_no_artifact_is_refused(run, tmp_path):
     (run.lite_folder / "rejected").mkdir()
     with pytest.raises(VerificationError, match="was rejected when it was made"):
         verify(run.lite_folder / "rejected/int8.tflite")
+
+
+def test_a_folder_of_rejected_files_does_not_verify_though_they_answer_well(run):
+    folder = run.lite_folder / "rejected"
+    shutil.copytree(only(run, "int8").lite_folder, folder)
+    run.record_artifact(folder / "int8.tflite")
+    artifacts.changed_json(folder / "int8.json", verified=False, error="asked for int8, the file is float32")
+    with pytest.raises(VerificationError, match="rejected: it was rejected when it was made: asked for int8, the file"):
+        verify(folder)
 
 
 def test_data_that_changed_are_refused_and_data_that_are_gone_leave_the_replay(

@@ -71,6 +71,27 @@ def test_text_is_given_to_a_file_that_takes_it(tmp_path, child):
     np.testing.assert_array_equal(found["y"], [[5], [3], [-1]])
 
 
+def test_answers_in_words_and_numbers_of_no_type_of_numpy_are_refused(tmp_path, child):
+    words = [("Cast", ["x"], ["y"], {"to": 8})]
+    path = write(tmp_path / "words.onnx", words, [("x", "FLOAT", ["n"])], [("y", "STRING", ["n"])])
+    with pytest.raises(ArtifactError, match="'y' is a tensor of string, which this version cannot run"):
+        open_predictor(path, child=child)
+    half = [("Cast", ["x"], ["y"], {"to": 1})]
+    path = write(tmp_path / "half.onnx", half, [("x", "BFLOAT16", ["n", 2])], [("y", "FLOAT", ["n", 2])])
+    with pytest.raises(ArtifactError, match="'x' is a tensor of bfloat16, which this version cannot run"):
+        open_predictor(path, child=child)
+
+
+def test_as_many_answers_as_samples_are_demanded(tmp_path, child):
+    ends = [("x", "FLOAT", ["n", 2])], [("y", "FLOAT", [1, 1])]
+    path = write(tmp_path / "m.onnx", [("ReduceSum", ["x"], ["y"])], *ends)
+    with (
+        open_predictor(path, child=child) as predictor,
+        pytest.raises(ArtifactError, match="'y' gives 1 answers for 3 samples"),
+    ):
+        predictor.predict({"x": np.ones((3, 2), np.float32)})
+
+
 def test_what_does_not_fit_is_refused_by_name(tmp_path, child):
     with open_predictor(twice(tmp_path / "m.onnx", "n"), child=child) as predictor:
         with pytest.raises(DataError, match=r"the model takes x \(got z\)"):

@@ -27,6 +27,7 @@ from mltool.errors import ConversionError
 from mltool.evaluation.evaluate import run_data
 from mltool.inference.keras_predictor import load_keras_model
 from mltool.models.outputs import TargetScale, units_layers
+from mltool.runs.atomic import sha256_of
 from mltool.runs.run import Run
 from mltool.training.devices.runtime import make_deterministic, prepare_runtime
 from mltool.training.samples import augment_of, class_weights_of, mix_of
@@ -76,7 +77,8 @@ def train_aware(
     Returns:
         `history` (see `Fit.run`), `quantized` and `left` (layers, and reasons), `layer_names` (of the new model, in
         order, for the converter and for reading back), `preprocess_layers` (those among them that prepare inputs),
-        `difference` (of the rebuilt model), `weights` (measured: see `measured`), `seconds`.
+        `difference` (of the rebuilt model), `weights` (measured: see `measured`), `keras_sha256` (of `model.keras`),
+        `seconds`.
 
     Raises:
         MissingExtraError: if tf_keras or tensorflow-model-optimization is not installed.
@@ -119,6 +121,7 @@ def train_aware(
         "preprocess_layers": _preprocess_layers(opened, work.model),
         "difference": difference,
         "weights": measured(work.model),
+        "keras_sha256": sha256_of(target / "model.keras"),
         "seconds": round(time.perf_counter() - started, 3),
     }
 

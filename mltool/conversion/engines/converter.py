@@ -5,7 +5,6 @@ That it returns means little: converters were seen to answer with a float file w
 """
 
 import logging
-import os
 import tempfile
 import time
 import warnings
@@ -23,6 +22,7 @@ from mltool.conversion.schemes import SCHEMES
 from mltool.errors import ConversionError
 from mltool.inspection.flatbuffer import read_flatbuffer
 from mltool.inspection.layers import LayerNames
+from mltool.runs.atomic import writing
 
 _log = logging.getLogger(__name__)
 
@@ -96,6 +96,7 @@ def convert_saved_model(
     Raises:
         ConversionError: the scheme does not allow what is asked, the representative dataset is unfit, or the converter
             cannot convert the model: then with the operator and the layer, as far as it told.
+        DiskError: the file cannot be written.
     """
     job = _Job(signature, quantize, io, batch, tuple(keep_float), tuple(layer_names), granularity)
     _check(job)
@@ -272,14 +273,6 @@ def _explain(error: Any, job: _Job) -> ConversionError:
 
 def _write(path: Path, data: bytes) -> None:
     """Whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    with writing(path) as made:
+        made.write_bytes(data)
     _log.info("wrote %s, %d bytes", path, len(data))

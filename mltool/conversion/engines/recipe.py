@@ -207,7 +207,7 @@ def read_recipe(path: Path) -> Recipe:
         rules = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ArtifactError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"the recipe {path} is no JSON: {error}") from error
     if not isinstance(rules, list) or not rules:
         raise ConversionError(f"{path}: a recipe is a list of rules (got {shown(rules)})")

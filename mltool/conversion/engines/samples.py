@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mltool.errors import ConversionError
+from mltool.runs.arrays import UNREADABLE_NPZ, read_npz
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -51,9 +53,8 @@ def load_samples(representative: str | None, taken: Mapping[str, Taken]) -> Arra
     if representative is None:
         raise ConversionError("integer activations need a representative dataset to calibrate with, and none was given")
     try:
-        with np.load(representative, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError) as error:
+        arrays = read_npz(Path(representative))
+    except UNREADABLE_NPZ as error:
         raise ConversionError(f"cannot read the representative dataset {representative}: {error}") from error
     if set(arrays) != set(taken):
         raise ConversionError(f"the representative dataset has inputs {sorted(arrays)}, the model {sorted(taken)}")

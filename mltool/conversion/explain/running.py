@@ -13,6 +13,7 @@ from mltool.conversion.explain.statistics import CODES, dequantized
 from mltool.errors import ArtifactError
 from mltool.inspection.flatbuffer import read_flatbuffer
 from mltool.inspection.model_file import ModelFile, Tensor
+from mltool.runs.arrays import UNREADABLE_NPZ, read_npz
 
 Array = NDArray[Any]
 
@@ -118,9 +119,8 @@ def read_samples(path: str, names: Mapping[str, Tensor]) -> dict[str, Array]:
         ArtifactError: it cannot be read, or holds other inputs or no sample.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            samples = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError) as error:
+        samples = read_npz(Path(path))
+    except UNREADABLE_NPZ as error:
         raise ArtifactError(f"cannot read the samples {path}: {error}") from error
     if set(samples) != set(names):
         raise ArtifactError(f"the samples have inputs {sorted(samples)}, the file {sorted(names)}")

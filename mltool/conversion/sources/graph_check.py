@@ -17,12 +17,14 @@ UNSAFE = re.compile(
     | (TFRecord|TextLine|WholeFile|FixedLengthRecord|LMDB|BigQuery|Identity)Reader(V2)? | RecordInput
     | (Experimental)?(TFRecord|TextLine|FixedLengthRecord|CSV|Sql|LMDB|MatchingFiles|Cache)Dataset(V\d)?
     | (Experimental)?(Save|Load|Snapshot\w*|DataService|Register|Generator|ListSnapshotChunks)Dataset(V\d)?
+    | DatasetFromGraph | DeserializeIterator | DumpTensor | CalibrationStatisticsSaver
     | (Experimental)?DatasetToTFRecord | SnapshotDatasetReader | SnapshotNestedDatasetReader | DistributedSave
     | LoadAndRemapMatrix | GenerateVocabRemapping | RemoteCall | RemoteFusedGraphExecute | Rpc\w* | TryRpc
     | LoadLibrary | _\w*Send | _\w*Recv | Send | Recv""",
     re.VERBOSE,
 )
-"""Operators that read or write files, call Python, or reach other machines, of TensorFlow 2.21's registry.
+"""Operators that read or write files, call Python, reach other machines, or run a graph that a constant hides, of
+TensorFlow 2.21's registry.
 
 What reads an asset into a table of words
 (`InitializeTableFromTextFile`) is not among them: nothing comes out of it but the words.

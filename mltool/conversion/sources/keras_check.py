@@ -39,10 +39,12 @@ _CODE = {
     "TorchModuleWrapper": " unpickles a module of PyTorch",
     "JaxLayer": " calls a function of JAX",
     "FlaxLayer": " calls a function of JAX",
+    "TensorFlowOpLayer": " runs any operator of TensorFlow",
 }
 """Layers that run more than what Keras brings, and what they do."""
 
-_TENSORFLOW_CALL = frozenset({"TFOpLambda", "ClassMethod", "InstanceMethod"})
+_TENSORFLOW_FUNCTION = frozenset({"TFOpLambda", "SlicingOpLambda"})
+_TENSORFLOW_CALL = _TENSORFLOW_FUNCTION | {"ClassMethod", "InstanceMethod"}
 
 _SAFE_FUNCTION = re.compile(
     r"""(math|nn|linalg|signal|image|__operators__|bitwise|keras\.activations)\.\w+ | reshape
@@ -181,6 +183,8 @@ def _require_small(path: Path, unpacked: int, size: int) -> None:
 
 def _require_keras_alone(path: Path, config: Any) -> None:
     """Refuses code, and whatever would be imported from elsewhere, by name."""
+    if not all(isinstance(item["class_name"], str) for item in _objects(config)):
+        raise ArtifactError(f"{path} is damaged: the name of a class in it is no text", "copy it again")
     code = dict.fromkeys(_code_in(config))
     if code:
         message = f"{path} holds code: {'; '.join(code)}"
@@ -192,14 +196,17 @@ def _require_keras_alone(path: Path, config: Any) -> None:
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Every map of the description that names a class, but for what training needs; without recursion."""
-    waiting = [config]
+    """Every map of the description that names a class; without recursion.
+
+    What the whole model was trained with is left out: it is not loaded. That of a model inside of it is.
+    """
+    waiting = [{**config, "compile_config": None}] if isinstance(config, dict) else [config]
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
             if "class_name" in item:
                 yield item
-            waiting += [value for key, value in reversed(item.items()) if key != "compile_config"]
+            waiting += reversed(item.values())
         elif isinstance(item, list):
             waiting += reversed(item)
 
@@ -216,7 +223,7 @@ def _code_in(config: Any) -> Iterator[str]:
             yield "a function as bytecode"
         elif kind in _TENSORFLOW_CALL and isinstance(inner, dict):
             function = str(inner.get("function") or inner.get("method_name") or "?")
-            if kind != "TFOpLambda" or not _SAFE_FUNCTION.fullmatch(function):
+            if kind not in _TENSORFLOW_FUNCTION or not _SAFE_FUNCTION.fullmatch(function):
                 yield f"{called} calls tf.{function}"
         elif isinstance(inner, dict) and isinstance(inner.get("vocabulary"), str):
             yield f"{called} reads the file {inner['vocabulary']!r}"

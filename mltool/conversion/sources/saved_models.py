@@ -65,7 +65,8 @@ def open_saved_model(*, path: str, made: str, allow_code: bool, signature: str |
 
 
 def _ends(specs: Mapping[str, Any]) -> dict[str, tuple[str, list[int | None]]]:
-    return {name: (spec.dtype.name, spec.shape.as_list()) for name, spec in specs.items()}
+    """By name, in its order: TensorFlow gives them in another one whenever a model is loaded."""
+    return {name: (spec.dtype.name, spec.shape.as_list()) for name, spec in sorted(specs.items())}
 
 
 def _meta_graph(folder: Path) -> Any:

@@ -86,6 +86,7 @@ def convert(digits_aware: Path, tmp_path: Path) -> Any:
                 representative=str(tmp_path / "samples.npz"),
                 keep_float=[],
                 layer_names=names,
+                granularity=granularity,
             )
         found = read_back(
             file,
