@@ -142,7 +142,7 @@ class Child:
             function: `package.module:function`, inside this child's package.
             timeout_seconds: kill the child when its answer takes longer; `None` waits for ever. The first call also
                 pays for the start of the interpreter and whatever the function imports.
-            memory_bytes: kill the child when it holds more; `None` for no bound.
+            memory_bytes: kill the child when it takes more beside what it holds already; `None` for no bound.
             **arguments: handed on as keywords.
 
         Raises:
@@ -219,11 +219,13 @@ class Child:
         """
         if memory_bytes is None:
             return timeout_seconds is None or connection.poll(timeout_seconds)
+        process = self._process
+        held = _memory_of(process.pid) if process is not None else 0  # of what is warm from earlier calls
         end = time.monotonic() + (math.inf if timeout_seconds is None else timeout_seconds)
         while not connection.poll(max(0.0, min(MEMORY_LOOK_SECONDS, end - time.monotonic()))):
             if time.monotonic() >= end:
                 return False
-            if self._process is not None and _memory_of(self._process.pid) > memory_bytes:
+            if process is not None and _memory_of(process.pid) - held > memory_bytes:
                 raise ChildTooLarge(function, memory_bytes)
         return True
 

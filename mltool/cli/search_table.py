@@ -14,7 +14,6 @@ def search_tables(made: Sequence[Any]) -> list[str]:
         made: what `convert` returned.
     """
     from mltool.runs.lite import LiteFolder
-    from mltool.spec.convert import SCHEMES
     from mltool.spec.load import flow_yaml
 
     tables = []
@@ -22,10 +21,7 @@ def search_tables(made: Sequence[Any]) -> list[str]:
         file = LiteFolder(item.path.parent).search_file(item.record.name)
         if file.is_file():
             document = json.loads(file.read_text(encoding="utf-8"))
-            again = dict(item.record.entry)
-            if again.get("name") in SCHEMES:  # `auto`, which no other scheme may be called
-                del again["name"]
-            tables += [*_told(document), f"made again by: convert: [{flow_yaml(again)}]"]
+            tables += [*_told(document), f"made again by: convert: [{flow_yaml(item.record.entry)}]"]
     return tables
 
 

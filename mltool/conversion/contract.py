@@ -81,7 +81,7 @@ class Shelf:
 
     def part(self, name: str) -> Path:
         """A name for a file that is being made."""
-        self.lite.folder.mkdir(parents=True, exist_ok=True)
+        self.make_folder()
         return self.lite.folder / f".{name}.{uuid.uuid4().hex[:8]}.part"
 
     def keep(self, made: Path, record: LiteRecord, answers: Mapping[str, Array], beside: Beside) -> None:
@@ -106,11 +106,27 @@ class Shelf:
         self.lite.save_record(record)
         self.lite.forget_rejected(record.name)
 
+    def forget(self, name: str) -> None:
+        """Removes an older file of a name, and what belongs to it."""
+        self.make_folder()
+        self.lite.remove(name)
+        if self.run is not None:
+            self.run.forget_artifact(self.lite.file(name))
+
+    def make_folder(self) -> None:
+        """Makes the folder if it is not there.
+
+        Raises:
+            ArtifactError: if a file has its name.
+        """
+        try:
+            self.lite.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ArtifactError(f"{self.lite.folder} is no folder", "name another one: --output DIR") from error
+
     def reject(self, made: Path, record: LiteRecord, beside: Beside) -> Path:
         """Puts a file that broke the contract aside; an older one of its name would be taken for it."""
-        self.lite.remove(record.name)
-        if self.run is not None:
-            self.run.forget_artifact(self.lite.file(record.name))
+        self.forget(record.name)
         where = self.lite.reject(made, record)
         beside.write(LiteFolder(self.lite.rejected_folder), record.name)
         return where
@@ -146,6 +162,9 @@ class Contract:
             made = self.bench.make(entry, part)
             beside.recipe, beside.keras = made.recipe, made.keras
             record = self._described(made, limits)
+            if found is not None and found.winner is not None:
+                # Under its own name: `auto` is none that an entry of another scheme may have.
+                record = replace(record, entry=found.winner.candidate.entry.written)
             if self.explains:
                 beside.explanation = self._explained(made)
             try:
@@ -156,6 +175,8 @@ class Contract:
             answers: dict[str, Array] = {}
             if self.verify and not record.accuracy_unknown:
                 record, answers = self._verified(made, record, limits, beside)
+            else:
+                self._require_size(record, limits, beside, part)
             self.shelf.keep(part, record, answers, beside)
             return record
         finally:
@@ -167,8 +188,8 @@ class Contract:
         Raises:
             VerificationError: if nothing keeps the limits.
         """
-        self.shelf.lite.folder.mkdir(parents=True, exist_ok=True)
         if found.winner is None:
+            self.shelf.forget(asked.name)  # an older winner would be taken for this search's
             where = self.shelf.lite.search_file(asked.name)
             write_json(where, found.to_json())
             raise VerificationError(nothing_keeps(found, asked.name, str(where)))
@@ -235,8 +256,19 @@ class Contract:
             vectors[trained_key(name)] = reference.outputs[: len(answers)]
         return record, vectors
 
+    def _require_size(self, record: LiteRecord, limits: LimitsSpec, beside: Beside, made: Path) -> None:
+        """The one limit that needs no run."""
+        if limits.max_size is not None and record.bytes > limits.max_size:
+            message = f"{record.name}: max_size: {record.bytes:,} bytes, at most {limits.max_size:,.0f}"
+            where = self.shelf.reject(made, replace(record, error=message), beside)
+            raise VerificationError(message, f"the file is in {where}")
+
     def _explained(self, made: Made) -> Explanation | None:
         """Which layers of a file lose the answers, said; None, said, where that cannot be measured."""
+        if made.keras is not None:
+            text = "%s: its layers are not measured: they learned, and the float file of the run is no yardstick"
+            logger.warning(text, made.entry.name)
+            return None
         reference = self.bench.origin.reference
         try:
             found = explain(

@@ -14,7 +14,7 @@ from mltool.conversion.contract import Contract, Shelf
 from mltool.conversion.entries import limits_of
 from mltool.conversion.origin import RunOrigin
 from mltool.conversion.workbench import Workbench
-from mltool.errors import MltoolError
+from mltool.errors import ArtifactError, MltoolError
 from mltool.exporting.export import export_locked
 from mltool.runs.atomic import sha256_of
 from mltool.runs.lite import LiteFolder, LiteRecord
@@ -78,6 +78,26 @@ def convert(
         return each(asked, _Work(run, bench, verify=verify, force=force, explains=explain).convert)
 
 
+MAKERS = (
+    *("mltool-tf", "tensorflow", "ai-edge-litert", "litert-quantizer", "tf-keras"),
+    "tensorflow-model-optimization",
+)
+"""Packages of which another version may make another file."""
+
+
+def _hash_of_recipe(entry: ConvertSpec) -> str | None:
+    """Of the file that an entry names.
+
+    Raises:
+        ArtifactError: if it is gone.
+    """
+    if not is_recipe(entry.quantize):
+        return None
+    if not Path(entry.quantize).is_file():
+        raise ArtifactError(f"{entry.name}: the recipe {entry.quantize} is not there", "put it back, or name another")
+    return sha256_of(Path(entry.quantize))
+
+
 class _Work:
     """The entries of one command: what is there already, and what is made."""
 
@@ -91,11 +111,10 @@ class _Work:
         inputs = {
             "saved_model": self.run.artifact_hash(self.run.saved_model_folder),
             "entry": to_plain(entry),
-            "recipe": sha256_of(Path(entry.quantize)) if is_recipe(entry.quantize) else None,
+            "recipe": _hash_of_recipe(entry),
             "limits": to_plain(limits),
             "seed": self.run.spec.seed,
-            "tensorflow": extras.version_of("tensorflow"),
-            "mltool": extras.version_of("mltool-tf"),
+            "versions": {name: extras.version_of(name) for name in MAKERS},
         }
         stage = f"convert/{entry.name}"
         path = self.lite.file(entry.name)

@@ -142,6 +142,15 @@ def precision_of(entry: ConvertSpec, keep_float: Sequence[str]) -> Precision:
 
 def tolerance_of(entry: ConvertSpec) -> Tolerance:
     """How close the answers of its scheme must stay."""
+    if entry.layers:
+        # Not looser than the loosest of its parts: more precision for a layer earns no more room.
+        names = {"none" if scheme == "float32" else scheme for scheme in (entry.quantize, *entry.layers.values())}
+        rows = [SCHEMES[name] for name in names]
+        return Tolerance(
+            max(row.max_error for row in rows),
+            max(row.mean_error for row in rows),
+            min(row.min_agreement for row in rows),
+        )
     scheme = SCHEMES[scheme_of(entry)]
     return Tolerance(scheme.max_error, scheme.mean_error, scheme.min_agreement)
 

@@ -31,7 +31,7 @@ def _section(file: Path) -> dict[str, Any]:
         trials = document["trials"]
         points = [_point(trial, document) for trial in trials if trial["bytes"] is not None]
         return {
-            "name": file.name.partition(".")[0],
+            "name": file.name.removesuffix(".search.json"),
             "winner": document["winner"],
             "minimize": document["minimize"],
             "samples": document["samples"],

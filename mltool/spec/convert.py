@@ -177,9 +177,12 @@ class ConvertSpec(Section):
     @model_validator(mode="after")
     def _name_says_what_it_is(self) -> "ConvertSpec":
         own, name = _name_of(self.model_dump()), self.name.lower()
+        if is_recipe(self.quantize):
+            own = ""  # a recipe is no scheme, whatever its file is called
         taken = (*SCHEMES, "int8-uint8", "int16x8-io", "qat-io", "qat-uint8", "auto-io", "auto-uint8")
         if name in taken and name != own:
-            message = f"{self.name!r} is the name of another scheme than {own}"
+            what = f"another scheme than {own}" if own else "a scheme, which a recipe is not"
+            message = f"{self.name!r} is the name of {what}"
             raise_problem(message, "give it another name", path=("name",))
         if name in RESERVED or name.endswith(RESERVED_ENDINGS):
             raise_problem(f"{self.name!r} is the name of another file in lite/", "take another", path=("name",))

@@ -204,6 +204,30 @@ def test_a_converter_that_writes_half_a_file_is_caught(run, monkeypatch):
     assert "damaged" in json.loads(rejected_file.read_text())["error"]
 
 
+def test_a_size_is_held_where_nothing_else_is_measured(run):
+    with pytest.raises(VerificationError, match=r"bare: max_size: [\d,]+ bytes, at most 10"):
+        convert(run, [entry(quantize="none", name="bare")], verify=False, limits={"max_size": 10})
+    assert (run.lite_folder / "rejected/bare.tflite").is_file()
+    assert not (run.lite_folder / "bare.tflite").exists()
+
+
+def test_a_recipe_that_is_gone_is_named(run, tmp_path):
+    with pytest.raises(ArtifactError, match=r"mine: the recipe .*mine\.json is not there; put it back"):
+        convert(run, [entry(quantize=str(tmp_path / "mine.json"))])
+
+
+def test_a_recipe_that_was_written_is_a_recipe_that_is_read(run, tmp_path):
+    """What the quantizer did lies beside its file, and makes the same bytes again."""
+    (made,) = convert(run, [entry(quantize="weight-only")])
+    recipe = LiteFolder(run.lite_folder).recipe_file("weight-only")
+    copy = tmp_path / "again.json"
+    shutil.copy(recipe, copy)
+    (again,) = convert(run, [entry(quantize=str(copy))])
+    assert again.record.name == "again"
+    assert again.record.quantize == "recipe"
+    assert again.record.sha256 == made.record.sha256
+
+
 def test_random_calibration_stamps_the_file_and_measures_nothing(run):
     (made,) = convert(run, [entry(quantize="int8", name="blind", calibration="random")])
     record = record_of(run, "blind")

@@ -11,6 +11,7 @@ import pytest
 from mltool.child import Child
 from mltool.conversion import convert as room
 from mltool.conversion.convert import convert
+from mltool.conversion.entries import tolerance_of
 from mltool.conversion.origin import search_ids
 from mltool.conversion.search.candidates import Candidate, doubling, keeping, narrowing, whole_schemes
 from mltool.conversion.search.front import pareto_front
@@ -75,6 +76,20 @@ def test_mixtures_name_the_layers_exactly():
     assert dict(narrowing(AUTO, ["x", "y"], 1).entry.layers) == {"x": "int4"}
 
 
+def test_mixtures_keep_what_the_entry_keeps_in_float():
+    asked = entry(quantize="auto", keep_float=["norm"], preprocess="inside")
+    mixture = keeping(asked, ["x"], "int16x8", 1).entry
+    assert mixture.keep_float == ("norm",)
+    assert mixture.preprocess == "inside"
+
+
+def test_more_precision_for_a_layer_earns_no_more_room():
+    int8, mixed = tolerance_of(entry(quantize="int8")), tolerance_of(keeping(AUTO, ["x"], "float32", 1).entry)
+    assert mixed == int8
+    coarser = tolerance_of(narrowing(AUTO, ["x"], 1).entry)
+    assert coarser == tolerance_of(entry(quantize="int4"))
+
+
 def trial(name, size, drop, *, step="schemes", broken=()):
     return Trial(Candidate(name, step, AUTO), 1.0, size, {"drop": drop}, {}, None, broken)
 
@@ -136,6 +151,16 @@ def test_nothing_that_keeps_the_limits_is_said_with_what_the_nearest_break(run):
     lite = LiteFolder(run.lite_folder)
     assert not lite.file("auto").exists()
     assert json.loads(lite.search_file("auto").read_text())["winner"] is None
+
+
+def test_an_older_winner_is_not_taken_for_that_of_a_search_without_one(searched, tmp_path):
+    run = artifacts.copied(searched.directory, tmp_path)
+    lite = LiteFolder(run.lite_folder)
+    assert lite.file("auto").is_file()
+    with pytest.raises(VerificationError, match="none of 1 files"):
+        convert(run, [entry(quantize="auto", search={"max_candidates": 1})], limits={"max_size": 1000})
+    assert not lite.file("auto").exists()
+    assert "lite/auto.tflite" not in run.manifest["artifacts"]
 
 
 @pytest.mark.parametrize(("count", "most", "expected"), [(10, 3, 3), (10, 50, 10)])

@@ -30,8 +30,8 @@ def whole_schemes(asked: ConvertSpec, *, converter: bool) -> list[Candidate]:
     """The whole file in one scheme, those first that are most often enough.
 
     Args:
-        asked: the entry of the search; what it says of batch, calibration, ends, scales and floating layers holds for
-            all. Integer ends leave int8 alone.
+        asked: the entry of the search; what it says of batch, calibration, ends and scales holds for all, and of
+            floating layers for those with integer activations. Integer ends leave int8 alone.
         converter: whether TensorFlow's converter can read the model; float files know the quantizer alone.
     """
     int8 = {"quantize": "int8", "keep_float": asked.keep_float, "preprocess": asked.preprocess, "io": asked.io}
@@ -62,7 +62,14 @@ def keeping(asked: ConvertSpec, worst: Sequence[str], scheme: str, count: int) -
         count: of them.
     """
     layers = {_escaped(name): scheme for name in worst[:count]}
-    entry = {**_common(asked), "quantize": "int8", "granularity": asked.granularity, "layers": layers}
+    entry = {
+        **_common(asked),
+        "quantize": "int8",
+        "granularity": asked.granularity,
+        "keep_float": asked.keep_float,
+        "preprocess": asked.preprocess,
+        "layers": layers,
+    }
     return _candidate("mixtures", entry, f"int8, {count} {scheme}")
 
 

@@ -17,7 +17,7 @@ from mltool.conversion.explain.explain import explain
 from mltool.conversion.search.candidates import Candidate, doubling, keeping, narrowing, trained, whole_schemes
 from mltool.conversion.search.trial import SearchResult, Trial
 from mltool.conversion.workbench import Made, Workbench
-from mltool.errors import ArtifactError, ConversionError, DataError
+from mltool.errors import ArtifactError, ConversionError, DataError, MissingExtraError, TrainingError
 from mltool.evaluation.agreement import worst_of
 from mltool.evaluation.judge import Measurements, judge
 from mltool.evaluation.reference import Reference
@@ -115,8 +115,9 @@ class _Search:
             All of them, and those that have weights; the one that adds most first.
         """
         entry = int8.candidate.entry
-        made, float_file = self.bench.scratch / "ranked.tflite", self.bench.float_file(entry)
+        made = self.bench.scratch / "ranked.tflite"
         try:
+            float_file = self.bench.float_file(entry)
             self.bench.make(entry, made)
             found = explain(
                 "int8",
@@ -149,7 +150,7 @@ class _Search:
         made = self.bench.scratch / f"candidate-{len(self.trials)}.tflite"
         try:
             trial = self._measured(candidate, made, started)
-        except (ConversionError, ArtifactError, DataError) as error:
+        except (ConversionError, ArtifactError, DataError, TrainingError, MissingExtraError) as error:
             trial = Trial(candidate, time.perf_counter() - started, error=str(error))
         finally:
             made.unlink(missing_ok=True)
