@@ -409,8 +409,7 @@ def front(points: Sequence[tuple[str, float, float, str]], cost: str, loss: str,
                 [x for x, _ in drawn], [y for _, y in drawn], color=color, marker=marker, s=36, label=label, zorder=3
             )
         for index, (name, x, y, _) in enumerate(sorted(points, key=lambda point: point[1:3])):
-            above = index % 2 == 0  # neighbours do not write over one another
-            place = (4, 5 if above else -11)
+            place = (4, (5, -11, 15, -21)[index % 4])  # neighbours do not write over one another
             axes.annotate(_short(name), (x, y), textcoords="offset points", xytext=place, fontsize=8)
         if most_lost is not None:
             axes.axhline(most_lost, color=SECOND, linestyle=":", label="limit")
