@@ -32,9 +32,16 @@ def with_bare_quantize(arguments: list[str]) -> list[str]:
     ready: list[str] = []
     for index, argument in enumerate(arguments):
         following = arguments[index + 1] if index + 1 < len(arguments) else ""
-        takes_value = following in KNOWN_SCHEMES or following.endswith(".json")
+        takes_value = following in KNOWN_SCHEMES or following.endswith(".json") or _looks_like_a_scheme(following)
         ready.append(f"--quantize={BARE}" if argument == "--quantize" and not takes_value else argument)
     return ready
+
+
+def _looks_like_a_scheme(word: str) -> bool:
+    """Whether a word is a scheme with a slip of the pen: then it is none of the other arguments."""
+    import difflib
+
+    return bool(difflib.get_close_matches(word, KNOWN_SCHEMES, n=1)) and not Path(word).exists()
 
 
 Quantize = Annotated[

@@ -157,7 +157,7 @@ def test_convert_makes_what_is_asked_for(run, mltool, arguments, names):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ("--quantize int9", 2, "no scheme and no run is called 'int9'; did you mean --quantize int8?"),
+        ("--quantize int9", 2, "no scheme is called 'int9'; did you mean 'int8'?"),
         ("int8", 2, "did you mean --quantize int8?"),
         ("--quantize=flaot16", 2, "no scheme is called 'flaot16'; did you mean 'float16'?"),
         ("--quantize missing.json", 5, "missing.json is not there"),
