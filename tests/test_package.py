@@ -121,6 +121,8 @@ def test_only_one_place_catches_the_errors_of_the_user() -> None:
         "child.py",
         "cli/run_command.py",
         "conversion/convert.py",
+        "conversion/sources/foreign.py",
+        "conversion/sources/keras_files.py",
         "inference/keras_predictor.py",
         "inspection/inspect.py",
         "models/user_call.py",

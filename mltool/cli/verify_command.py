@@ -42,6 +42,8 @@ def command(target: Target = None) -> None:
     lines = []
     for verdict in verdicts:
         note = "" if verdict.metric_measured else " (the metric was not run again)"
+        if verdict.made_up:
+            note = " (against its model on made-up samples alone: no metric was ever measured)"
         lines.append(f"{verdict.path}: verified{note}")
         lines += [f"  {check.limit}: {check.message}" for check in verdict.checks]
     console.result({"artifacts": [verdict.to_json() for verdict in verdicts]}, "\n".join(lines))

@@ -1,5 +1,6 @@
 """The one contract of every scheme: what is made is read back, run against its model, judged; then kept or rejected."""
 
+import contextlib
 import logging
 import shutil
 import uuid
@@ -18,7 +19,7 @@ from mltool.conversion.search.search import search
 from mltool.conversion.search.trial import SearchResult
 from mltool.conversion.workbench import Made, Workbench, named
 from mltool.errors import ArtifactError, ConversionError, Message, VerificationError
-from mltool.evaluation.judge import judge
+from mltool.evaluation.judge import Check, Measurements, judge, range_checks
 from mltool.evaluation.reference import add_answers, forget_answers
 from mltool.inference.litert import runtime_name
 from mltool.inference.predictor import Array
@@ -94,6 +95,8 @@ class Shelf:
             beside: what belongs to it.
         """
         core = self.origin.core
+        if not record.verified:
+            self._tell_of_older(record.name, "replaced by one that is not verified")
         self.lite.place(made, record.name)
         beside.write(self.lite, record.name)
         self.lite.write_schema(self.origin.schema)
@@ -107,11 +110,20 @@ class Shelf:
         self.lite.forget_rejected(record.name)
 
     def forget(self, name: str) -> None:
-        """Removes an older file of a name, and what belongs to it."""
+        """Removes an older file of a name, and what belongs to it; said, where it was verified."""
         self.make_folder()
+        self._tell_of_older(name, "taken away")
         self.lite.remove(name)
         if self.run is not None:
             self.run.forget_artifact(self.lite.file(name))
+
+    def _tell_of_older(self, name: str, fate: str) -> None:
+        """A file that was good must not go in silence."""
+        if not (self.lite.file(name).is_file() and self.lite.record_file(name).is_file()):
+            return
+        with contextlib.suppress(ArtifactError):
+            if self.lite.load_record(name).verified:
+                logger.warning("%s, which was verified before, is %s", self.lite.file(name), fate)
 
     def make_folder(self) -> None:
         """Makes the folder if it is not there.
@@ -121,8 +133,9 @@ class Shelf:
         """
         try:
             self.lite.folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise ArtifactError(f"{self.lite.folder} is no folder", "name another one: --output DIR") from error
+        except OSError as error:
+            message = f"{self.lite.folder} cannot be made a folder: {error.strerror}"
+            raise ArtifactError(message, "name another one: --output DIR") from error
 
     def reject(self, made: Path, record: LiteRecord, beside: Beside) -> Path:
         """Puts a file that broke the contract aside; an older one of its name would be taken for it."""
@@ -250,6 +263,9 @@ class Contract:
             if loses and not self.explains and record.quantize not in ("none", "float16"):
                 hint += "; --explain says which layers lose the answers"
                 hint += "" if beside.search is not None else ", --quantize auto looks for a better file"
+            breaks_itself = {check.limit for check in _of_model(limits, found) if not check.kept}
+            if breaks_itself and found.reference is not None:
+                hint += f"; the model itself has {found.reference:.4f}"
             raise VerificationError(replace(message, hint=hint) for message in broken)
         vectors = {artifact_key(name): answers}
         if made.keras is not None:
@@ -287,9 +303,15 @@ class Contract:
         return found
 
 
+def _of_model(limits: LimitsSpec, found: Measurements) -> list[Check]:
+    """`min` and `max` for the model that the file was made of."""
+    return [] if found.reference is None else range_checks(limits, str(found.metric), found.reference)
+
+
 def nothing_keeps(found: SearchResult, name: str, where: str) -> list[Message]:
     """Why a search has no winner: what the nearest files break."""
-    made = sorted((trial for trial in found.trials if trial.bytes is not None), key=lambda trial: trial.loss)
+    made = [trial for trial in found.trials if trial.bytes is not None]
+    made.sort(key=lambda trial: (len(trial.broken), *trial.cost(found.minimize)))
     nearest = [f"{trial.candidate.name} ({'; '.join(trial.broken)})" for trial in made[:MOST_TOLD]]
     reasons = nearest or [f"{trial.candidate.name}: {trial.error}" for trial in found.trials[:MOST_TOLD]]
     message = f"{name}: none of {len(found.trials)} files keeps the limits on {found.samples} validation samples"

@@ -158,7 +158,8 @@ class Workbench:
         """The model of a run, trained on with quantization in it; and as a SavedModel."""
         entry, run = made.entry, self.origin.run
         if run is None or self.origin.core.steps:
-            what = "a model of somebody else's" if run is None else "a model that takes text"
+            steps = ", ".join(step.name for step in self.origin.core.steps)
+            what = "a model of somebody else's" if run is None else f"a model with steps that take text ({steps})"
             raise ConversionError(f"{entry.name}: {what} cannot be trained on here", "use another scheme")
         asked = entry.qat or AwareSpec()
         folder = Path(tempfile.mkdtemp(prefix="trained-", dir=self.scratch))
@@ -321,7 +322,10 @@ def _as_conversion(made: Path) -> Iterator[None]:
         yield
     except ArtifactError as error:
         text = error.messages[0].message.replace(f"{made.absolute()} ", "").replace(f"{made} ", "")
-        hint = "another scheme, or layers: {NAME: float32} for the layer that it stops at"
+        hint = (
+            "where raw features of very different ranges share a scale, keep what joins and scales them in float "
+            "(keep_float), else take another scheme; --quantize auto looks for one"
+        )
         raise ConversionError(f"the file that was made {text}", hint) from error
 
 

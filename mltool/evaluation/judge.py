@@ -157,14 +157,14 @@ def _metric_checks(limits: LimitsSpec, found: Measurements, never_count: int) ->
     name, value = found.metric, found.value
     if name is None or value is None:
         return []
-    checks = _range_checks(limits, name, value)
+    checks = range_checks(limits, name, value)
     if limits.max_drop is not None and found.drop is not None and found.reference is not None:
         allowed = limits.max_drop.allowed(found.reference)
         checks.append(_drop_check(found, found.drop, allowed, str(limits.max_drop), never_count))
     return checks
 
 
-def _range_checks(limits: LimitsSpec, name: str, value: float) -> list[Check]:
+def range_checks(limits: LimitsSpec, name: str, value: float) -> list[Check]:
     """`min` and `max`; what is not a number keeps neither."""
     checks = []
     if limits.min is not None:
@@ -186,7 +186,7 @@ def metric_limit_messages(limits: LimitsSpec, metrics: Mapping[str, float]) -> l
         return []
     return [
         Message(f"the trained model breaks limits.{check.limit}: {check.message}", "train it better")
-        for check in _range_checks(limits, name, metrics[name])
+        for check in range_checks(limits, name, metrics[name])
         if not check.kept
     ]
 

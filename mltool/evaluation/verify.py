@@ -1,7 +1,7 @@
 """Proves that artifacts answer as the model that they came from: hashes, calibration, replay, metric, limits."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from mltool.child import Child
 from mltool.errors import ArtifactError, DataError, Message, MissingExtraError, VerificationError
 from mltool.evaluation.agreement import compare_answers, worst_of
 from mltool.evaluation.evaluate import output_of, run_data
-from mltool.evaluation.judge import Check, Tolerance, judge
+from mltool.evaluation.judge import Check, Tolerance, judge, range_checks
 from mltool.evaluation.reference import Reference, measure_file, recorded_reference, reference_for, reference_of
 from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
@@ -35,12 +35,14 @@ class ArtifactVerdict:
         path: of the file.
         checks: every limit, kept or broken.
         metric_measured: whether the metric was measured again; on a device without the data it was not.
+        made_up: whether the file was only ever held against its model on samples that are made up.
     """
 
     name: str
     path: Path
     checks: tuple[Check, ...]
     metric_measured: bool
+    made_up: bool = False
 
     @property
     def kept(self) -> bool:
@@ -54,6 +56,7 @@ class ArtifactVerdict:
             "artifact": str(self.path),
             "kept": self.kept,
             "metric_measured": self.metric_measured,
+            "made_up": self.made_up,
             "checks": checks,
         }
 
@@ -209,18 +212,33 @@ def _verify_file(lite: LiteFolder, record: LiteRecord, reference: Reference | No
         check = Check(UNVERIFIED, False, "random numbers calibrated it: its accuracy is unknown")
         return ArtifactVerdict(record.name, path, (check,), metric_measured=False)
     if not record.verified and reference is None:
-        check = Check(UNVERIFIED, False, "it was made with --no-verify, and never held against its model")
+        text = "it was made with --no-verify, and never held against its model"
+        if record.error:
+            text = f"it was rejected when it was made: {record.error}"
+        check = Check(UNVERIFIED, False, text)
         return ArtifactVerdict(record.name, path, (check,), metric_measured=False)
     limits, tolerance = _judged_by(lite, record)
     # A file of --no-verify has no answers to replay; it is held against its model here, as conversion would have done.
     replayed = (_replay(lite, record, tolerance, child),) if record.verified else ()
     if reference is None:
-        return ArtifactVerdict(record.name, path, replayed, metric_measured=False)
+        made_up = record.source.get("held_out") == "generated"
+        checks = (*replayed, *_recorded_checks(record, limits, path))
+        return ArtifactVerdict(record.name, path, checks, metric_measured=False, made_up=made_up)
     reference = reference_for(lite, record, reference)
     found, _ = measure_file(path, reference, child=child, metric=limits.metric, latency=None)
     return ArtifactVerdict(
         record.name, path, (*replayed, *judge(limits, tolerance, found)), metric_measured=found.value is not None
     )
+
+
+def _recorded_checks(record: LiteRecord, limits: LimitsSpec, path: Path) -> Iterator[Check]:
+    """Limits that can be held without the data: the size, and what was measured when the file was made."""
+    if limits.max_size is not None:
+        size = path.stat().st_size
+        yield Check("max_size", size <= limits.max_size, f"{size:,} bytes, at most {limits.max_size:,.0f}")
+    value = record.metric.get("value")
+    if isinstance(value, int | float):
+        yield from range_checks(limits, str(record.metric.get("name")), float(value))
 
 
 def _judged_by(lite: LiteFolder, record: LiteRecord) -> tuple[LimitsSpec, Tolerance]:

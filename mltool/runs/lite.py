@@ -243,11 +243,13 @@ def trained_key(name: str) -> str:
     return f"trained:{name}"
 
 
+_KINDS: Mapping[str, type] = {kind.__name__: kind for kind in (str, bool, int, list, dict)}
+
+
 def _require_types(record: LiteRecord) -> None:
     """Every field is of its type, one level deep: a record edited by hand must not end in a traceback."""
     for item in fields(LiteRecord):
-        wanted = {"str": str, "bool": bool, "int": int, "list": list}.get(str(item.type).partition("[")[0])
-        wanted = wanted or (dict if str(item.type).startswith("dict") else None)
+        wanted = _KINDS.get(getattr(item.type, "__name__", "").partition("[")[0])
         if wanted is not None and not isinstance(getattr(record, item.name), wanted):
             raise TypeError(f"{item.name} is {getattr(record, item.name)!r}")
 

@@ -22,10 +22,10 @@ from pydantic import ValidationError
 
 from mltool import extras
 from mltool.child import Child, ChildCrashed
-from mltool.conversion.convert import CONVERTER
 from mltool.conversion.read_back import read_back
 from mltool.conversion.schemes import SCHEMES
 from mltool.conversion.sources.core import Core, steps_outside, write_core
+from mltool.conversion.workbench import CONVERTER
 from mltool.errors import ConversionError, MltoolError
 from mltool.exporting.export import SIGNATURE, TOLERANCE, write_saved_model
 from mltool.inference.keras_predictor import KerasPredictor

@@ -158,7 +158,8 @@ def test_a_copied_folder_replays_and_says_that_the_metric_was_not_run(made, tmp_
     verdicts = verify(folder)
     assert len(verdicts) == 7
     assert not any(verdict.metric_measured for verdict in verdicts)
-    assert [check.limit for check in verdicts[0].checks] == ["replay"]
+    # What needs no data is held all the same: the size, and the metric that was recorded.
+    assert [check.limit for check in verdicts[0].checks] == ["replay", "max_size", "min"]
     (one,) = verify(folder / "int8.tflite")
     assert one.kept
 
@@ -288,3 +289,35 @@ def test_a_verb_that_needs_tensorflow_says_how_to_install_it(run, without_tensor
     assert ended.returncode == 9
     assert "which is not installed; pip install 'mltool-tf[train]'" in ended.stderr
     assert Run.open(run.directory).require_unchanged(run.saved_model_folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [
+        pytest.param({"limits": {"max_size": 1}}, "max_size", id="size"),
+        pytest.param({"limits": {"min": 0.999}}, "min", id="a metric that was recorded"),
+    ],
+)
+def test_a_device_holds_what_needs_no_data(made, tmp_path, changes, limit):
+    folder = tmp_path / "device"
+    shutil.copytree(made / "lite", folder)
+    artifacts.changed_json(folder / "int8.json", **changes)
+    with pytest.raises(VerificationError, match=rf"int8\.tflite: {limit}: "):
+        verify(folder / "int8.tflite")
+
+
+@pytest.mark.parametrize("changes", [{"sha256": None}, {"bytes": "x"}, {"verified": "no"}, {"checks": 5}], ids=str)
+def test_a_record_of_other_types_is_damaged(made, tmp_path, changes):
+    folder = tmp_path / "device"
+    shutil.copytree(made / "lite", folder)
+    artifacts.changed_json(folder / "int8.json", **changes)
+    with pytest.raises(ArtifactError, match=r"int8\.json is missing or damaged"):
+        verify(folder / "int8.tflite")
+
+
+def test_a_rejected_file_that_was_copied_says_that_it_was_rejected(made, tmp_path):
+    folder = tmp_path / "device"
+    shutil.copytree(made / "lite", folder)
+    artifacts.changed_json(folder / "int8.json", verified=False, error="int8: max_drop: too much")
+    with pytest.raises(VerificationError, match="it was rejected when it was made: int8: max_drop: too much"):
+        verify(folder / "int8.tflite")

@@ -13,9 +13,7 @@ from mltool.spec.load import load_spec
     [
         pytest.param([{"quantize": "dynamic", "name": "int8"}], "'int8' is the name of another scheme", id="a scheme"),
         pytest.param([{"quantize": "none", "name": "INT8"}], "'INT8' is the name of another scheme", id="in capitals"),
-        pytest.param(
-            [{"quantize": "a/qat.json"}], "'qat' is the name of a scheme, which", id="a recipe"
-        ),
+        pytest.param([{"quantize": "a/qat.json"}], "'qat' is the name of a scheme, which", id="a recipe"),
         pytest.param([{"quantize": "int8", "name": "input"}], "'input' is the name of another file", id="input.json"),
         pytest.param([{"quantize": "int8", "name": "w.vocabulary"}], "name of another file", id="a vocabulary"),
         pytest.param([{"name": "A"}, {"name": "a"}], "the name 'a' is used twice", id="capital letters"),

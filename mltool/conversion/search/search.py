@@ -64,7 +64,7 @@ class _Search:
         for candidate in whole_schemes(self.entry, converter=self.bench.origin.core.saved_model is not None):
             self._try(candidate)
         self._mixtures()
-        if self.asked.aware and self.bench.can_train and self._best() is None:
+        if self.asked.aware and self.bench.can_train and self._best() is None and self._some_are_small_enough():
             for candidate in trained(self.entry):
                 self._try(candidate)
         scored, host = len(self.reference.samples), runtime_name()
@@ -75,6 +75,11 @@ class _Search:
     def _most_lost(self) -> float | None:
         reference = next((trial.metric.get("reference") for trial in self.trials if trial.metric), None)
         return None if self.limits.max_drop is None or reference is None else self.limits.max_drop.allowed(reference)
+
+    def _some_are_small_enough(self) -> bool:
+        """Whether an int8 file keeps the size: training on makes none smaller."""
+        int8 = [trial for trial in self.trials if trial.candidate.entry.quantize == "int8" and trial.bytes is not None]
+        return self.limits.max_size is None or any(int(trial.bytes or 0) <= self.limits.max_size for trial in int8)
 
     def _mixtures(self) -> None:
         """Layers that lose most get more bits where int8 loses too much; those that lose least fewer, else."""

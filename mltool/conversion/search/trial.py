@@ -91,8 +91,9 @@ class SearchResult:
 
     @property
     def front(self) -> list[Trial]:
-        """Files that no other beats in what is minimized and in what they lose."""
-        return pareto_front([trial for trial in self.trials if trial.bytes is not None], self._costs)
+        """Files that no other beats in cost and in loss; where some keep the limits, of those."""
+        kept = [trial for trial in self.trials if trial.kept]
+        return pareto_front(kept or [trial for trial in self.trials if trial.bytes is not None], self._costs)
 
     def _costs(self, trial: Trial) -> tuple[float, float]:
         return trial.cost(self.minimize)

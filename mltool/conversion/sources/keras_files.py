@@ -202,6 +202,10 @@ def _verify(path: Path, model: Any, inputs: dict[str, Any], outputs: dict[str, A
     answers = model(taken, training=False)
     flat = [answers[key] for key in model.output] if isinstance(answers, dict) else tf.nest.flatten(answers)
     expected = dict(zip(outputs, map(np.asarray, flat), strict=True))
+    broken = [weight.path if hasattr(weight, "path") else weight.name for weight in model.weights if _is_broken(weight)]
+    if broken:
+        message = f"{path}: {len(broken)} weights hold NaN or infinity (first: {broken[0]})"
+        raise ArtifactError(message, "did its training diverge? give another file")
     served = tf.saved_model.load(str(folder)).signatures[SIGNATURE]
     found = served(**{name: tf.constant(array) for name, array in samples.items()})
     off = difference(expected, {name: np.asarray(value) for name, value in found.items()})
@@ -209,3 +213,8 @@ def _verify(path: Path, model: Any, inputs: dict[str, Any], outputs: dict[str, A
         message = f"{path}: the SavedModel made of it is off by {off:.3g} of the largest output, allowed {TOLERANCE:g}"
         raise VerificationError(message, "this is a flaw of the export; please report it")
     return off
+
+
+def _is_broken(weight: Any) -> bool:
+    values = np.asarray(weight)
+    return values.dtype.kind == "f" and not np.isfinite(values).all()
