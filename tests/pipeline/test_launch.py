@@ -180,6 +180,9 @@ while not asked.wait(0.05):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_all_at_a_checkpoint(number):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("the signal is ignored here, as of all that a shell starts in the background")
+
     class Telling(Started):
         def __call__(self):
             workers = super().__call__()
