@@ -37,6 +37,8 @@ def _layers(name: str) -> list[Any]:
 
 
 NAMES = ("lstm", "gru", "simple", "both ways", "stacked", "convolutions")
+QUICK = ("lstm", "gru")
+"""Kinds that the gate looks at; the long matrix has all."""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,9 @@ def _held(exported: Any, path: Path, quantize: str, io: str = "float32") -> np.n
     return answers
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 @pytest.mark.parametrize(
     ("quantize", "io", "batch"),
     [

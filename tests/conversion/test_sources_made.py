@@ -14,6 +14,8 @@ from mltool.conversion.engines.converter import convert_saved_model
 from mltool.conversion.sources.foreign import Foreign, make_foreign
 from mltool.errors import ConversionError, MltoolError, UsageError
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Foreign]
 
 X = np.random.default_rng(3).normal(size=(6, 8, 8, 1)).astype("float32")

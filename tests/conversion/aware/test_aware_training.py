@@ -21,6 +21,8 @@ from mltool.inference.open import open_predictor
 from mltool.inspection.flatbuffer import read_flatbuffer
 from mltool.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 SPEC: dict[str, Any] = {
     **DIGITS,
     "name": "aware",
