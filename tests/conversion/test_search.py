@@ -223,10 +223,11 @@ def bench_that_finds(by_samples):
     ("found", "broken"),
     [
         # By hand: 3 % of 600 answers differ, the standard error is sqrt(18) / 600 = 0.0071.
-        pytest.param(measured(0.002, 0.97, 600), "drop of 0.0020 with a standard error of 0.0071", id="by chance"),
+        pytest.param(measured(0.002, 0.97, 600), "drop of 0.0020 and 1.645 standard errors of 0.0071", id="by chance"),
         pytest.param(measured(0.002, 0.97, 600), "on 600 samples, at most 0.0090", id="what is allowed is told"),
         pytest.param(measured(0.001, 1.0, 600), "", id="no answer differs"),
-        pytest.param(measured(0.0, 0.97, 600), "", id="no drop, and less chance than allowed"),
+        # sqrt(9) / 600 = 0.005, of which 1.645 are 0.0082.
+        pytest.param(measured(0.0, 0.985, 600), "", id="no drop, and less chance than allowed"),
         pytest.param(measured(0.02, 0.97, 600), "max_drop: accuracy 0.8800 against 0.9000", id="a drop"),
         pytest.param(measured(float("nan"), 0.97, 600), "answers are off by 3.00% in the mean", id="no metric"),
     ],
