@@ -69,11 +69,13 @@ class ChildTimedOut(ChildError):  # noqa: N818
     Attributes:
         function: what was called, as `module:function`.
         timeout_seconds: how long it was allowed to take.
+        status: the same in words, as of a crash: `did not answer in 5 s`.
         output: the last lines that it printed.
     """
 
     def __init__(self, function: str, timeout_seconds: float, output: str) -> None:
         self.function, self.timeout_seconds, self.output = function, timeout_seconds, output
+        self.status = f"did not answer in {timeout_seconds:g} s"
         super().__init__(f"{function} did not answer within {timeout_seconds:g} s and was killed; {_quote(output)}")
 
 

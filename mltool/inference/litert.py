@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import math
 import os
 import platform
 import time
@@ -13,18 +12,13 @@ from typing import Any
 import numpy as np
 
 from mltool import extras
-from mltool.child import Child, ChildCrashed, ChildTimedOut
+from mltool.child import Child
 from mltool.errors import ArtifactError
-from mltool.inference.predictor import BATCH_SIZE, Array, BasePredictor, Batch, concatenated, in_batches, tensor_info
-
-TIMEOUT_SECONDS = 600.0
-"""A call of the child that takes longer is taken for hung."""
-
-MESSAGE_BYTES = 16 * 1024 * 1024
-"""Most input bytes of one message to the child: a test set goes there in parts, not in three copies at once."""
+from mltool.inference.child_predictor import ChildPredictor, Mark, padded
+from mltool.inference.predictor import Array, concatenated, in_batches
 
 
-class LiteRtPredictor(BasePredictor):
+class LiteRtPredictor(ChildPredictor):
     """Runs a `.tflite` file in a child process.
 
     Inputs and outputs of integer files are quantized and dequantized here, with the file's own scales, so that every
@@ -39,59 +33,12 @@ class LiteRtPredictor(BasePredictor):
         ArtifactError: if the file is missing, damaged, or crashes the interpreter.
     """
 
+    module = "mltool.inference.litert"
+    words = "the interpreter"
+
     def __init__(self, path: Path, *, child: Child | None = None, threads: int = 1) -> None:
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing")
-        self._own = child is None
-        self._child = child or Child()
-        self._file: dict[str, Any] = {"path": str(path.absolute()), "mark": _mark(path), "threads": threads}
+        super().__init__(path, child=child, threads=threads)
         self.runtime = runtime_name()
-        with contextlib.ExitStack() as on_failure:
-            on_failure.callback(self.close)
-            described = self._call("describe_file")
-            ends = {
-                kind: {name: tensor_info(str(path), name, *info) for name, info in described[kind].items()}
-                for kind in ("inputs", "outputs")
-            }
-            on_failure.pop_all()
-        self.inputs, self.outputs = ends["inputs"], ends["outputs"]
-        self.fixed_batch: int | None = described["batch"]
-
-    def predict(self, batch: Batch) -> dict[str, Array]:
-        """See `Predictor`."""
-        return concatenated([self._call("run_file", batch=part) for part in self.parts(batch, self._message_size())])
-
-    def latencies_ms(self, batch: Batch, *, warmup: int, runs: int) -> Array:
-        """Times the interpreter inside the child, without the way there and back; see `Predictor`."""
-        size = self.fixed_batch or len(next(iter(batch.values())))
-        one = next(self.parts({name: array[:size] for name, array in batch.items()}, size))
-        found: Array = self._call("time_file", batch=one, warmup=warmup, runs=runs)
-        return found
-
-    def close(self) -> None:
-        """Ends the child, if it is this predictor's own."""
-        if self._own:
-            self._child.close()
-
-    def _message_size(self) -> int:
-        """Samples of one message: whole batches of the file, or one call's where the file leaves the batch free."""
-        sample = sum(4 * math.prod(size or 1 for size in info.shape) for info in self.inputs.values())
-        most = max(1, MESSAGE_BYTES // max(sample, 1))
-        if self.fixed_batch is None:
-            return min(most, BATCH_SIZE)
-        return max(self.fixed_batch, most // self.fixed_batch * self.fixed_batch)
-
-    def _call(self, function: str, **arguments: Any) -> Any:
-        try:
-            return self._child.call(
-                f"mltool.inference.litert:{function}", timeout_seconds=TIMEOUT_SECONDS, **self._file, **arguments
-            )
-        except (ChildCrashed, ChildTimedOut) as error:
-            status = (
-                error.status if isinstance(error, ChildCrashed) else f"did not answer in {error.timeout_seconds:g} s"
-            )
-            message = f"{self._file['path']}: the interpreter {status}"
-            raise ArtifactError(message, "the file is damaged, or this runtime cannot run it") from error
 
 
 def runtime_name() -> str:
@@ -108,20 +55,11 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-_Mark = tuple[int, int, int]
-
-
-def _mark(path: Path) -> _Mark:
-    """Tells a file that was written anew from the one that the child may hold open."""
-    stat = path.stat()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
 # What follows runs inside the child.
 
 
 @functools.lru_cache(maxsize=4)
-def _open(path: str, mark: _Mark, threads: int) -> Any:
+def _open(path: str, mark: Mark, threads: int) -> Any:
     """An interpreter with its tensors allocated, and the runner of its signature."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read at the import
     litert = extras.require("ai_edge_litert.interpreter")
@@ -137,7 +75,7 @@ def _open(path: str, mark: _Mark, threads: int) -> Any:
     return interpreter, runner
 
 
-def describe_file(path: str, mark: _Mark, threads: int) -> dict[str, Any]:
+def describe_file(path: str, mark: Mark, threads: int) -> dict[str, Any]:
     """Dtype and shape of every input and output, by name, and the batch where it is fixed."""
     _, runner = _open(path, mark, threads)
     inputs, outputs = _described(runner.get_input_details()), _described(runner.get_output_details())
@@ -156,7 +94,7 @@ def _described(details: Mapping[str, Any]) -> dict[str, tuple[str, list[int]]]:
     }
 
 
-def run_file(path: str, mark: _Mark, threads: int, batch: dict[str, Array]) -> dict[str, Array]:
+def run_file(path: str, mark: Mark, threads: int, batch: dict[str, Array]) -> dict[str, Array]:
     """The outputs for a batch of any size; a file of a fixed batch is called as often as it takes."""
     interpreter, runner = _open(path, mark, threads)
     size = _fixed_batch(runner) or len(next(iter(batch.values())))
@@ -166,7 +104,7 @@ def run_file(path: str, mark: _Mark, threads: int, batch: dict[str, Array]) -> d
         with _refusals(path):
             # State of a recurrent layer would leak from one sample into the next.
             interpreter.reset_all_variables()
-            outputs = _dequantized(runner, runner(**_quantized(runner, _padded(part, size))))
+            outputs = _dequantized(runner, runner(**_quantized(runner, part, size)))
         parts.append({name: array[:count] for name, array in outputs.items()})
     return concatenated(parts)
 
@@ -180,11 +118,11 @@ def _refusals(path: str) -> Iterator[None]:
         raise ArtifactError(f"{path} cannot be run: {' '.join(str(error).split())[:200]}") from error
 
 
-def time_file(path: str, mark: _Mark, threads: int, *, batch: dict[str, Array], warmup: int, runs: int) -> Array:
+def time_file(path: str, mark: Mark, threads: int, *, batch: dict[str, Array], warmup: int, runs: int) -> Array:
     """Milliseconds of each call with one batch, its size the file's where that is fixed; float64 [runs]."""
     _, runner = _open(path, mark, threads)
     size = _fixed_batch(runner) or len(next(iter(batch.values())))
-    inputs = _quantized(runner, _padded(batch, size))
+    inputs = _quantized(runner, batch, size)
     times = np.empty(runs)
     with _refusals(path):
         for _ in range(warmup):
@@ -201,20 +139,15 @@ def _fixed_batch(runner: Any) -> int | None:
     return None if any(size < 0 for size in sizes) else sizes[0]
 
 
-def _padded(part: Mapping[str, Array], size: int) -> dict[str, Array]:
-    """The last sample again and again, until the batch is as large as the file wants it."""
-    return {
-        name: np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)]) if len(array) < size else array
-        for name, array in part.items()
-    }
+def _quantized(runner: Any, batch: Mapping[str, Array], size: int) -> dict[str, Array]:
+    """A batch of `size`; floats as integers: round(x / scale) + zero_point, clipped.
 
-
-def _quantized(runner: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
-    """Floats to integers: round(x / scale) + zero_point, clipped (LiteRT 8-bit quantization specification)."""
+    (LiteRT 8-bit quantization specification.)
+    """
     ready = {}
     for name, info in runner.get_input_details().items():
         dtype, (scale, zero_point) = np.dtype(info["dtype"]), info["quantization"]
-        array = batch[name]
+        array = padded(batch[name], size)
         if dtype.kind in "iu" and scale:
             limits = np.iinfo(dtype)
             array = np.clip(np.round(array / scale) + zero_point, limits.min, limits.max)

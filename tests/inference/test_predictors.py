@@ -8,7 +8,7 @@ import pytest
 
 from mltool.child import Child, ChildCrashed, ChildTimedOut
 from mltool.errors import ArtifactError, DataError
-from mltool.inference import litert
+from mltool.inference import child_predictor
 from mltool.inference.litert import LiteRtPredictor
 from mltool.inference.open import kind_of, open_predictor
 from mltool.inference.predict import predict
@@ -61,7 +61,7 @@ def test_a_fixed_batch_is_called_as_often_as_it_takes_and_filled_up(made, images
 
 def test_a_large_batch_goes_to_the_child_in_parts(made, images, child, monkeypatch):
     whole = outputs_of(made / "lite/five.tflite", images, child)
-    monkeypatch.setattr(litert, "MESSAGE_BYTES", 4 * 64 * 7)  # 7 samples: one batch of 5
+    monkeypatch.setattr(child_predictor, "MESSAGE_BYTES", 4 * 64 * 7)  # 7 samples: one batch of 5
     sent = []
     call = LiteRtPredictor._call
     monkeypatch.setattr(

@@ -62,8 +62,5 @@ def explain(
                 most=count,
             )
         except (ChildCrashed, ChildTimedOut) as error:
-            status = (
-                error.status if isinstance(error, ChildCrashed) else f"did not answer in {error.timeout_seconds:g} s"
-            )
-            raise ArtifactError(f"{name}: the interpreter {status} while the layers were measured") from error
+            raise ArtifactError(f"{name}: the interpreter {error.status} while the layers were measured") from error
     return replace(explanation(name, count, [LayerError(**row) for row in rows]), sha256=sha256_of(quantized_file))

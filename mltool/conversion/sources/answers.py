@@ -7,22 +7,15 @@ import functools
 import math
 from pathlib import Path
 
-import numpy as np
-
 from mltool.child import Child, ChildCrashed, ChildTimedOut
 from mltool.conversion.sources.foreign import Foreign
 from mltool.errors import ArtifactError
+from mltool.inference.child_predictor import MESSAGE_BYTES, TIMEOUT_SECONDS, padded
 from mltool.inference.predictor import BATCH_SIZE, Array, BasePredictor, Batch, concatenated, in_batches
 from mltool.inference.saved_model import SavedModelPredictor
 
 ANSWER = "mltool.conversion.sources.answers:answer"
 """What the child is asked to call."""
-
-TIMEOUT_SECONDS = 600.0
-"""A call that takes longer is taken for hung."""
-
-MESSAGE_BYTES = 16 * 1024 * 1024
-"""Most input bytes of one message to the child."""
 
 
 class ForeignPredictor(BasePredictor):
@@ -93,8 +86,7 @@ def answer(*, folder: str, signature: str, size: int | None, batch: dict[str, Ar
     parts = []
     for part in in_batches(batch, size or len(next(iter(batch.values())))):
         count = len(next(iter(part.values())))
-        # The last sample again and again, until the batch is as large as the model wants it.
-        whole = {name: array[np.arange(size or count).clip(max=count - 1)] for name, array in part.items()}
+        whole = {name: padded(array, size or count) for name, array in part.items()}
         try:
             outputs = predictor.predict(whole)
         except Exception as error:  # TensorFlow has dozens of its own, and what is in the model is not ours
