@@ -19,7 +19,7 @@ from mltool.conversion.search.search import search
 from mltool.conversion.search.trial import SearchResult
 from mltool.conversion.workbench import Made, Workbench, named
 from mltool.errors import ArtifactError, ConversionError, Message, VerificationError
-from mltool.evaluation.judge import Check, Measurements, judge, range_checks
+from mltool.evaluation.judge import Check, Measurements, judge, range_checks, size_checks
 from mltool.evaluation.reference import add_answers, forget_answers
 from mltool.inference.litert import runtime_name
 from mltool.inference.predictor import Array
@@ -166,18 +166,19 @@ class Contract:
             VerificationError: if it does not answer as its model, or breaks a limit; likewise. If a search found
                 nothing that keeps the limits.
         """
-        found = search(self.bench, entry, limits) if entry.quantize == "auto" else None
-        if found is not None:
-            entry = self._winner_of(found, entry)
+        beside, again = Beside(), entry
+        winner = self._winner(entry, limits, beside) if entry.quantize == "auto" else None
         part = self.shelf.part(entry.name)
-        beside = Beside(search=found.to_json() if found else None)
         try:
-            made = self.bench.make(entry, part)
+            if winner is None:
+                made = self.bench.make(entry, part)
+            else:
+                # Under its own name it is made again: `auto` is none that an entry of another scheme may have.
+                again = winner.entry
+                shutil.copy(winner.file, part)
+                made = replace(winner, entry=again.model_copy(update={"name": entry.name}), file=part)
             beside.recipe, beside.keras = made.recipe, made.keras
-            record = self._described(made, limits)
-            if found is not None and found.winner is not None:
-                # Under its own name: `auto` is none that an entry of another scheme may have.
-                record = replace(record, entry=found.winner.candidate.entry.written)
+            record = self._described(made, again, limits)
             if self.explains:
                 beside.explanation = self._explained(made)
             try:
@@ -195,24 +196,25 @@ class Contract:
         finally:
             part.unlink(missing_ok=True)
 
-    def _winner_of(self, found: SearchResult, asked: ConvertSpec) -> ConvertSpec:
-        """The entry that makes the winner, under the name that was asked for.
+    def _winner(self, asked: ConvertSpec, limits: LimitsSpec, beside: Beside) -> Made:
+        """The file that a search chose, as it was made there.
 
         Raises:
             VerificationError: if nothing keeps the limits.
         """
-        if found.winner is None:
+        found = search(self.bench, asked, limits)
+        if found.winner is None or found.winner.made is None:
             self.shelf.forget(asked.name)  # an older winner would be taken for this search's
             where = self.shelf.lite.search_file(asked.name)
             write_json(where, found.to_json())
             raise VerificationError(nothing_keeps(found, asked.name, str(where)))
-        entry = found.winner.candidate.entry
         best, tried = found.winner.candidate.name, len(found.trials)
         logger.info("%s: %s is the best of %d files that were tried", asked.name, best, tried)
-        return entry.model_copy(update={"name": asked.name})
+        beside.search = found.to_json()
+        return found.winner.made
 
-    def _described(self, made: Made, limits: LimitsSpec) -> LiteRecord:
-        """What is known of a file before it is read."""
+    def _described(self, made: Made, again: ConvertSpec, limits: LimitsSpec) -> LiteRecord:
+        """What is known of a file before it is read; `again` is the entry that makes the same one."""
         origin, entry = self.bench.origin, made.entry
         return LiteRecord(
             name=entry.name,
@@ -226,7 +228,7 @@ class Contract:
             accuracy_unknown=entry.calibration == "random",
             limits=to_plain(limits),
             tolerance=asdict(tolerance_of(entry)),
-            entry=entry.written,
+            entry=again.written,
             recipe=list(made.recipe or ()),
             training=dict(made.training),
             outside=[step.name for step in origin.core.steps],
@@ -274,8 +276,10 @@ class Contract:
 
     def _require_size(self, record: LiteRecord, limits: LimitsSpec, beside: Beside, made: Path) -> None:
         """The one limit that needs no run."""
-        if limits.max_size is not None and record.bytes > limits.max_size:
-            message = f"{record.name}: max_size: {record.bytes:,} bytes, at most {limits.max_size:,.0f}"
+        for check in size_checks(limits, record.bytes):
+            if check.kept:
+                continue
+            message = f"{record.name}: {check.limit}: {check.message}"
             where = self.shelf.reject(made, replace(record, error=message), beside)
             raise VerificationError(message, f"the file is in {where}")
 

@@ -155,7 +155,7 @@ def tolerance_of(entry: ConvertSpec) -> Tolerance:
     return Tolerance(scheme.max_error, scheme.mean_error, scheme.min_agreement)
 
 
-INTEGER_SCHEMES = {"int8", "int16x8", "qat", "int4"}
+COARSE_SCHEMES = {"int8", "int16x8", "qat", "int4"}
 """Schemes of a file or a layer whose activations or weights are too coarse for raw features and spectra."""
 
 FLOAT_STEPS = ("Normalization", "Discretization", "FillMissing", "LogMel", "MFCC")
@@ -175,7 +175,7 @@ def float_layers_of(entry: ConvertSpec, schema: InputSchema) -> tuple[str, ...]:
     .862 to .836 on another, .861 with them in float. Sound has more range than 8 bits, and its energies more yet: on
     spoken digits .987 to .440 with LogMel in int8, .987 with it in float.
     """
-    if not INTEGER_SCHEMES & {entry.quantize, *entry.layers.values()}:
+    if not COARSE_SCHEMES & {entry.quantize, *entry.layers.values()}:
         return entry.keep_float
     if entry.io != "float32" or entry.preprocess != "auto":
         return entry.keep_float

@@ -252,8 +252,7 @@ class Workbench:
             message = f"{entry.name}: the converter {error.status}"
             raise ConversionError(message, f"the last it said: {_last_line(error.output)}") from error
         except ChildTimedOut as error:
-            message = f"{entry.name}: the converter did not answer in {error.timeout_seconds:g} s"
-            raise ConversionError(message) from error
+            raise ConversionError(f"{entry.name}: the converter {error.status}") from error
         except ChildTooLarge as error:
             message = f"{entry.name}: the converter took more than {error.memory_bytes / 1e9:.1f} GB and was ended"
             raise MachineError(message, "free memory, or convert where there is more") from error

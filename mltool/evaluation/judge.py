@@ -117,9 +117,7 @@ def judge(
         of_one = _agreement_checks(tolerance, agreement)
         checks += of_one if len(found.agreements) == 1 else [_of_output(check, name) for check in of_one]
     checks += _metric_checks(limits, found, never_count)
-    if limits.max_size is not None:
-        kept = found.size_bytes <= limits.max_size
-        checks.append(Check("max_size", kept, f"{found.size_bytes:,} bytes, at most {limits.max_size:,.0f}"))
+    checks += size_checks(limits, found.size_bytes)
     if limits.max_p90_latency is not None:
         p90 = found.p90_latency_ms
         kept = p90 is not None and p90 <= limits.max_p90_latency
@@ -162,6 +160,13 @@ def _metric_checks(limits: LimitsSpec, found: Measurements, never_count: int) ->
         allowed = limits.max_drop.allowed(found.reference)
         checks.append(_drop_check(found, found.drop, allowed, str(limits.max_drop), never_count))
     return checks
+
+
+def size_checks(limits: LimitsSpec, size_bytes: int) -> list[Check]:
+    """`max_size`, the one limit that needs no run."""
+    if limits.max_size is None:
+        return []
+    return [Check("max_size", size_bytes <= limits.max_size, f"{size_bytes:,} bytes, at most {limits.max_size:,.0f}")]
 
 
 def range_checks(limits: LimitsSpec, name: str, value: float) -> list[Check]:

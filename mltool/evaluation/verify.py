@@ -13,7 +13,7 @@ from mltool.child import Child
 from mltool.errors import ArtifactError, DataError, Message, MissingExtraError, VerificationError
 from mltool.evaluation.agreement import compare_answers, worst_of
 from mltool.evaluation.evaluate import output_of, run_data
-from mltool.evaluation.judge import Check, Tolerance, judge, range_checks
+from mltool.evaluation.judge import Check, Tolerance, judge, range_checks, size_checks
 from mltool.evaluation.reference import Reference, measure_file, recorded_reference, reference_for, reference_of
 from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
@@ -212,10 +212,7 @@ def _verify_file(lite: LiteFolder, record: LiteRecord, reference: Reference | No
         check = Check(UNVERIFIED, False, "random numbers calibrated it: its accuracy is unknown")
         return ArtifactVerdict(record.name, path, (check,), metric_measured=False)
     if not record.verified and reference is None:
-        text = "it was made with --no-verify, and never held against its model"
-        if record.error:
-            text = f"it was rejected when it was made: {record.error}"
-        check = Check(UNVERIFIED, False, text)
+        check = Check(UNVERIFIED, False, "it was made with --no-verify, and never held against its model")
         return ArtifactVerdict(record.name, path, (check,), metric_measured=False)
     limits, tolerance = _judged_by(lite, record)
     # A file of --no-verify has no answers to replay; it is held against its model here, as conversion would have done.
@@ -233,9 +230,7 @@ def _verify_file(lite: LiteFolder, record: LiteRecord, reference: Reference | No
 
 def _recorded_checks(record: LiteRecord, limits: LimitsSpec, path: Path) -> Iterator[Check]:
     """Limits that can be held without the data: the size, and what was measured when the file was made."""
-    if limits.max_size is not None:
-        size = path.stat().st_size
-        yield Check("max_size", size <= limits.max_size, f"{size:,} bytes, at most {limits.max_size:,.0f}")
+    yield from size_checks(limits, path.stat().st_size)
     value = record.metric.get("value")
     if isinstance(value, int | float):
         yield from range_checks(limits, str(record.metric.get("name")), float(value))

@@ -14,6 +14,12 @@ from mltool.inspection.model_file import Tensor
 from mltool.inspection.onnx_file import read_onnx
 from mltool.runs.find import run_of
 
+UNREADABLE_KERAS = (
+    *(zipfile.BadZipFile, zlib.error, RuntimeError, LookupError, ValueError, TypeError, AttributeError, OSError),
+)
+"""What reading a damaged Keras file raises; RuntimeError: an encrypted archive, an unknown compression, JSON nested too
+deep."""
+
 MAX_CONFIG_BYTES = 32 * 1024 * 1024
 """A Keras file whose description unpacks to more is taken for a bomb: a 307 kB one was measured to cost 830 MB."""
 
@@ -124,17 +130,7 @@ def _keras(path: Path) -> dict[str, Any]:
             "weights_bytes": weights,
             "tables": {"layers": layers},
         }
-    # RuntimeError: an encrypted archive, an unknown compression, JSON nested too deep.
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        RuntimeError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        OSError,
-    ) as error:
+    except UNREADABLE_KERAS as error:
         raise ArtifactError(f"{path} is damaged, or not a .keras file: {error}") from error
 
 

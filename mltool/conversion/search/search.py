@@ -87,10 +87,10 @@ class _Search:
 
     def _mixtures(self) -> None:
         """Layers that lose most get more bits where int8 loses too much; those that lose least fewer, else."""
-        int8 = next((trial for trial in self.trials if trial.candidate.entry.quantize == "int8"), None)
-        if int8 is None or int8.bytes is None or self.entry.io != "float32":
+        int8 = self._int8()
+        if int8 is None or int8.made is None or self.entry.io != "float32":
             return
-        worst, weighted = self._ranked(int8)
+        worst, weighted = self._ranked(int8.made)
         if not int8.kept:
             for scheme in ("int16x8", "float32"):
                 able = [name for name in worst if name not in self._no_kernel(scheme)]
@@ -117,21 +117,17 @@ class _Search:
         whole = ConvertSpec.model_validate({"quantize": scheme})
         return set(with_insides(float_layers_of(whole, origin.schema), origin.layer_names))
 
-    def _ranked(self, int8: Trial) -> tuple[list[str], list[str]]:
+    def _ranked(self, int8: Made) -> tuple[list[str], list[str]]:
         """Layers by the noise that they add in int8, told by one run of the file beside the float one.
 
         Returns:
             All of them, and those that have weights; the one that adds most first.
         """
-        entry = int8.candidate.entry
-        made = self.bench.scratch / "ranked.tflite"
         try:
-            float_file = self.bench.float_file(entry)
-            self.bench.make(entry, made)
             found = explain(
                 "int8",
-                float_file=float_file,
-                quantized_file=made,
+                float_file=self.bench.float_file(int8.entry),
+                quantized_file=int8.file,
                 samples=self.bench.as_core_takes(self.reference.samples.first(len(self.reference.samples))),
                 layer_names=self.bench.origin.layer_names,
                 child=self.bench.interpreter,
@@ -139,8 +135,7 @@ class _Search:
         except (ArtifactError, ConversionError) as error:
             logger.warning("no layer could be ranked, so no mixture is tried: %s", error.messages[0].message)
             return [], []
-        origin = self.bench.origin
-        kept = set(with_insides(float_layers_of(entry, origin.schema), origin.layer_names))
+        kept = set(int8.keep_float)
         noise: dict[str, float] = {}
         for layer in found.layers:
             for name in layer.layers:
@@ -161,13 +156,23 @@ class _Search:
             trial = self._measured(candidate, made, started)
         except (ConversionError, ArtifactError, DataError, TrainingError, MissingExtraError) as error:
             trial = Trial(candidate, time.perf_counter() - started, error=str(error))
-        finally:
             made.unlink(missing_ok=True)
         self.trials.append(trial)
+        self._let_go()
         state = "keeps the limits" if trial.kept else trial.error or "; ".join(trial.broken)
         size = "" if trial.bytes is None else f"{trial.bytes / 1e3:.1f} kB, loses {trial.loss:.4f}, "
         logger.info("search %d: %s: %s%s", len(self.trials), candidate.name, size, state)
         return trial
+
+    def _let_go(self) -> None:
+        """Files that nobody asks for any more: all but the best so far, and the int8 file that ranks the layers."""
+        needed = [self._best(), self._int8()]
+        for trial in self.trials:
+            if trial.made is not None and not any(trial is one for one in needed):
+                trial.made.file.unlink(missing_ok=True)
+
+    def _int8(self) -> Trial | None:
+        return next((trial for trial in self.trials if trial.candidate.entry.quantize == "int8"), None)
 
     def _measured(self, candidate: Candidate, made: Path, started: float) -> Trial:
         entry, limits = candidate.entry, self.limits
@@ -191,6 +196,7 @@ class _Search:
             found.agreement_json(),
             latency["p90"] if latency else None,
             tuple(broken),
+            made=file,
         )
 
     def _found(self, made: Made, reference: Reference, latency: Mapping[str, float] | None) -> Measurements:

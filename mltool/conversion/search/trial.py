@@ -6,6 +6,7 @@ from typing import Any
 
 from mltool.conversion.search.candidates import STEPS, Candidate
 from mltool.conversion.search.front import pareto_front
+from mltool.conversion.workbench import Made
 from mltool.spec.spec import to_plain
 
 
@@ -22,6 +23,7 @@ class Trial:
         p90_latency_ms: of one call on this host; None where it was not asked for.
         broken: limits that it breaks, in words; empty where it keeps all.
         error: why it could not be made.
+        made: the file, which lies there as long as the search may need it; that of the winner to the end.
     """
 
     candidate: Candidate
@@ -32,6 +34,7 @@ class Trial:
     p90_latency_ms: float | None = None
     broken: Sequence[str] = ()
     error: str = ""
+    made: Made | None = field(default=None, repr=False, compare=False)
 
     @property
     def kept(self) -> bool:

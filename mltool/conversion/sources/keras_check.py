@@ -8,7 +8,6 @@ unpack to gigabytes.
 import json
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import IO, Any, Literal
 
 from mltool import extras
 from mltool.errors import ArtifactError
-from mltool.inspection.inspect import MAX_CONFIG_BYTES
+from mltool.inspection.inspect import MAX_CONFIG_BYTES, UNREADABLE_KERAS
 
 Library = Literal["keras", "tf_keras"]
 
@@ -98,18 +97,8 @@ def check_keras_file(path: Path, *, allow_code: bool) -> CheckedFile:
             what = "its end is missing" if start.startswith(b"PK") else f"it begins with {start!r}"
             raise ArtifactError(f"{path} is damaged, or no Keras file: {what}", "copy it again")
         version, config = _read_archive(path) if is_archive else _read_hdf5(path)
-    # RuntimeError: an encrypted archive, or JSON nested too deep. What h5py finds broken is OSError and its like.
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        RuntimeError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        OSError,
-        EOFError,
-    ) as error:
+    # What h5py finds broken is OSError and its like.
+    except (*UNREADABLE_KERAS, EOFError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{path} is damaged: {reason or type(error).__name__}", "copy it again") from error
     if not allow_code:
