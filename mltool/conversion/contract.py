@@ -265,6 +265,9 @@ class Contract:
             if loses and not self.explains and record.quantize not in ("none", "float16"):
                 hint += "; --explain says which layers lose the answers"
                 hint += "" if beside.search is not None else ", --quantize auto looks for a better file"
+            if loses and beside.search is not None:
+                scored = beside.search["samples"]
+                hint += f"; {scored} validation samples chose it: more of them, or a smaller max_drop, choose better"
             breaks_itself = {check.limit for check in _of_model(limits, found) if not check.kept}
             if breaks_itself and found.reference is not None:
                 hint += f"; the model itself has {found.reference:.4f}"
@@ -315,8 +318,8 @@ def _of_model(limits: LimitsSpec, found: Measurements) -> list[Check]:
 def nothing_keeps(found: SearchResult, name: str, where: str) -> list[Message]:
     """Why a search has no winner: what the nearest files break."""
     made = [trial for trial in found.trials if trial.bytes is not None]
-    made.sort(key=lambda trial: (len(trial.broken), *trial.cost(found.minimize)))
-    nearest = [f"{trial.candidate.name} ({'; '.join(trial.broken)})" for trial in made[:MOST_TOLD]]
+    made.sort(key=lambda trial: (len(trial.why_not), *trial.cost(found.minimize)))
+    nearest = [f"{trial.candidate.name} ({'; '.join(trial.why_not)})" for trial in made[:MOST_TOLD]]
     reasons = nearest or [f"{trial.candidate.name}: {trial.error}" for trial in found.trials[:MOST_TOLD]]
     message = f"{name}: none of {len(found.trials)} files keeps the limits on {found.samples} validation samples"
     return [Message(f"{message}: {'; '.join(reasons)}", f"ask for less, or look at {where}")]

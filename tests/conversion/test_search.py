@@ -16,7 +16,7 @@ from mltool.conversion.origin import search_ids
 from mltool.conversion.search.candidates import Candidate, doubling, keeping, narrowing, whole_schemes
 from mltool.conversion.search.front import pareto_front
 from mltool.conversion.search.search import _Search
-from mltool.conversion.search.trial import SearchResult, Trial
+from mltool.conversion.search.trial import SearchResult, Trial, best_of
 from mltool.errors import DataError, VerificationError
 from mltool.evaluation.agreement import Agreement
 from mltool.evaluation.judge import Measurements
@@ -204,11 +204,11 @@ def measured(drop, same, samples, *, value=0.9):
     return Measurements("accuracy", False, True, value - drop, value, samples, 1000, None, {"scores": agreement})
 
 
-def bench_that_finds(by_samples):
+def bench_that_finds(by_samples, validation=600):
     """A workbench whose files lose what the test says, told apart by the number of samples."""
 
     def reference(split, most):
-        return SimpleNamespace(samples=range({"validation": 600, "train": 1024}[split]))
+        return SimpleNamespace(samples=range({"validation": validation, "train": 1024}[split]))
 
     return SimpleNamespace(
         origin=SimpleNamespace(search_reference=reference),
@@ -236,5 +236,38 @@ def test_a_file_keeps_a_limit_only_where_chance_does_not_keep_it(found, broken, 
     limits = LimitsSpec.model_validate({"max_drop": "1%"})
     at_work = _Search(bench_that_finds({600: found}), AUTO, limits)
     tried = at_work._measured(Candidate("x", "schemes", entry(quantize="int8")), tmp_path / "x", 0.0)
-    assert broken in "; ".join(tried.broken)
+    assert broken in "; ".join(tried.why_not)
     assert tried.kept is (broken == "")
+
+
+def test_training_samples_do_not_make_a_drop_surer(tmp_path):
+    """A model is surer of what it was trained on than of anything else: only samples that it never saw count."""
+    by_samples = {120: measured(0.0, 0.95, 120), 1024: measured(0.0, 1.0, 1024)}
+    bench = bench_that_finds(by_samples, validation=120)
+    at_work = _Search(bench, AUTO, LimitsSpec.model_validate({"max_drop": "2%"}))
+    tried = at_work._measured(Candidate("x", "schemes", entry(quantize="int8")), tmp_path / "x", 0.0)
+    # sqrt(6) / 120 = 0.0204, of which 1.645 are 0.0336.
+    assert "standard errors of 0.0204 on 120 samples, at most 0.0180" in tried.unsure
+    assert tried.bound == pytest.approx(0.0336, abs=5e-5)
+    assert not tried.broken
+    assert not tried.kept
+
+
+def test_the_best_is_the_smallest_that_is_sure_and_else_the_likeliest():
+    def trial(name, size, **state):
+        return Trial(Candidate(name, "schemes", entry(quantize="int8")), 0.0, size, **state)
+
+    broken = trial("broken", 1, broken=("max_drop: much",))
+    likely, likelier = (
+        trial("likely", 2, unsure="max_drop: a bit", bound=0.03),
+        trial("likelier", 3, unsure="x", bound=0.02),
+    )
+    sure, surely = trial("sure", 4, bound=0.01), trial("surely", 5, bound=0.0)
+    tried = [broken, likely, likelier]
+    assert best_of([broken], "size") is None
+    assert best_of(tried, "size") is likelier
+    assert best_of([*tried, surely, sure], "size") is sure
+    found = SearchResult(tried, likelier, "size", 120, "here")
+    assert found.front == [likelier]
+    assert found.bought()[0]["best"] == "likelier"
+    assert found.to_json()["trials"][1]["broken"] == ["max_drop: a bit"]

@@ -22,6 +22,8 @@ class Trial:
         agreement: with the model.
         p90_latency_ms: of one call on this host; None where it was not asked for.
         broken: limits that it breaks, in words; empty where it keeps all.
+        unsure: a drop that keeps its limit and may do so by chance, in words; empty where it is sure.
+        bound: that drop and what chance may add to it; None where it was not told.
         error: why it could not be made.
         made: the file, which lies there as long as the search may need it; that of the winner to the end.
     """
@@ -33,13 +35,20 @@ class Trial:
     agreement: Mapping[str, Any] = field(default_factory=dict)
     p90_latency_ms: float | None = None
     broken: Sequence[str] = ()
+    unsure: str = ""
+    bound: float | None = None
     error: str = ""
     made: Made | None = field(default=None, repr=False, compare=False)
 
     @property
     def kept(self) -> bool:
-        """Whether it was made and keeps every limit."""
-        return self.bytes is not None and not self.broken
+        """Whether it was made and keeps every limit for sure."""
+        return self.bytes is not None and not self.broken and not self.unsure
+
+    @property
+    def why_not(self) -> list[str]:
+        """What speaks against it: limits that it breaks, or keeps by chance."""
+        return [*self.broken, *([self.unsure] if self.unsure else [])]
 
     @property
     def loss(self) -> float:
@@ -64,10 +73,23 @@ class Trial:
             "agreement": dict(self.agreement),
             "p90_latency_ms": self.p90_latency_ms,
             "kept": self.kept,
-            "broken": list(self.broken),
+            "broken": self.why_not,
             "error": self.error,
             "on_front": on_front,
         }
+
+
+def best_of(trials: Sequence[Trial], minimize: str) -> Trial | None:
+    """The least costly of those that keep the limits for sure; where none does, the one that is likeliest to.
+
+    Args:
+        trials: in any order.
+        minimize: `size` or `latency`.
+    """
+    if kept := [trial for trial in trials if trial.kept]:
+        return min(kept, key=lambda trial: trial.cost(minimize))
+    unsure = [trial for trial in trials if trial.unsure and not trial.broken and trial.bound is not None]
+    return min(unsure, key=lambda trial: (trial.bound, trial.cost(minimize)), default=None)
 
 
 @dataclass(frozen=True)
@@ -76,7 +98,7 @@ class SearchResult:
 
     Attributes:
         trials: in the order in which they were made.
-        winner: the one to keep; None where nothing keeps the limits.
+        winner: the one to keep, see `best_of`; None where nothing keeps the limits.
         minimize: `size` or `latency`.
         samples: of the validation split that scored.
         host: that latency was measured on.
@@ -95,7 +117,7 @@ class SearchResult:
     @property
     def front(self) -> list[Trial]:
         """Files that no other beats in cost and in loss; where some keep the limits, of those."""
-        kept = [trial for trial in self.trials if trial.kept]
+        kept = [trial for trial in self.trials if trial.kept or trial is self.winner]
         return pareto_front(kept or [trial for trial in self.trials if trial.bytes is not None], self._costs)
 
     def _costs(self, trial: Trial) -> tuple[float, float]:
@@ -110,8 +132,7 @@ class SearchResult:
             if not trials:
                 continue
             before = best
-            kept = [trial for trial in trials if trial.kept]
-            best = min([*kept, *([best] if best else [])], key=self._costs, default=None)
+            best = best_of([*([best] if best else []), *trials], self.minimize)
             told.append(
                 {
                     "step": step,
