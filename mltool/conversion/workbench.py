@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mltool.benchmarking.benchmark import percentiles_of
 from mltool.child import Child, ChildCrashed, ChildTimedOut, ChildTooLarge
 from mltool.conversion.calibration import Calibration
@@ -29,6 +27,7 @@ from mltool.evaluation.reference import Reference, measure_file, trained_referen
 from mltool.inference.outside import open_lite
 from mltool.inference.predictor import Array
 from mltool.inspection.flatbuffer import read_flatbuffer
+from mltool.runs.arrays import write_npz
 from mltool.spec.aware import AwareSpec
 from mltool.spec.convert import ConvertSpec, is_recipe
 from mltool.spec.spec import to_plain
@@ -113,8 +112,8 @@ class Workbench:
             representative = None
             if calibration is not None:
                 representative = str(Path(folder) / "representative.npz")
-                arrays: dict[str, Any] = self.as_core_takes(calibration.samples.first(len(calibration.samples)))
-                np.savez(representative, **arrays)
+                arrays = self.as_core_takes(calibration.samples.first(len(calibration.samples)))
+                write_npz(Path(representative), arrays)
             names, schema = self.origin.layer_names, self.origin.schema
             made = Made(
                 entry,

@@ -17,7 +17,7 @@ from mltool.inference.answers import by_output
 from mltool.inference.fit import require_fit
 from mltool.inference.open import open_predictor
 from mltool.inference.predictor import Array, Batch, Predictor
-from mltool.runs.arrays import together
+from mltool.runs.arrays import together, write_npz
 from mltool.runs.atomic import finite, write_json, writing
 from mltool.runs.find import require_sound
 from mltool.runs.input_schema import InputSchema
@@ -227,7 +227,7 @@ def keep_evaluation(result: Evaluation) -> None:
     origin = {"runtime": result.runtime, "sha256": run.artifact_hash(run.keras_file)}
     write_json(run.evaluation_file, {**result.to_json(), **origin})
     with writing(run.predictions_file) as temporary, temporary.open("wb") as opened:
-        np.savez_compressed(opened, ids=result.ids, targets=result.targets, outputs=result.outputs)
+        write_npz(opened, {"ids": result.ids, "targets": result.targets, "outputs": result.outputs}, small=True)
 
 
 def kept_metrics(run: Run) -> dict[str, float]:

@@ -10,7 +10,7 @@ from mltool.errors import ArtifactError
 from mltool.evaluation.evaluate import run_data
 from mltool.inference.keras_predictor import KerasPredictor, load_keras_model
 from mltool.inference.predictor import Array
-from mltool.runs.arrays import UNREADABLE_NPZ, read_npz
+from mltool.runs.arrays import UNREADABLE_NPZ, read_npz, write_npz
 from mltool.runs.atomic import writing
 from mltool.runs.run import Run
 
@@ -31,7 +31,7 @@ def save_answers(run: Run, answers: Mapping[str, Array]) -> None:
         answers: float32 [samples, ...], by output.
     """
     with writing(run.backend_answers_file) as temporary, temporary.open("wb") as opened:
-        np.savez_compressed(opened, **dict(answers))  # type: ignore[arg-type]
+        write_npz(opened, answers, small=True)
 
 
 def check_under_tensorflow(run: Run) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mltool.errors import ArtifactError
-from mltool.runs.arrays import UNREADABLE_NPZ, read_npz
+from mltool.runs.arrays import UNREADABLE_NPZ, read_npz, write_npz
 from mltool.runs.atomic import sha256_of, write_json, write_text, writing
 from mltool.runs.input_schema import InputSchema, load_input_schema
 
@@ -221,10 +221,8 @@ class LiteFolder:
 
     def save_vectors(self, arrays: "Arrays") -> None:
         """Writes `vectors.npz`: samples, the Keras model's outputs and each artifact's."""
-        import numpy as np
-
         with writing(self.vectors_file) as temporary, temporary.open("wb") as opened:
-            np.savez_compressed(opened, **arrays)  # type: ignore[arg-type]
+            write_npz(opened, arrays, small=True)
 
     def load_vectors(self) -> "dict[str, np.ndarray[Any, Any]]":
         """Reads `vectors.npz`.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mltool.errors import ArtifactError, DataError, MachineError
-from mltool.runs.arrays import UNREADABLE_NPZ, read_npz
+from mltool.runs.arrays import UNREADABLE_NPZ, read_npz, write_npz
 from mltool.runs.atomic import hash_of, sha256_of, write_json, write_text, writing
 from mltool.runs.input_schema import InputSchema
 from mltool.spec.load import dump_spec, load_spec
@@ -251,10 +251,8 @@ class Run:
 
     def save_splits(self, arrays: "Mapping[str, np.ndarray]") -> None:
         """Writes splits.npz: of every split the positions in the source, and what its samples and targets are."""
-        import numpy as np
-
         with writing(self.splits_file) as temporary, temporary.open("wb") as opened:
-            np.savez_compressed(opened, **arrays)  # type: ignore[arg-type]
+            write_npz(opened, arrays, small=True)
 
     def load_splits(self) -> "dict[str, np.ndarray]":
         """Reads splits.npz: `train_ids`, `train_hashes` and so on.

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mltool.errors import ArtifactError
+from mltool.runs.arrays import write_npz
 from mltool.runs.atomic import writing
 from mltool.training.devices.workers import Workers
 
@@ -198,7 +199,7 @@ def newest_step(folder: Path) -> int | None:
 
 def _save(file: Path, arrays: dict[str, Array]) -> None:
     with writing(file) as temporary, temporary.open("wb") as opened:
-        np.savez(opened, **arrays)  # type: ignore[arg-type]
+        write_npz(opened, arrays)
 
 
 def _read(content: bytes) -> dict[str, Array]:

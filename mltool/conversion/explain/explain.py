@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mltool.child import Child, ChildCrashed, ChildTimedOut
 from mltool.conversion.explain.advice import explanation
 from mltool.conversion.explain.records import Explanation, LayerError
 from mltool.errors import ArtifactError
+from mltool.runs.arrays import write_npz
 from mltool.runs.atomic import sha256_of
 
 LAYER_ERRORS = "mltool.conversion.explain.layer_errors:layer_errors"
@@ -50,7 +50,7 @@ def explain(
     count = min(SAMPLES, *(len(array) for array in samples.values()))
     with tempfile.TemporaryDirectory() as folder:
         stored = Path(folder) / "samples.npz"
-        np.savez(stored, **{key: array[:count] for key, array in samples.items()})  # type: ignore[arg-type]
+        write_npz(stored, {key: array[:count] for key, array in samples.items()})
         try:
             rows = child.call(
                 LAYER_ERRORS,
