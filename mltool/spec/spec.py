@@ -270,6 +270,29 @@ class Spec(Section):
                 if self._names_are_known and not _matches_one(begin, self.model.layer_names):
                     hint = close_hint(begin, self.model.layer_names)
                     yield Problem(("convert", index, "layers", pattern), True, f"no layer matches {pattern!r}", hint)
+            yield from self._shadowed_problems(index, entry)
+            if entry.quantize == "qat":
+                yield from self._training_on_problems(index)
+
+    def _shadowed_problems(self, index: int, entry: ConvertSpec) -> Iterable[Problem]:
+        """The first pattern that matches a layer counts, so one that comes too late does nothing."""
+        patterns = [pattern for pattern in entry.layers if "/" not in pattern] if self._names_are_known else []
+        for position, pattern in enumerate(patterns):
+            own = [name for name in self.model.layer_names if _matches_one(pattern, [name])]
+            earlier = [one for one in patterns[:position] if any(_matches_one(one, [name]) for name in own)]
+            if own and all(any(_matches_one(one, [name]) for one in earlier) for name in own):
+                message = f"does nothing: {earlier[0]!r} before it matches first"
+                yield Problem(("convert", index, "layers", pattern), True, message, f"write it above {earlier[0]!r}")
+
+    def _training_on_problems(self, index: int) -> Iterable[Problem]:
+        """Layers that the model cannot be trained on with, see `mltool.conversion.aware`."""
+        for layer in (*self.model.preprocess_layers, *self.model.layers):
+            name = layer.layer.name
+            if isinstance(layer.layer, OwnThing) or name in _NO_TRAINING_ON:
+                what = "a layer of yours" if isinstance(layer.layer, OwnThing) else name
+                message = f"qat cannot rebuild {what} ({layer.name!r})"
+                yield Problem(("convert", index, "quantize"), False, message, "take another scheme")
+                return
 
     def _limit_problems(self) -> Iterable[Problem]:
         if not self.train.measures_are_known:
@@ -326,6 +349,10 @@ class Spec(Section):
 
 _WEIGHTS = ("kernel", "bias", "gamma", "beta", "embeddings")
 """Names of Keras' weights, which stand after that of their layer."""
+
+
+_NO_TRAINING_ON = ("LogMel", "MFCC", "StringLookup", "TextVectorization")
+"""Layers that take text or are made of bare operations: the rebuilt model of `quantize: qat` has none of them."""
 
 
 def _matches_one(pattern: str, names: Iterable[str]) -> bool:

@@ -300,6 +300,16 @@ def test_a_drop_is_in_units_of_the_metric_or_relative(written, drop, allowed, be
             id="a pattern that matches nothing",
         ),
         pytest.param(
+            {"convert": [{"quantize": "int8", "layers": {"t.*": "float32", "top": "int16x8"}}]},
+            "convert.0.layers.top: does nothing: 't.*' before it matches first; write it above 't.*'",
+            id="a pattern behind another that takes all it matches",
+        ),
+        pytest.param(
+            {"model.preprocess": ["StringLookup"], "convert": [{"quantize": "qat"}]},
+            "convert.0.quantize: qat cannot rebuild StringLookup ('string_lookup'); take another scheme",
+            id="training on with text",
+        ),
+        pytest.param(
             {"convert": [{"quantize": "int8", "layers": {"top": "int2"}}]},
             "convert.0.layers.top: must be a scheme of a layer (got 'int2'); did you mean 'int8'?",
             id="a scheme of a layer that is none",
