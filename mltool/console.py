@@ -12,7 +12,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import IO, Any, TextIO
 
 from mltool.errors import Message, MltoolError
@@ -163,8 +164,11 @@ def error(problem: MltoolError) -> None:
         document = {"error": {"code": problem.exit_code, "messages": messages}}
         _print_document(document)
         return
-    for message in problem.messages:
-        print(_colored(message), file=_settings.err, flush=True)
+    following = [message.hint for message in problem.messages[1:]]
+    for message, following_hint in zip_longest(problem.messages, following):
+        # A hint that several in a row share stands behind the last of them.
+        shown = replace(message, hint="") if message.hint == following_hint else message
+        print(_colored(shown), file=_settings.err, flush=True)
 
 
 def _colored(message: Message) -> str:

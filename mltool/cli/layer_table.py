@@ -6,9 +6,6 @@ from typing import Any
 
 from mltool import console
 
-MOST_LAYERS = 12
-"""Rows of a table; the report has all of them."""
-
 
 def layer_tables(made: Sequence[Any]) -> list[str]:
     """A table for every file that was explained.
@@ -17,7 +14,7 @@ def layer_tables(made: Sequence[Any]) -> list[str]:
         made: what `convert` returned.
     """
     from mltool.conversion.explain.records import Explanation
-    from mltool.conversion.explain.rows import COLUMNS, lines, rows
+    from mltool.conversion.explain.rows import COLUMNS, MOST_LAYERS, lines, rows
     from mltool.runs.lite import LiteFolder
 
     tables = []
@@ -25,5 +22,5 @@ def layer_tables(made: Sequence[Any]) -> list[str]:
         file = LiteFolder(item.path.parent).explain_file(item.record.name)
         if file.is_file():
             found = Explanation.from_json(json.loads(file.read_text(encoding="utf-8")), str(file))
-            tables += [*lines(found), console.table(list(COLUMNS), rows(found, MOST_LAYERS))]
+            tables += [*lines(found), console.table(COLUMNS, rows(found, MOST_LAYERS))]
     return tables

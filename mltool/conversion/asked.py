@@ -68,6 +68,14 @@ class Asked:
             return tensor
         return self._unpacked.get((op.subgraph, tensor.index))
 
+    def place_of(self, constant: Tensor) -> str:
+        """Who reads a constant, as `, which SUB of layer 'normalization' reads`; empty where nobody does."""
+        readers = [op for op in self.file.operators if self._reads(op, constant) and op.op != "DEQUANTIZE"]
+        return f", which {readers[0]} reads," if readers else ""
+
+    def _reads(self, op: Operator, constant: Tensor) -> bool:
+        return any(self.weight(op, place) is constant for place in range(len(op.inputs)))
+
     def reason(self, op: Operator) -> str | None:
         """Why an operator may compute in float inside an int8 file of the converter; `None` when it may not."""
         if self.io in INTEGER_IO:

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mltool import console
 from mltool.conversion.engines.recipe import Recipe, write_recipe
 from mltool.conversion.entries import scheme_of, tolerance_of
 from mltool.conversion.explain.explain import SAMPLES, explain
 from mltool.conversion.explain.records import Explanation
-from mltool.conversion.explain.rows import lines
+from mltool.conversion.explain.rows import COLUMNS, MOST_LAYERS, lines, rows
 from mltool.conversion.origin import Origin
 from mltool.conversion.search.search import search
 from mltool.conversion.search.trial import SearchResult
@@ -142,6 +143,8 @@ class Shelf:
         self.forget(record.name)
         where = self.lite.reject(made, record)
         beside.write(LiteFolder(self.lite.rejected_folder), record.name)
+        if beside.explanation is not None:  # the table of a file that is kept is the command's result
+            logger.info("%s", console.table(COLUMNS, rows(beside.explanation, MOST_LAYERS)))
         return where
 
 

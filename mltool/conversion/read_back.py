@@ -145,19 +145,21 @@ def _check_any(asked: Asked) -> Problems:
         if any("seed_generator" in name for name in file.variables):
             hint = "a layer draws random numbers at rest too, as RandomHue does: write it under data.augment"
         yield f"the file keeps variables between two runs: {', '.join(file.variables)}", hint
-    yield from _check_scales(file)
+    yield from _check_scales(asked)
     yield from _check_io(asked)
 
 
-def _check_scales(file: ModelFile) -> Problems:
-    for tensor in file.tensors:
+def _check_scales(asked: Asked) -> Problems:
+    for tensor in asked.file.tensors:
         if not all(0 < scale < float("inf") for scale in tensor.scales):
             bad = next(scale for scale in tensor.scales if not 0 < scale < float("inf"))
             yield f"tensor {tensor.name!r} has scale {bad}", "look for NaN or constant features in the calibration data"
         if not tensor.finite:
-            yield f"constant {tensor.name!r} of {tensor.dtype} is not finite", "did training diverge?"
+            text = f"constant {tensor.name!r} of {tensor.dtype}{asked.place_of(tensor)} is not finite"
+            yield text, "did training diverge?"
         if tensor.saturated:  # the converter clamps in silence: a feature's mean of a million becomes 65,504
-            text = f"constant {tensor.name!r} does not fit into float16, which ends at 65,504, and was cut off there"
+            what = f"constant {tensor.name!r}{asked.place_of(tensor)}"
+            text = f"{what} does not fit into float16, which ends at 65,504, and was cut off there"
             yield text, "use another scheme, or bring the raw values into range outside the model"
 
 

@@ -15,7 +15,7 @@ import mltool as package
 from mltool import errors
 from mltool.cli import main as main_module
 from mltool.cli.main import COMMANDS
-from mltool.errors import EXIT_CODES, DataError, MltoolError
+from mltool.errors import EXIT_CODES, DataError, Message, MltoolError
 
 HERE = Path(__file__).parent
 HEAVY = ("tensorflow", "keras", "numpy", "pandas", "rich", "ai_edge_litert")
@@ -175,6 +175,16 @@ def test_an_error_exits_with_the_code_of_its_class(kind, monkeypatch, mltool):
     monkeypatch.setattr(main_module, "app", fail)
     ran = mltool("train")
     assert (ran.code, ran.out, ran.err) == (kind.exit_code, "", "error: it went wrong; do it right\n")
+
+
+def test_a_hint_that_several_share_is_said_once(monkeypatch, mltool):
+    def fail(**options):
+        shared = [Message(f"{name} is off", "look") for name in "ab"]
+        raise DataError([*shared, Message("c is off", "ask"), Message("d is off", "look"), Message("e is off")])
+
+    monkeypatch.setattr(main_module, "app", fail)
+    told = ["a is off", "b is off; look", "c is off; ask", "d is off; look", "e is off"]
+    assert mltool("train").err == "".join(f"error: {text}\n" for text in told)
 
 
 # --json

@@ -208,7 +208,7 @@ def test_constants_beyond_float16_are_refused(export_model: Any, convert: Conver
     stack = [keras.Input((2,), name="x"), normalization, keras.layers.Dense(3, name="out")]
     path = convert(export_model("large", keras.Sequential(stack)), "float16")
 
-    with pytest.raises(ConversionError, match="does not fit into float16, which ends at 65,504"):
+    with pytest.raises(ConversionError, match="layer 'normalization' reads, does not fit into float16, which ends"):
         read_back(path, quantize="float16", io="float32", layer_names=["normalization", "out"])
 
 

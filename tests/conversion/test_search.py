@@ -176,12 +176,14 @@ def test_a_search_needs_validation_samples():
         search_ids(SimpleNamespace(splits=SimpleNamespace(validation=np.zeros(0, np.int64))), "validation", 10)
 
 
-def test_the_trap_of_raw_features_is_named_and_solved(tmp_path_factory, tmp_path):
+def test_the_trap_of_raw_features_is_named_and_solved(tmp_path_factory, tmp_path, caplog):
     """int8 collapses where raw features share a scale; explain names the layer, and auto keeps it in more bits."""
     run = artifacts.copied(artifacts.table_run(tmp_path_factory.getbasetemp()), tmp_path)
     trapped = entry(quantize="int8", preprocess="inside", name="trapped")
-    with pytest.raises(VerificationError, match="trapped: ") as caught:
+    with caplog.at_level("INFO", "mltool"), pytest.raises(VerificationError, match="trapped: ") as caught:
         convert(run, [trapped], limits={"max_drop": "1%"}, explain=True)
+    (shown,) = [text for text in caplog.messages if "own noise" in text]  # the table, though there is no result
+    assert shown.split("\n")[2].split()[:2] == ["normal", "int8"]
     assert caught.value.exit_code == 8
     told = json.loads((run.lite_folder / "rejected/trapped.explain.json").read_text())
     assert "normal" in told["findings"][0]["keep_float"]

@@ -7,6 +7,9 @@ from mltool.conversion.explain.statistics import MOST_SNR
 COLUMNS = ("layer", "type", "SNR dB", "varying", "own noise", "range use", "cut off", "dead channels", "cause")
 """Heads of the columns; `varying` is the ratio of what varies from sample to sample."""
 
+MOST_LAYERS = 12
+"""Rows of a table on a terminal; the report has all of them."""
+
 
 def rows(found: Explanation, most: int | None = None) -> list[list[str]]:
     """A row for every layer: first those that are to blame, then those of which the least is left.
