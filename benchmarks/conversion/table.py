@@ -6,8 +6,8 @@
     python benchmarks/conversion/table.py RUNS --output table.json --twice  converts in two copies, compares the bytes
 
 Each conversion is a process of its own (`mltool convert RUN --quantize SCHEME --json --force`) on a copy of the run,
-with the limits of its spec. What is in the JSON file already is not made again without --again, so that it can be
-stopped at any time. Files are left in --work; without it they go with the temporary folder.
+with the limits of its spec, auto-0.5 with `max_drop: 0.5%`. What is in the JSON file already is not made again without
+--again, so that it can be stopped at any time. Files are left in --work; without it they go with the temporary folder.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import bare
-from commands import Row, convert, convert_together, copy_of
+from commands import ENTRIES, HALF, Row, convert, convert_together, copy_of
 from models import MODELS
 from table_text import markdown
 
 SCHEMES = (
     *("none", "dynamic", "float16", "int8", "int8-io", "int8-tensor", "int16x8", "int4", "int4-block32"),
-    *("weight-only", "qat", "auto"),
+    *("weight-only", "qat", "auto", HALF),
 )
 
 
@@ -125,7 +125,8 @@ def fill(arguments: argparse.Namespace, table: Table, work: Path) -> None:
             table.put_all(part, name, convert_together(copy_of(run, work), missing))
         else:
             for scheme in missing:
-                table.put_all(part, name, {scheme: convert(copy_of(run, work), scheme)})
+                one = convert_together(copy_of(run, work), [scheme]) if scheme in ENTRIES else None
+                table.put_all(part, name, one or {scheme: convert(copy_of(run, work), scheme)})
         asked = [scheme for scheme in arguments.schemes if scheme in bare.SCHEMES]
         missing = [scheme for scheme in asked if arguments.again or not table.has("bare", f"{name}/{scheme}")]
         if missing and arguments.bare and not arguments.twice:

@@ -101,7 +101,7 @@ def doubling(count: int) -> Iterator[int]:
     while number < count:
         yield number
         number *= 2
-    if count:
+    if count > 0:
         yield count
 
 

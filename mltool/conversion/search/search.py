@@ -103,8 +103,8 @@ class _Search:
         dynamic = next((trial for trial in self.trials if trial.candidate.name == "dynamic"), None)
         int4 = next((trial for trial in self.trials if trial.candidate.name == "int4"), None)
         if dynamic and dynamic.kept and int4 is not None and int4.bytes is not None and not int4.kept:
-            # As many as may be: those that lose least first, and fewer where it is too much.
-            counts = sorted(doubling(len(weighted)), reverse=True)
+            # As many as may be: those that lose least first, and fewer where it is too much. All of them are int4.
+            counts = sorted(doubling(len(weighted) - 1), reverse=True)
             self._until_kept([narrowing(self.entry, weighted[::-1], count) for count in counts])
 
     def _until_kept(self, candidates: Sequence[Candidate]) -> None:
