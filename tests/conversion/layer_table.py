@@ -160,7 +160,7 @@ class _Maker:
         saved_model = _compared(SavedModelPredictor(scratch / "saved_model"), data, expected, TOLERANCE)
         schema = _schema(model, spec, data)
         try:
-            core = Core(scratch / "saved_model")
+            core = Core(scratch / "saved_model", SIGNATURE)
             if steps_outside(schema):
                 model.save(scratch / "model.keras")
                 core = write_core(scratch / "model.keras", schema, scratch / "core")

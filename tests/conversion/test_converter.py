@@ -10,7 +10,7 @@ import pytest
 
 from mltool.child import Child
 from mltool.conversion.schemes import SCHEMES
-from mltool.errors import ConversionError, DiskError
+from mltool.errors import ArtifactError, ConversionError, DiskError
 from mltool.inspection.flatbuffer import read_flatbuffer
 
 Convert = Callable[..., Path]
@@ -165,7 +165,6 @@ def test_a_kept_layer_that_was_folded_away_is_said(export_model: Any, tmp_path: 
         pytest.param(
             {"signature": "classify"}, r"has no signature 'classify'; it has \['serving_default'\]", id="signature"
         ),
-        pytest.param({"saved_model": "/nowhere"}, "cannot load the SavedModel /nowhere: ", id="no SavedModel"),
         pytest.param(
             {"granularity": "layer"}, "no granularity is called 'layer'; one of channel, tensor", id="granule"
         ),
@@ -327,6 +326,35 @@ def test_what_one_conversion_prepared_serves_the_next_of_the_same_model_alone(
     convert(table, "none", scratch=str(scratch))
     convert(digits, "none", scratch=str(scratch), batch=2)
     assert len(list(scratch.iterdir())) == 3
+
+
+def test_a_copy_with_a_fixed_batch_answers_as_the_model(digits: Any, convert: Convert, tmp_path: Path):
+    import tensorflow as tf
+
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    convert(digits, "none", scratch=str(scratch), batch=2)
+    (copy,) = scratch.iterdir()
+    images = np.random.default_rng(0).random((2, 8, 8, 1), np.float32)
+
+    given, made = (
+        tf.saved_model.load(str(folder)).signatures["serving_default"](image=tf.constant(images))
+        for folder in (digits.folder, copy)
+    )
+
+    assert list(given) == list(made) == ["scores"]
+    np.testing.assert_array_equal(given["scores"], made["scores"])
+
+
+@pytest.mark.parametrize("written", [None, b"", b"\xff\xff"], ids=["missing", "empty", "damaged"])
+def test_a_model_that_cannot_be_read_is_said_to_be_damaged(digits: Any, convert: Convert, tmp_path: Path, written: Any):
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    if written is not None:
+        (folder / "saved_model.pb").write_bytes(written)
+
+    with pytest.raises(ArtifactError, match=r"saved_model\.pb (cannot be read|is damaged): "):
+        convert(digits, "none", saved_model=folder)
 
 
 def test_an_older_file_is_left_as_it_was_when_the_conversion_fails(digits: Any, convert: Convert, tmp_path: Path):

@@ -1,15 +1,22 @@
-"""A SavedModel as the converter is to see it: what it holds, and a copy of it with a fixed batch."""
+"""A SavedModel as the converter is to see it: what it holds, and a copy with a fixed batch; read, never loaded."""
 
 import functools
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mltool import extras
+from mltool.conversion.sources.graph_check import SavedGraph, read_saved_model, serving_graph
 from mltool.errors import ConversionError
 
 _Mark = tuple[tuple[str, int, int], ...]
+
+GRAPH_FILE = "saved_model.pb"
+_FINGERPRINT = "fingerprint.pb"
+"""What the graph hashes to, for statistics of TensorFlow's; of another graph it would be wrong."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +24,7 @@ class OpenedModel:
     """One signature of a SavedModel.
 
     Attributes:
-        loaded: what TensorFlow made of the folder.
+        folder: of it.
         signature: key of the signature.
         specs: TensorSpecs by the name of the input.
         recurrent: whether a layer keeps its steps in a TensorList, as Keras 3's recurrent layers do.
@@ -25,7 +32,7 @@ class OpenedModel:
         key: tells it from every other model of this process.
     """
 
-    loaded: Any
+    folder: Path
     signature: str
     specs: Mapping[str, Any]
     recurrent: bool
@@ -33,9 +40,11 @@ class OpenedModel:
     key: str
 
     def with_batch(self, batch: int, scratch: Path) -> str:
-        """Saves the signature again with a fixed batch, which rids the file of the operators that compute shapes.
+        """Writes the model again with a fixed batch, which rids the file of the operators that compute shapes.
 
-        The loaded signature is wrapped, never the Keras model: calibration of such a file finds its variables null.
+        The shape of the signature's placeholders is changed in the graph, and shapes noted behind them are dropped: the
+        converter infers them anew. Loading, tracing and saving the model gives the same operators (the same bytes, of
+        six of eight models; names differ in the others), and took as long again as the conversion.
 
         Args:
             batch: number of samples.
@@ -46,37 +55,51 @@ class OpenedModel:
         """
         folder = scratch / f"{self.key}-{batch}"
         if not folder.exists():
-            self._save(batch, folder)
+            self._write(batch, folder)
         return str(folder)
 
-    def _save(self, batch: int, folder: Path) -> None:
-        import tensorflow as tf
-
-        function = self.loaded.signatures[self.signature]
-        fixed = {
-            name: tf.TensorSpec([batch, *spec.shape[1:]] if spec.shape.rank else spec.shape, spec.dtype, name=name)
-            for name, spec in self.specs.items()
-        }
-        module = tf.Module()
-        module.loaded = self.loaded  # owns the variables
-        # A function of its own: tf.function would take the loaded one as it is, free batch and all.
-        wrapped = tf.function(lambda **inputs: function(**inputs)).get_concrete_function(**fixed)  # noqa: PLW0108
+    def _write(self, batch: int, folder: Path) -> None:
+        proto = read_saved_model(self.folder)
+        graph = serving_graph(self.folder, proto)
+        infos = graph.signature_def[self.signature].inputs.values()
+        placeholders = {info.name.partition(":")[0] for info in infos}
+        bodies = [graph.graph_def.node, *(function.node_def for function in graph.graph_def.library.function)]
+        attributes = [node.attr for body in bodies for node in body]
+        attributes += [one.attr for function in graph.graph_def.library.function for one in function.arg_attr.values()]
+        for attribute in attributes:
+            attribute.pop("_output_shapes", None)
+        shapes = [info.tensor_shape for info in infos]
+        shapes += [node.attr["shape"].shape for node in graph.graph_def.node if node.name in placeholders]
+        for shape in shapes:
+            if shape.dim:
+                shape.dim[0].size = batch
         part = folder.with_name(f"{folder.name}.part")
-        tf.saved_model.save(module, str(part), signatures={self.signature: wrapped})
+        left_out = shutil.ignore_patterns(GRAPH_FILE, _FINGERPRINT)
+        shutil.copytree(self.folder, part, ignore=left_out, copy_function=_link)
+        (part / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
         part.rename(folder)  # whole or not at all
 
 
+def _link(source: str, target: str) -> None:
+    """The weights, which nobody changes here, are not copied where the file system can do without."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
+
+
 def open_saved_model(folder: str, signature: str) -> OpenedModel:
-    """Loads a SavedModel, or gives the one that was loaded last where it is the same: several schemes, one load.
+    """Reads a SavedModel, or gives the one that was read last where it is the same: several schemes, one look.
 
     Raises:
-        ConversionError: it cannot be loaded, has no such signature, or an input without a rank.
+        ArtifactError: it is damaged.
+        ConversionError: it has no such signature, or an input without a rank.
     """
     return _open(folder, signature, _mark(Path(folder)))
 
 
 def _mark(folder: Path) -> _Mark:
-    """Tells a folder that was written anew from the one that was loaded."""
+    """Tells a folder that was written anew from the one that was read."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
@@ -84,27 +107,22 @@ def _mark(folder: Path) -> _Mark:
 @functools.lru_cache(maxsize=1)
 def _open(folder: str, signature: str, mark: _Mark) -> OpenedModel:
     tf = extras.tensorflow()
-
-    try:
-        loaded = tf.saved_model.load(folder)
-    except Exception as error:
-        raise ConversionError(f"cannot load the SavedModel {folder}: {first_line(error)}") from error
-    if signature not in loaded.signatures:
-        raise ConversionError(
-            f"the SavedModel {folder} has no signature {signature!r}", f"it has {sorted(loaded.signatures)}"
-        )
-    function = loaded.signatures[signature]
-    specs = function.structured_input_signature[1]
+    meta_graph = serving_graph(Path(folder), read_saved_model(Path(folder)))
+    signatures = meta_graph.signature_def
+    if signature not in signatures:
+        known = sorted(key for key in signatures if not key.startswith("__"))
+        raise ConversionError(f"the SavedModel {folder} has no signature {signature!r}", f"it has {known}")
+    infos = signatures[signature].inputs
+    specs = {name: tf.TensorSpec(infos[name].tensor_shape, infos[name].dtype, name) for name in sorted(infos)}
     for name, spec in specs.items():
         if spec.shape.rank is None:
             raise ConversionError(
                 f"input {name!r} of signature {signature!r} has no rank: a .tflite file needs one",
                 "export the model with a shape, None where a length is free",
             )
-    graph = function.graph.as_graph_def()
-    nodes = [node for body in (graph.node, *(body.node_def for body in graph.library.function)) for node in body]
+    nodes = [node.proto for node in SavedGraph(meta_graph).reached_by(signatures[signature])]
     return OpenedModel(
-        loaded=loaded,
+        folder=Path(folder),
         signature=signature,
         specs=specs,
         recurrent=any(node.op.startswith("TensorList") for node in nodes),

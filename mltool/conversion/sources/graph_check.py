@@ -8,7 +8,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
+
+from mltool import extras
+from mltool.errors import ArtifactError, ConversionError
 
 UNSAFE = re.compile(
     r"""(Write|Read)File | (Eager)?PyFunc(Stateless)? | MatchingFiles | .*FileSystem.*
@@ -38,6 +42,48 @@ _NOT_COMPUTING = frozenset(
     {"Const", "Identity", "IdentityN", "Cast", "NoOp", "Placeholder", "ReadVariableOp", "VarHandleOp", "VariableV2"}
     | {"StatefulPartitionedCall", "PartitionedCall", "StopGradient", "Assert", "PreventGradient"}
 )
+
+
+MAX_GRAPH_BYTES = 2 << 30
+"""Protocol buffers end there."""
+
+
+def read_saved_model(folder: Path) -> Any:
+    """The SavedModel message of a folder.
+
+    Raises:
+        ArtifactError: if it is missing, damaged or too large.
+    """
+    file = folder / "saved_model.pb"
+    decode_error = extras.require("google.protobuf.message").DecodeError
+    proto = extras.require("tensorflow.core.protobuf.saved_model_pb2").SavedModel()
+    try:
+        if file.stat().st_size > MAX_GRAPH_BYTES:
+            raise ArtifactError(f"{file} has more than {MAX_GRAPH_BYTES:,} bytes", "it is not opened")
+        proto.ParseFromString(file.read_bytes())
+    except (OSError, decode_error) as error:
+        what = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else f"is damaged: {error}"
+        raise ArtifactError(f"{file} {what}", "copy the folder again") from error
+    if not proto.meta_graphs:
+        raise ArtifactError(f"{file} is damaged: it holds no graph", "copy the folder again")
+    return proto
+
+
+def serving_graph(folder: Path, proto: Any) -> Any:
+    """The MetaGraphDef for serving, a part of the message.
+
+    Args:
+        folder: in messages.
+        proto: that `read_saved_model` gave.
+
+    Raises:
+        ConversionError: if there is none.
+    """
+    for graph in proto.meta_graphs:
+        if "serve" in graph.meta_info_def.tags:
+            return graph
+    tags = ", ".join("+".join(sorted(graph.meta_info_def.tags)) or "none" for graph in proto.meta_graphs)
+    raise ConversionError(f"{folder} has no graph for serving: its tags are {tags}", "export it with the tag serve")
 
 
 @dataclass(frozen=True)

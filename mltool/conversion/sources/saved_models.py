@@ -6,7 +6,13 @@ from typing import Any
 
 from mltool import extras
 from mltool.conversion.sources.bounds import bounded_memory
-from mltool.conversion.sources.graph_check import SavedGraph, first_of_type, is_computing
+from mltool.conversion.sources.graph_check import (
+    SavedGraph,
+    first_of_type,
+    is_computing,
+    read_saved_model,
+    serving_graph,
+)
 from mltool.conversion.sources.layer_names import layers_in
 from mltool.errors import ArtifactError, ConversionError, UsageError
 
@@ -15,9 +21,6 @@ SIGNATURE = "serving_default"
 
 _OWN = ("__saved_model_init_op", "__saved_model_train_op")
 """Entries among the signatures that TensorFlow keeps for itself."""
-
-MAX_GRAPH_BYTES = 2 << 30
-"""Protocol buffers end there."""
 
 
 def open_saved_model(*, path: str, made: str, allow_code: bool, signature: str | None) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def open_saved_model(*, path: str, made: str, allow_code: bool, signature: str |
     """
     folder = Path(path)
     tf = extras.tensorflow()
-    meta_graph = _meta_graph(folder)
+    meta_graph = serving_graph(folder, read_saved_model(folder))
     graph = SavedGraph(meta_graph)
     if not allow_code:
         _require_safe(folder, graph)
@@ -67,26 +70,6 @@ def open_saved_model(*, path: str, made: str, allow_code: bool, signature: str |
 def _ends(specs: Mapping[str, Any]) -> dict[str, tuple[str, list[int | None]]]:
     """By name, in its order: TensorFlow gives them in another one whenever a model is loaded."""
     return {name: (spec.dtype.name, spec.shape.as_list()) for name, spec in sorted(specs.items())}
-
-
-def _meta_graph(folder: Path) -> Any:
-    """The meta graph for serving."""
-    file = folder / "saved_model.pb"
-    decode_error = extras.require("google.protobuf.message").DecodeError
-    proto = extras.require("tensorflow.core.protobuf.saved_model_pb2").SavedModel()
-    try:
-        if file.stat().st_size > MAX_GRAPH_BYTES:
-            raise ArtifactError(f"{file} has more than {MAX_GRAPH_BYTES:,} bytes", "it is not opened")
-        proto.ParseFromString(file.read_bytes())
-    except (OSError, decode_error) as error:
-        raise ArtifactError(f"{file} is damaged: {error}", "copy the folder again") from error
-    if not proto.meta_graphs:
-        raise ArtifactError(f"{file} is damaged: it holds no graph", "copy the folder again")
-    for graph in proto.meta_graphs:
-        if "serve" in graph.meta_info_def.tags:
-            return graph
-    tags = ", ".join("+".join(sorted(graph.meta_info_def.tags)) or "none" for graph in proto.meta_graphs)
-    raise ConversionError(f"{folder} has no graph for serving: its tags are {tags}", "export it with the tag serve")
 
 
 def _require_safe(folder: Path, graph: SavedGraph) -> None:
