@@ -1,6 +1,5 @@
 """The whole spec: all sections, and what must hold between them."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from mltool.spec.blocks import MIXERS
 from mltool.spec.catalogue import UNREADABLE, KerasObject, Problem
 from mltool.spec.catalogue_entries import backbones
 from mltool.spec.convert import ConvertSpec
+from mltool.spec.convert_check import convert_problems, limit_problems, matches_one
 from mltool.spec.data import FOLDER_KINDS, DataSpec
 from mltool.spec.export import ExportSpec, ServeSpec
 from mltool.spec.graph import unused_layers
@@ -82,8 +82,8 @@ class Spec(Section):
             *self._mixing_problems(),
             *self._part_problems(),
             *self._pattern_problems(),
-            *self._convert_problems(),
-            *self._limit_problems(),
+            *convert_problems(self),
+            *limit_problems(self),
             *backend_problems(self),
         )
         raise_problems(problems, None)
@@ -116,7 +116,7 @@ class Spec(Section):
         for index, layer in enumerate(self.model.layers):
             place = ("model", *layer.place_of())
             for position, name in enumerate(layer.inputs):
-                if name not in known and self._names_are_known and not open_ended:
+                if name not in known and self.names_are_known and not open_ended:
                     message = f"no layer or input is called {name!r}"
                     yield Problem((*place, "inputs", position), False, message, close_hint(name, sorted(known)))
             if index == 0 and not layer.inputs and self.data.inputs and len(self.data.inputs) > 1 and not is_table:
@@ -246,81 +246,11 @@ class Spec(Section):
         for place, phase in self.train.placed_phases:
             for key, part, pattern in patterns_of(phase):
                 begin = pattern.partition("/")[0]
-                if self._names_are_known and not _matches_one(begin, names):
+                if self.names_are_known and not matches_one(begin, names):
                     what = "no layer" if begin == pattern else f"no layer is called {begin!r}, so none"
                     message, at_key = f"{what} matches {pattern!r}", part == pattern
                     hint = f"write '.*/{pattern}'" if pattern in _WEIGHTS else close_hint(begin, names)
                     yield Problem(("train", *place, key, part), at_key, message, hint)
-
-    def _convert_problems(self) -> Iterable[Problem]:
-        seen: set[str] = set()
-        for index, entry in enumerate(self.convert):
-            # One file on a disk that does not tell capital letters.
-            if entry.name.lower() in seen:
-                message = f"the name {entry.name!r} is used twice"
-                yield Problem(("convert", index, "name"), False, message, "give one a name: of its own")
-            seen.add(entry.name.lower())
-            for position, name in enumerate(entry.keep_float):
-                if name not in self.model.layer_names and self._names_are_known:
-                    hint = close_hint(name, self.model.layer_names)
-                    place = ("convert", index, "keep_float", position)
-                    yield Problem(place, False, f"no layer is called {name!r}", hint)
-            for pattern in entry.layers:
-                begin = pattern.partition("/")[0]  # what lies inside of a model is not known before it is built
-                if self._names_are_known and not _matches_one(begin, self.model.layer_names):
-                    hint = close_hint(begin, self.model.layer_names)
-                    yield Problem(("convert", index, "layers", pattern), True, f"no layer matches {pattern!r}", hint)
-            yield from self._shadowed_problems(index, entry)
-            if entry.quantize == "qat":
-                yield from self._training_on_problems(index)
-
-    def _shadowed_problems(self, index: int, entry: ConvertSpec) -> Iterable[Problem]:
-        """The first pattern that matches a layer counts, so one that comes too late does nothing."""
-        patterns = [pattern for pattern in entry.layers if "/" not in pattern] if self._names_are_known else []
-        for position, pattern in enumerate(patterns):
-            own = [name for name in self.model.layer_names if _matches_one(pattern, [name])]
-            earlier = [one for one in patterns[:position] if any(_matches_one(one, [name]) for name in own)]
-            if own and all(any(_matches_one(one, [name]) for one in earlier) for name in own):
-                message = f"does nothing: {earlier[0]!r} before it matches first"
-                yield Problem(("convert", index, "layers", pattern), True, message, f"write it above {earlier[0]!r}")
-
-    def _training_on_problems(self, index: int) -> Iterable[Problem]:
-        """Layers that the model cannot be trained on with, see `mltool.conversion.aware`."""
-        for layer in (*self.model.preprocess_layers, *self.model.layers):
-            name = layer.layer.name
-            if isinstance(layer.layer, OwnThing) or name in _NO_TRAINING_ON:
-                what = "a layer of yours" if isinstance(layer.layer, OwnThing) else name
-                message = f"qat cannot rebuild {what} ({layer.name!r})"
-                yield Problem(("convert", index, "quantize"), False, message, "take another scheme")
-                return
-
-    def _limit_problems(self) -> Iterable[Problem]:
-        if not self.train.measures_are_known:
-            return
-        metrics = [measure.name for measure in self.train.measures]
-        entries: list[tuple[tuple[str | int, ...], LimitsSpec]] = [(("limits",), self.limits)]
-        entries += [(("convert", i, "limits"), entry.limits) for i, entry in enumerate(self.convert) if entry.limits]
-        for path, limits in entries:
-            if limits.metric is not None and limits.metric not in metrics:
-                message = f"train.metrics has no {limits.metric!r}"
-                yield Problem((*path, "metric"), False, message, close_hint(limits.metric, metrics))
-            yield from self._drop_problems(path, limits)
-            if limits.metric is None and not metrics:
-                for key in ("min", "max"):
-                    if getattr(limits, key) is not None:
-                        yield Problem((*path, key), True, "there is no metric to hold", "add one to train.metrics")
-
-    def _drop_problems(self, path: tuple[str | int, ...], limits: LimitsSpec) -> Iterable[Problem]:
-        """A drop is told of a metric of which it is known what is better; of one's own the spec must say it."""
-        held = [measure for measure in self.train.measures if limits.metric in (None, measure.name)][:1]
-        # What every entry has in its place holds for none.
-        holds = any(entry.limits is None for entry in self.convert) if path == ("limits",) else True
-        if limits.max_drop is None or not holds or not held:
-            return
-        metric = held[0].metric
-        if isinstance(metric, OwnThing) and metric.better is None:
-            message = f"limits.max_drop must know whether more of {held[0].name} is better"
-            yield Problem(held[0].path, True, message, "add better: greater, or better: lower; or write max_drop: null")
 
     @property
     def code(self) -> tuple[str, ...]:
@@ -332,7 +262,7 @@ class Spec(Section):
         return tuple(dict.fromkeys([*self.model.code, *of_training]))
 
     @property
-    def _names_are_known(self) -> bool:
+    def names_are_known(self) -> bool:
         """False where a layer could not be read and so has no name, or layers are told by the data or by a function."""
         return (
             self.model.preprocess != AUTO
@@ -349,18 +279,6 @@ class Spec(Section):
 
 _WEIGHTS = ("kernel", "bias", "gamma", "beta", "embeddings")
 """Names of Keras' weights, which stand after that of their layer."""
-
-
-_NO_TRAINING_ON = ("LogMel", "MFCC", "StringLookup", "TextVectorization")
-"""Layers that take text or are made of bare operations: the rebuilt model of `quantize: qat` has none of them."""
-
-
-def _matches_one(pattern: str, names: Iterable[str]) -> bool:
-    """Whether a name matches; so does what is no pattern by itself, the half of `(a/b|c)`: only the whole can tell."""
-    try:
-        return any(re.fullmatch(pattern, name) for name in names)
-    except re.error:
-        return True
 
 
 def _activation_of(layer: LayerSpec) -> str | None:
