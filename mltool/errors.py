@@ -1,6 +1,6 @@
 """What can go wrong, by exit code: the user's mistakes are `MltoolError`, all else is a flaw, with a traceback."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -50,6 +50,18 @@ class MltoolError(Exception):
             messages = Message(messages, hint)
         self.messages: tuple[Message, ...] = (messages,) if isinstance(messages, Message) else tuple(messages)
         super().__init__("\n".join(str(message) for message in self.messages))
+
+
+def raise_all(failures: Sequence[MltoolError]) -> None:
+    """Ends what had several parts, some of which failed; does nothing where none did.
+
+    Raises:
+        MltoolError: of the class of the first, with the messages of all; changed data, for one, fail every part alike,
+            and are said once.
+    """
+    if failures:
+        messages = dict.fromkeys(message for failure in failures for message in failure.messages)
+        raise type(failures[0])(messages) from failures[0]
 
 
 class UsageError(MltoolError):

@@ -194,7 +194,7 @@ def parsed_limits(flags: dict[str, str | None]) -> dict[str, Any]:
         LimitsSpec.model_validate(limits)
     except ValidationError as error:
         found = error.errors()[0]
-        flag = str(found["loc"][0]).replace("_", "-")
+        place = "".join(f"--{key}: ".replace("_", "-") for key in found["loc"][:1])  # none where two contradict
         context = found.get("ctx", {})
-        raise UsageError(f"--{flag}: {context.get('text', found['msg'])}", str(context.get("hint", ""))) from error
+        raise UsageError(f"{place}{context.get('text', found['msg'])}", str(context.get("hint", ""))) from error
     return limits

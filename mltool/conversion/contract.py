@@ -19,7 +19,7 @@ from mltool.conversion.origin import Origin
 from mltool.conversion.search.search import search
 from mltool.conversion.search.trial import SearchResult
 from mltool.conversion.workbench import Made, Workbench, named
-from mltool.errors import ArtifactError, ConversionError, Message, VerificationError
+from mltool.errors import ArtifactError, ConversionError, DiskError, Message, VerificationError
 from mltool.evaluation.judge import Check, Measurements, judge, range_checks, size_checks
 from mltool.evaluation.reference import add_answers, forget_answers
 from mltool.inference.litert import runtime_name
@@ -136,15 +136,18 @@ class Shelf:
             self.lite.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             message = f"{self.lite.folder} cannot be made a folder: {error.strerror}"
-            raise ArtifactError(message, "name another one: --output DIR") from error
+            in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+            kind = ArtifactError if in_the_way else DiskError
+            raise kind(message, "name another one: --output DIR") from error
 
     def reject(self, made: Path, record: LiteRecord, beside: Beside) -> Path:
         """Puts a file that broke the contract aside; an older one of its name would be taken for it."""
         self.forget(record.name)
         where = self.lite.reject(made, record)
         beside.write(LiteFolder(self.lite.rejected_folder), record.name)
-        if beside.explanation is not None:  # the table of a file that is kept is the command's result
-            logger.info("%s", console.table(COLUMNS, rows(beside.explanation, MOST_LAYERS)))
+        if beside.explanation is not None:  # that of a file that is kept is the command's result
+            for text in (*lines(beside.explanation), console.table(COLUMNS, rows(beside.explanation, MOST_LAYERS))):
+                logger.info("%s", text)
         return where
 
 
@@ -308,8 +311,6 @@ class Contract:
         except ArtifactError as error:
             logger.warning("%s: its layers cannot be measured: %s", made.entry.name, error.messages[0].message)
             return None
-        for line in lines(found):
-            logger.info("%s", line)
         return found
 
 

@@ -14,7 +14,7 @@ from mltool.conversion.contract import Contract, Shelf
 from mltool.conversion.entries import limits_of
 from mltool.conversion.origin import RunOrigin
 from mltool.conversion.workbench import Workbench
-from mltool.errors import ArtifactError, MltoolError
+from mltool.errors import ArtifactError, MltoolError, raise_all
 from mltool.exporting.export import export_locked
 from mltool.runs.atomic import sha256_of
 from mltool.runs.lite import LiteFolder, LiteRecord
@@ -158,8 +158,5 @@ def each(asked: Sequence[tuple[ConvertSpec, LimitsSpec]], make: Callable[[Conver
             done.append(make(entry, limits))
         except MltoolError as error:
             failures.append(error)
-    if failures:
-        # The exit code is the first one's. Changed data, for one, fail every entry alike: said once.
-        messages = dict.fromkeys(message for failure in failures for message in failure.messages)
-        raise type(failures[0])(messages) from failures[0]
+    raise_all(failures)
     return done

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from mltool.conversion.precision import Precision, matches
 from mltool.conversion.schemes import SCHEMES
 from mltool.errors import SpecError, UsageError
@@ -109,9 +111,13 @@ def limits_of(entry: ConvertSpec, spec: Spec, overrides: Mapping[str, Any]) -> L
 
     Raises:
         UsageError: if a replaced key holds a metric that the run does not measure, or of which nobody said what is
-            better; nothing would be held then.
+            better; nothing would be held then. If it contradicts a key of the spec.
     """
-    limits = LimitsSpec.model_validate({**to_plain(entry.limits or spec.limits), **overrides})
+    try:
+        limits = LimitsSpec.model_validate({**to_plain(entry.limits or spec.limits), **overrides})
+    except ValidationError as error:  # each was read before: only together they can be wrong
+        problem = error.errors()[0]["ctx"]
+        raise UsageError(f"beside the limits of the spec, {problem['text']}", str(problem["hint"])) from error
     known = [measure.name for measure in spec.train.measures]
     if limits.metric is not None and limits.metric not in known:
         raise UsageError(f"the run has no metric {limits.metric!r}", close_hint(limits.metric, known))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mltool import console
 from mltool.benchmarking.benchmark import percentiles_of
 from mltool.child import Child, ChildCrashed, ChildTimedOut, ChildTooLarge
 from mltool.conversion.calibration import Calibration
@@ -162,7 +163,8 @@ class Workbench:
             raise ConversionError(f"{entry.name}: {what} cannot be trained on here", "use another scheme")
         asked = entry.qat or AwareSpec()
         folder = Path(tempfile.mkdtemp(prefix="trained-", dir=self.scratch))
-        logger.info("%s: the model is trained on for %d epochs a stage", entry.name, asked.epochs)
+        epochs = console.counted(asked.epochs, "epoch")
+        logger.info("%s: the model is trained on for %s a stage", entry.name, epochs)
         # A process of its own: tensorflow-model-optimization turns tf.keras into tf_keras for all of it.
         with Child() as child:
             answer = self._call(

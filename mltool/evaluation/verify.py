@@ -1,16 +1,24 @@
 """Proves that artifacts answer as the model that they came from: hashes, calibration, replay, metric, limits."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mltool import extras
 from mltool.child import Child
-from mltool.errors import ArtifactError, DataError, Message, MissingExtraError, VerificationError
+from mltool.errors import (
+    ArtifactError,
+    DataError,
+    Message,
+    MissingExtraError,
+    MltoolError,
+    VerificationError,
+    raise_all,
+)
 from mltool.evaluation.agreement import compare_answers, worst_of
 from mltool.evaluation.evaluate import output_of, run_data
 from mltool.evaluation.judge import Check, Tolerance, judge, range_checks, size_checks
@@ -75,23 +83,46 @@ def verify(target: Run | Path) -> list[ArtifactVerdict]:
         ArtifactError: if a file is missing, damaged or changed.
         DataError: if calibration took test samples.
         VerificationError: if a file does not answer as it did, or breaks a limit.
+        MltoolError: of several that fail, the class of the first, with the messages of all.
     """
     run, lite, names = _what(target)
     if not names:
         raise ArtifactError(f"{lite.folder} holds no .tflite file", "mltool convert makes them")
-    records = [lite.require_unchanged(name) for name in names]
-    reference = None
-    if run is not None:
-        for record in records:
-            run.require_unchanged(lite.file(record.name))
-            _require_clean_calibration(run, record)
-        reference = _reference(run, lite)
+    failures: list[MltoolError] = []
+    records = list(_sound(names, lambda name: _sound_record(run, lite, name), failures))
+    reference = _reference(run, lite) if run is not None and records else None
     with Child() as child:
-        verdicts = [_verify_file(lite, record, reference, child) for record in records]
-    broken = [_message(verdict, check) for verdict in verdicts for check in verdict.checks if not check.kept]
-    if broken:
-        raise VerificationError(broken)
+        verdicts = list(_sound(records, lambda record: _verify_file(lite, record, reference, child), failures))
+    for verdict in verdicts:
+        broken = [_message(verdict, check) for check in verdict.checks if not check.kept]
+        if broken:
+            failures.append(VerificationError(broken))
+        elif len(names) > 1:
+            logger.info("%s: holds", verdict.path)
+    raise_all(failures)
     return verdicts
+
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+
+
+def _sound(items: Iterable[_A], work: Callable[[_A], _B], failures: list[MltoolError]) -> Iterator[_B]:
+    """What became of each; one that fails does not keep the others from being looked at."""
+    for item in items:
+        try:
+            yield work(item)
+        except MltoolError as error:
+            failures.append(error)
+
+
+def _sound_record(run: Run | None, lite: LiteFolder, name: str) -> LiteRecord:
+    """The record of a file that is the one it is of, calibrated with training samples alone."""
+    record = lite.require_unchanged(name)
+    if run is not None:
+        run.require_unchanged(lite.file(name))
+        _require_clean_calibration(run, record)
+    return record
 
 
 def _message(verdict: ArtifactVerdict, check: Check) -> Message:
@@ -255,7 +286,8 @@ def _replay(lite: LiteFolder, record: LiteRecord, tolerance: Tolerance, child: C
     vectors, schema, path = lite.load_vectors(), lite.load_schema(), lite.file(record.name)
     needed = [artifact_key(record.name), *(input_key(info.name) for info in schema.inputs)]
     if missing := [key for key in needed if key not in vectors]:
-        raise ArtifactError(f"{lite.vectors_file} lacks {', '.join(missing)}", "mltool convert --force writes it anew")
+        hint = f"mltool convert --quantize {record.name} --force writes them anew"
+        raise ArtifactError(f"{lite.vectors_file} lacks {', '.join(missing)}", hint)
     expected = vectors[needed[0]]
     with open_lite(path, child=child) as predictor:
         outputs = output_of(

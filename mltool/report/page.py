@@ -120,12 +120,14 @@ def _shown_number(value: float | None) -> str:
 
 
 def _records(run: Run) -> list[tuple[LiteRecord, bool]]:
-    """Every `.tflite` file, and whether it was kept."""
-    found = []
-    for folder, kept in ((run.lite_folder, True), (run.lite_folder / "rejected", False)):
-        lite = LiteFolder(folder)
-        found += [(lite.load_record(name), kept) for name in lite.names()]
-    return found
+    """Every `.tflite` file, and whether it was kept.
+
+    Raises:
+        ArtifactError: if a record is damaged, or a file is not the one that it is of.
+    """
+    kept, rejected = LiteFolder(run.lite_folder), LiteFolder(run.lite_folder / "rejected")
+    found = [(kept.require_unchanged(name), True) for name in kept.names()]
+    return found + [(rejected.load_record(name), False) for name in rejected.names()]
 
 
 def _explained(run: Run) -> list[tuple[LiteRecord, Path]]:

@@ -234,7 +234,8 @@ class Run:
             ArtifactError: if it is missing, or not what was written.
         """
         if not path.exists():
-            raise ArtifactError(f"{path} is missing", "make it again: mltool train, export or convert")
+            verb = {self.keras_file: "train", self.saved_model_folder: "export"}.get(path, "convert")
+            raise ArtifactError(f"{path} is missing", f"make it again: mltool {verb}")
         expected, found = self.artifact_hash(path), sha256_of(path)
         if found != expected:
             message = f"{path} was changed since it was made: sha256 {found[:12]}..., recorded {expected[:12]}..."

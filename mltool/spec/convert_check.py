@@ -46,8 +46,13 @@ def _unknown_layers(names: Iterable[str], index: int, entry: ConvertSpec) -> Ite
 
 
 def _shadowed_layers(names: Iterable[str], index: int, entry: ConvertSpec) -> Iterable[Problem]:
-    """The first pattern that matches a layer counts, so one that comes too late does nothing."""
+    """The first pattern that matches a layer counts, so one that comes too late, or behind keep_float, does nothing."""
     patterns = [pattern for pattern in entry.layers if "/" not in pattern]
+    for pattern in patterns:
+        own = [name for name in names if matches_one(pattern, [name])]
+        if own and entry.layers[pattern] != "float32" and set(own) <= set(entry.keep_float):
+            message, hint = "does nothing: keep_float keeps what it matches in float", "leave one of the two out"
+            yield Problem(("convert", index, "layers", pattern), True, message, hint)
     for position, pattern in enumerate(patterns):
         own = [name for name in names if matches_one(pattern, [name])]
         earlier = [one for one in patterns[:position] if matches_one(one, own)]

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from pydantic import model_validator
+
 from mltool.spec.argument_check import shown
 from mltool.spec.section import LATENCY, SIZE, Checked, Later, Section, raise_problem
 
@@ -73,3 +75,9 @@ class LimitsSpec(Section):
     """Greatest memory arena on a microcontroller."""
     max_flash: Annotated[Any, Later()] = None
     """Greatest flash use on a microcontroller."""
+
+    @model_validator(mode="after")
+    def _some_value_is_left(self) -> "LimitsSpec":
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise_problem(f"min must be at most max (got {self.min:g} and {self.max:g})", "no model keeps both")
+        return self

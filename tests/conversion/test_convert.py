@@ -290,7 +290,7 @@ def test_test_samples_in_the_calibration_are_caught(run, monkeypatch):
     ("limits", "message"),
     [
         pytest.param({"min": 0.999}, r"int8: min: accuracy 0\.\d+, at least 0\.999", id="min"),
-        pytest.param({"max": 0.1}, r"int8: max: accuracy 0\.\d+, at most 0\.1", id="max"),
+        pytest.param({"min": None, "max": 0.1}, r"int8: max: accuracy 0\.\d+, at most 0\.1", id="max"),
         pytest.param({"max_size": 1000}, r"int8: max_size: [\d,]+ bytes, at most 1,000", id="size"),
         pytest.param(
             {"max_p90_latency": 1e-6}, r"int8: max_p90_latency: .* ms on this host, at most 1e-06 ms", id="p90"
@@ -303,7 +303,17 @@ def test_a_broken_limit_rejects_the_file(run, limits, message):
     assert caught.value.exit_code == 8
     assert "rejected/int8.tflite" in str(caught.value)
     verdict = rejected(run, "int8")
-    assert [check["limit"] for check in verdict["checks"] if not check["kept"]] == list(limits)
+    broken = [check["limit"] for check in verdict["checks"] if not check["kept"]]
+    assert broken == [key for key, limit in limits.items() if limit is not None]
+
+
+def test_limits_that_contradict_the_spec_are_told_before_anything_is_made(run):
+    before = (run.lite_folder / "int8.tflite").read_bytes()
+    with pytest.raises(
+        UsageError, match=r"beside the limits of the spec, min must be at most max \(got 0\.8 and 0\.1\)"
+    ):
+        convert(run, [entry(quantize="int8")], limits={"max": 0.1})
+    assert (run.lite_folder / "int8.tflite").read_bytes() == before
 
 
 @pytest.mark.parametrize(

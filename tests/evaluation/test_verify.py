@@ -69,6 +69,21 @@ def test_a_weight_that_was_overwritten_is_caught_by_its_hash_and_re_hashed_by_it
     assert caught.value.exit_code == 8
 
 
+def test_every_file_that_fails_is_told_and_the_others_are_verified(run, caplog):
+    only(run, "dynamic", "float16", "int8")
+    overwrite_a_weight(run.lite_folder / "int8.tflite")
+    artifacts.changed_json(run.lite_folder / "dynamic.json", accuracy_unknown=True)
+    with caplog.at_level("INFO", "mltool"), pytest.raises(ArtifactError) as caught:
+        verify(run)
+    told = [message.message for message in caught.value.messages]
+    assert "int8.tflite was changed since it was made" in told[0]
+    assert told[1].startswith("dynamic.tflite: unverified: random numbers calibrated it")
+    assert len(told) == 2
+    assert [text for text in caplog.messages if text.endswith(": holds")] == [
+        f"{run.lite_folder / 'float16.tflite'}: holds"
+    ]
+
+
 def test_another_models_file_under_the_name_is_caught(run, made_pair):
     shutil.copy(made_pair / "lite/none.tflite", run.lite_folder / "none.tflite")
     rehash(run, "none")
@@ -148,7 +163,7 @@ def test_vectors_that_lack_something_are_refused(run, key):
     with np.load(run.lite_folder / "vectors.npz") as stored:
         vectors = {name: array for name, array in stored.items() if name != key}
     np.savez(run.lite_folder / "vectors.npz", **vectors)
-    with pytest.raises(ArtifactError, match=rf"vectors\.npz lacks {key}; mltool convert --force"):
+    with pytest.raises(ArtifactError, match=rf"vectors\.npz lacks {key}; mltool convert --quantize none --force"):
         verify(only(run, "none"))
 
 

@@ -480,6 +480,7 @@ def test_without_the_data_no_samples_are_shown_and_it_is_said(evil_run, tmp_path
         ("evaluation.json", '{"metrics": [1]}'),
         ("report.json", "{"),
         ("lite/int8.json", "{"),
+        ("lite/int8.tflite", "another file"),
         ("lite/int8.explain.json", "{"),
         ("lite/int8.explain.json", '{"name": "int8"}'),
     ],

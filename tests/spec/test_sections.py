@@ -310,6 +310,16 @@ def test_a_drop_is_in_units_of_the_metric_or_relative(written, drop, allowed, be
             id="training on with text",
         ),
         pytest.param(
+            {"convert": [{"quantize": "int8", "keep_float": ["top"], "layers": {"to.": "int16x8"}}]},
+            "convert.0.layers.to.: does nothing: keep_float keeps what it matches in float; leave one of the two out",
+            id="layers that are kept in float",
+        ),
+        pytest.param(
+            {"limits": {"min": 0.9, "max": 0.1}},
+            "limits: min must be at most max (got 0.9 and 0.1); no model keeps both",
+            id="limits that contradict one another",
+        ),
+        pytest.param(
             {"convert": [{"quantize": "int8", "layers": {"top": "int2"}}]},
             "convert.0.layers.top: must be a scheme of a layer (got 'int2'); did you mean 'int8'?",
             id="a scheme of a layer that is none",

@@ -178,6 +178,9 @@ def _convert(job: _Job, folder: str, scratch: Path) -> bytes:
     except ConversionError:
         raise
     except Exception as error:
+        if not str(error).strip():  # its quantizer, of a recurrent layer behind a Reshape that was trained on
+            hint = "take another scheme, or keep_float: [LAYER], one by one, to find what it cannot quantize"
+            raise ConversionError(f"the converter failed without a word ({type(error).__name__})", hint) from error
         raise ConversionError(f"the converter failed: {type(error).__name__}: {first_line(error)}") from error
 
 

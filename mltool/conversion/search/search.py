@@ -96,13 +96,14 @@ class _Search:
         if int8 is None or int8.made is None or self.entry.io != "float32":
             return
         worst, weighted = self._ranked(int8.made)
-        if not int8.kept:
+        if not int8.kept and not _too_large(int8):
             for scheme in ("int16x8", "float32"):
                 able = [name for name in worst if name not in self._no_kernel(scheme)]
                 self._until_kept([keeping(self.entry, able, scheme, count) for count in doubling(len(able))])
         dynamic = next((trial for trial in self.trials if trial.candidate.name == "dynamic"), None)
         int4 = next((trial for trial in self.trials if trial.candidate.name == "int4"), None)
-        if dynamic and dynamic.kept and int4 is not None and int4.bytes is not None and not int4.kept:
+        larger = dynamic is not None and (dynamic.kept or _too_large(dynamic))
+        if larger and int4 is not None and int4.bytes is not None and not int4.kept and not _too_large(int4):
             # As many as may be: those that lose least first, and fewer where it is too much. All of them are int4.
             counts = sorted(doubling(len(weighted) - 1), reverse=True)
             self._until_kept([narrowing(self.entry, weighted[::-1], count) for count in counts])
@@ -111,7 +112,7 @@ class _Search:
         """One after the other, until one keeps the limits or is too large: those that follow are larger."""
         for candidate in candidates:
             trial = self._try(candidate)
-            if trial is None or trial.kept or any(broken.startswith("max_size") for broken in trial.broken):
+            if trial is None or trial.kept or _too_large(trial):
                 return
 
     def _no_kernel(self, scheme: str) -> set[str]:
@@ -160,7 +161,8 @@ class _Search:
         try:
             trial = self._measured(candidate, made, started)
         except (ConversionError, ArtifactError, DataError, TrainingError, MissingExtraError) as error:
-            trial = Trial(candidate, time.perf_counter() - started, error=str(error))
+            why = str(error).removeprefix(f"{candidate.entry.name}: ")
+            trial = Trial(candidate, time.perf_counter() - started, error=why)
             made.unlink(missing_ok=True)
         self.trials.append(trial)
         self._let_go()
@@ -253,3 +255,7 @@ class _Search:
 
     def _winner(self) -> Trial | None:
         return best_of(self.trials, self.asked.minimize)
+
+
+def _too_large(trial: Trial) -> bool:
+    return any(broken.startswith("max_size") for broken in trial.broken)
