@@ -13,6 +13,7 @@ import numpy as np
 
 from mltool import extras
 from mltool.data.scan import DRIFT
+from mltool.report.label_places import label_places
 
 Array = np.ndarray[Any, Any]
 
@@ -393,7 +394,7 @@ def front(points: Sequence[tuple[str, float, float, str]], cost: str, loss: str,
     """Files by what they cost and what they lose; a line through those that no other beats.
 
     Args:
-        points: name, cost, loss, and `winner`, `front`, `kept` or `broken` of every file.
+        points: name, cost, loss, and `winner`, `front`, `kept`, `unsure` or `broken` of every file.
         cost: under the axis.
         loss: beside the axis.
         most_lost: loss from which on a limit is broken; None without.
@@ -408,24 +409,38 @@ def front(points: Sequence[tuple[str, float, float, str]], cost: str, loss: str,
             axes.scatter(
                 [x for x, _ in drawn], [y for _, y in drawn], color=color, marker=marker, s=36, label=label, zorder=3
             )
-        for index, (name, x, y, _) in enumerate(sorted(points, key=lambda point: point[1:3])):
-            place = (4, (5, -11, 15, -21)[index % 4])  # neighbours do not write over one another
-            axes.annotate(_short(name), (x, y), textcoords="offset points", xytext=place, fontsize=8)
         if most_lost is not None:
             axes.axhline(most_lost, color=SECOND, linestyle=":", label="limit")
         axes.set_xlabel(cost)
         axes.set_ylabel(loss)
         axes.margins(x=0.14, y=0.12)
         axes.xaxis.set_major_formatter(extras.require("matplotlib.ticker").EngFormatter())
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5, fontsize=9, borderaxespad=0.2)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize=9, borderaxespad=0.2)
+        _name_points(figure, axes, points)  # where they lie once all else has its place
         return figure
 
     return _styled(draw)
+
+
+def _name_points(figure: Any, axes: Any, points: Sequence[tuple[str, float, float, str]]) -> None:
+    """Writes the names, the winner's first; the width of one is that of its letters, three fifths of their height."""
+    size, inch = 8, 72.0
+    ranked = sorted(points, key=lambda point: [state for state, *_ in _STATES].index(point[3]))
+    axes.autoscale_view()
+    figure.canvas.draw()
+    placed = axes.transData.transform([(x, y) for _, x, y, _ in ranked]) * inch / figure.dpi
+    box = axes.get_window_extent()
+    within = tuple(float(value) * inch / figure.dpi for value in (box.x0, box.y0, box.x1, box.y1))
+    names = [_short(name) for name, *_ in ranked]
+    offsets = label_places([(x, y) for x, y in placed], [0.6 * size * len(name) for name in names], size + 2, within)
+    for name, (_, x, y, _), offset in zip(names, ranked, offsets, strict=True):
+        axes.annotate(name, (x, y), textcoords="offset points", xytext=offset, fontsize=size)
 
 
 _STATES = (
     ("winner", THIRD, "*", "winner"),
     ("front", FIRST, "o", "no other beats it"),
     ("kept", FAINT, "o", "keeps the limits"),
+    ("unsure", FAINT, "x", "may keep them by chance"),
     ("broken", SECOND, "x", "breaks a limit"),
 )

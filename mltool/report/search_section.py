@@ -63,7 +63,7 @@ def _state(trial: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     if trial["name"] == document["winner"]:
         return "winner"
     if not trial["kept"]:
-        return "broken"
+        return "broken" if trial.get("bound") is None else "unsure"
     return "front" if trial["on_front"] else "kept"
 
 

@@ -74,6 +74,7 @@ class Trial:
             "p90_latency_ms": self.p90_latency_ms,
             "kept": self.kept,
             "broken": self.why_not,
+            "bound": self.bound,
             "error": self.error,
             "on_front": on_front,
         }
