@@ -8,7 +8,7 @@ In a round each converts once while the other waits, in an order that turns from
 the converter in its child process, reading the file back, running it on 256 test samples and comparing its answers with
 the Keras model's; the bare one's holds `TFLiteConverter.from_saved_model(...).convert()` alone. The figure is the
 median of the ratios of a round, and how far they go. "First" is the same where the SavedModel was not converted before,
-as for the first scheme of a command: it is loaded and saved with a fixed batch then. Apart: the start of the child
+as for the first scheme of a command: it is read, and written with a fixed batch then. Apart: the start of the child
 processes, the latency of a single sample, and the metric over the whole test split, which the command does too.
 """
 

@@ -40,7 +40,8 @@ def _row(trial: Mapping[str, Any], won: bool) -> list[str]:
     size, latency = trial["bytes"], trial["p90_latency_ms"]
     drop = trial["metric"].get("drop")
     mark = "winner" if won else "front" if trial["on_front"] and trial["kept"] else ""
-    reason = trial["error"] or "; ".join(broken.partition(":")[0] for broken in trial["broken"])
+    by_chance = "may keep max_drop by chance" if trial["unsure"] else ""
+    reason = trial["error"] or by_chance or "; ".join(broken.partition(":")[0] for broken in trial["broken"])
     return [
         trial["name"],
         "-" if size is None else f"{size / 1e3:.1f} kB",

@@ -131,6 +131,7 @@ class Shelf:
 
         Raises:
             ArtifactError: if a file has its name.
+            DiskError: if it cannot be made there.
         """
         try:
             self.lite.folder.mkdir(parents=True, exist_ok=True)

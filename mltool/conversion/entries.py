@@ -111,13 +111,15 @@ def limits_of(entry: ConvertSpec, spec: Spec, overrides: Mapping[str, Any]) -> L
 
     Raises:
         UsageError: if a replaced key holds a metric that the run does not measure, or of which nobody said what is
-            better; nothing would be held then. If it contradicts a key of the spec.
+            better; nothing would be held then. If it cannot be read, or contradicts a key of the spec.
     """
     try:
         limits = LimitsSpec.model_validate({**to_plain(entry.limits or spec.limits), **overrides})
-    except ValidationError as error:  # each was read before: only together they can be wrong
-        problem = error.errors()[0]["ctx"]
-        raise UsageError(f"beside the limits of the spec, {problem['text']}", str(problem["hint"])) from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(key) for key in problem["loc"]) or "beside the limits of the spec"
+        told = problem.get("ctx", {})
+        raise UsageError(f"{place}: {told.get('text', problem['msg'])}", str(told.get("hint", ""))) from error
     known = [measure.name for measure in spec.train.measures]
     if limits.metric is not None and limits.metric not in known:
         raise UsageError(f"the run has no metric {limits.metric!r}", close_hint(limits.metric, known))

@@ -90,7 +90,10 @@ def verify(target: Run | Path) -> list[ArtifactVerdict]:
         raise ArtifactError(f"{lite.folder} holds no .tflite file", "mltool convert makes them")
     failures: list[MltoolError] = []
     records = list(_sound(names, lambda name: _sound_record(run, lite, name), failures))
-    reference = _reference(run, lite) if run is not None and records else None
+    references = [] if run is None or not records else list(_sound([run], lambda one: _reference(one, lite), failures))
+    if run is not None and not references:
+        raise_all(failures)  # nothing to hold the files against
+    reference = references[0] if references else None
     with Child() as child:
         verdicts = list(_sound(records, lambda record: _verify_file(lite, record, reference, child), failures))
     for verdict in verdicts:
@@ -286,7 +289,7 @@ def _replay(lite: LiteFolder, record: LiteRecord, tolerance: Tolerance, child: C
     vectors, schema, path = lite.load_vectors(), lite.load_schema(), lite.file(record.name)
     needed = [artifact_key(record.name), *(input_key(info.name) for info in schema.inputs)]
     if missing := [key for key in needed if key not in vectors]:
-        hint = f"mltool convert --quantize {record.name} --force writes them anew"
+        hint = f"convert it again: mltool convert --quantize {record.name} --force, of a model file with its name, too"
         raise ArtifactError(f"{lite.vectors_file} lacks {', '.join(missing)}", hint)
     expected = vectors[needed[0]]
     with open_lite(path, child=child) as predictor:

@@ -63,13 +63,13 @@ def _state(trial: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     if trial["name"] == document["winner"]:
         return "winner"
     if not trial["kept"]:
-        return "broken" if trial.get("bound") is None else "unsure"
+        return "unsure" if trial.get("unsure") else "broken"
     return "front" if trial["on_front"] else "kept"
 
 
 def _row(trial: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
     drop, latency = trial["metric"].get("drop"), trial["p90_latency_ms"]
-    why = trial["error"] or "; ".join(trial["broken"])
+    why = trial["error"] or trial.get("unsure") or "; ".join(trial["broken"])
     return [
         trial["name"],
         trial["step"],

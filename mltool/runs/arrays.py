@@ -64,7 +64,7 @@ def read_npz(path: Path) -> "dict[str, np.ndarray[Any, Any]]":
 
 
 def write_npz(file: "Path | IO[bytes]", arrays: "Mapping[str, np.ndarray[Any, Any]]", *, small: bool = False) -> None:
-    """Writes arrays that `numpy.load` reads; equal arrays give equal bytes.
+    """Writes arrays that `numpy.load` reads; arrays of equal values and layout give equal bytes.
 
     `numpy.savez` takes names as arguments, so an input called `file` is none that it can write; it pickles objects
     unasked, and notes the time.

@@ -234,7 +234,8 @@ class Run:
             ArtifactError: if it is missing, or not what was written.
         """
         if not path.exists():
-            verb = {self.keras_file: "train", self.saved_model_folder: "export"}.get(path, "convert")
+            verb = "export --format onnx" if path.suffix == ".onnx" else "convert"
+            verb = {self.keras_file: "train", self.saved_model_folder: "export"}.get(path, verb)
             raise ArtifactError(f"{path} is missing", f"make it again: mltool {verb}")
         expected, found = self.artifact_hash(path), sha256_of(path)
         if found != expected:

@@ -46,28 +46,28 @@ def _unknown_layers(names: Iterable[str], index: int, entry: ConvertSpec) -> Ite
 
 
 def _shadowed_layers(names: Iterable[str], index: int, entry: ConvertSpec) -> Iterable[Problem]:
-    """The first pattern that matches a layer counts, so one that comes too late, or behind keep_float, does nothing."""
-    patterns = [pattern for pattern in entry.layers if "/" not in pattern]
-    for pattern in patterns:
-        own = [name for name in names if matches_one(pattern, [name])]
-        if own and entry.layers[pattern] != "float32" and set(own) <= set(entry.keep_float):
-            message, hint = "does nothing: keep_float keeps what it matches in float", "leave one of the two out"
-            yield Problem(("convert", index, "layers", pattern), True, message, hint)
+    """The first pattern that matches a layer counts, and keep_float before all: what comes too late does nothing.
+
+    Told of names alone: what else a pattern matches inside of layers is not known before they are built.
+    """
+    patterns = list(entry.layers)
     for position, pattern in enumerate(patterns):
-        own = [name for name in names if matches_one(pattern, [name])]
-        earlier = [one for one in patterns[:position] if matches_one(one, own)]
-        if own and all(any(matches_one(one, [name]) for one in earlier) for name in own):
+        place, scheme = ("convert", index, "layers", pattern), entry.layers[pattern]
+        earlier = [one for one in patterns[:position] if matches_one(one, [pattern])]
+        if pattern not in names:
+            continue
+        if scheme != "float32" and pattern in entry.keep_float:
+            yield Problem(place, True, "does nothing: keep_float keeps the layer in float", "leave one of the two out")
+        elif earlier and entry.layers[earlier[0]] != scheme:
             message = f"does nothing: {earlier[0]!r} before it matches first"
-            yield Problem(("convert", index, "layers", pattern), True, message, f"write it above {earlier[0]!r}")
+            yield Problem(place, True, message, f"write it above {earlier[0]!r}")
 
 
 def _training_on_problems(spec: "Spec", index: int) -> Iterable[Problem]:
     """The first layer that the model cannot be trained on with, see `mltool.conversion.aware`."""
     for layer in (*spec.model.preprocess_layers, *spec.model.layers):
-        name = layer.layer.name
-        if isinstance(layer.layer, OwnThing) or name in _NO_TRAINING_ON:
-            what = "a layer of yours" if isinstance(layer.layer, OwnThing) else name
-            message = f"qat cannot rebuild {what} ({layer.name!r})"
+        if not isinstance(layer.layer, OwnThing) and layer.layer.name in _NO_TRAINING_ON:
+            message = f"qat cannot rebuild {layer.layer.name} ({layer.name!r})"
             yield Problem(("convert", index, "quantize"), False, message, "take another scheme")
             return
 

@@ -1,6 +1,7 @@
 """The converter inside the child: every scheme, what it refuses, and what it says when TensorFlow fails."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from mltool.child import Child
+from mltool.conversion.engines.saved_model import open_saved_model
 from mltool.conversion.schemes import SCHEMES
+from mltool.conversion.sources.graph_check import read_saved_model
 from mltool.errors import ArtifactError, ConversionError, DiskError
 from mltool.inspection.flatbuffer import read_flatbuffer
 
@@ -328,13 +331,10 @@ def test_what_one_conversion_prepared_serves_the_next_of_the_same_model_alone(
     assert len(list(scratch.iterdir())) == 3
 
 
-def test_a_copy_with_a_fixed_batch_answers_as_the_model(digits: Any, convert: Convert, tmp_path: Path):
+def test_a_copy_with_a_fixed_batch_answers_as_the_model(digits: Any, tmp_path: Path):
     import tensorflow as tf
 
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    convert(digits, "none", scratch=str(scratch), batch=2)
-    (copy,) = scratch.iterdir()
+    copy = open_saved_model(str(digits.folder), "serving_default").with_batch(2, tmp_path)
     images = np.random.default_rng(0).random((2, 8, 8, 1), np.float32)
 
     given, made = (
@@ -342,8 +342,44 @@ def test_a_copy_with_a_fixed_batch_answers_as_the_model(digits: Any, convert: Co
         for folder in (digits.folder, copy)
     )
 
+    (graph,) = read_saved_model(Path(copy)).meta_graphs
+    (image,) = graph.signature_def["serving_default"].inputs.values()
+    assert [dimension.size for dimension in image.tensor_shape.dim] == [2, 8, 8, 1]
     assert list(given) == list(made) == ["scores"]
     np.testing.assert_array_equal(given["scores"], made["scores"])
+
+
+def test_a_model_of_links_that_nobody_may_write_is_copied_and_left_as_it_was(digits: Any, tmp_path: Path):
+    """As caches of hubs keep them: names that are links into a folder of hashes, read-only."""
+    import tensorflow as tf
+
+    blobs, model = tmp_path / "blobs", tmp_path / "model"
+    shutil.copytree(digits.folder, blobs)
+    (model / "variables").mkdir(parents=True)
+    for path in blobs.rglob("*"):
+        if path.is_file():
+            path.chmod(0o444)
+            (model / path.relative_to(blobs)).symlink_to(path)
+    model.chmod(0o555)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+
+    copy = open_saved_model(str(model), "serving_default").with_batch(2, scratch)
+
+    assert all(path.is_file() and not path.is_symlink() for path in Path(copy).rglob("*") if not path.is_dir())
+    assert "serving_default" in tf.saved_model.load(copy).signatures
+    shutil.rmtree(copy)
+    assert {path.stat().st_mode & 0o777 for path in blobs.rglob("*") if path.is_file()} == {0o444}
+    model.chmod(0o755)
+
+
+def test_another_batch_than_that_of_an_input_is_refused(tmp_path: Path):
+    import tensorflow as tf
+
+    folder = _module(tmp_path / "five", tf.TensorSpec([5, 4], tf.float32, "x"), lambda x: x * 2.0)
+
+    with pytest.raises(ConversionError, match="input 'x' has a batch of 5 for good, not 2"):
+        open_saved_model(folder, "serving_default").with_batch(2, tmp_path)
 
 
 @pytest.mark.parametrize("written", [None, b"", b"\xff\xff"], ids=["missing", "empty", "damaged"])

@@ -310,8 +310,8 @@ def test_a_drop_is_in_units_of_the_metric_or_relative(written, drop, allowed, be
             id="training on with text",
         ),
         pytest.param(
-            {"convert": [{"quantize": "int8", "keep_float": ["top"], "layers": {"to.": "int16x8"}}]},
-            "convert.0.layers.to.: does nothing: keep_float keeps what it matches in float; leave one of the two out",
+            {"convert": [{"quantize": "int8", "keep_float": ["top"], "layers": {"top": "int16x8"}}]},
+            "convert.0.layers.top: does nothing: keep_float keeps the layer in float; leave one of the two out",
             id="layers that are kept in float",
         ),
         pytest.param(

@@ -1,4 +1,4 @@
-"""A SavedModel as the converter is to see it: what it holds, and a copy with a fixed batch; read, never loaded."""
+"""A SavedModel as the converter is to see it: what it holds, and a copy with a fixed batch; read without loading it."""
 
 import functools
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 from mltool import extras
 from mltool.conversion.sources.graph_check import SavedGraph, read_saved_model, serving_graph
-from mltool.errors import ConversionError
+from mltool.errors import ConversionError, DiskError
 
 _Mark = tuple[tuple[str, int, int], ...]
 
@@ -42,9 +42,9 @@ class OpenedModel:
     def with_batch(self, batch: int, scratch: Path) -> str:
         """Writes the model again with a fixed batch, which rids the file of the operators that compute shapes.
 
-        The shape of the signature's placeholders is changed in the graph, and shapes noted behind them are dropped: the
-        converter infers them anew. Loading, tracing and saving the model gives the same operators (the same bytes, of
-        six of eight models; names differ in the others), and took as long again as the conversion.
+        The shape of the signature's placeholders is changed in the graph; the converter infers those behind them.
+        Loading, tracing and saving the model gives the same operators (the same bytes, of six of eight models; names
+        differ in the others), and took as long again as the conversion.
 
         Args:
             batch: number of samples.
@@ -52,40 +52,55 @@ class OpenedModel:
 
         Returns:
             The folder.
+
+        Raises:
+            ConversionError: an input has another batch for good.
+            DiskError: the folder cannot be written.
         """
         folder = scratch / f"{self.key}-{batch}"
         if not folder.exists():
-            self._write(batch, folder)
+            proto = self._fixed(batch)
+            try:
+                _write(self.folder, folder, proto.SerializeToString(deterministic=True))
+            except OSError as error:
+                raise DiskError(f"cannot write {folder}: {error.strerror}") from error
         return str(folder)
 
-    def _write(self, batch: int, folder: Path) -> None:
+    def _fixed(self, batch: int) -> Any:
+        """The SavedModel message with the batch in it."""
         proto = read_saved_model(self.folder)
         graph = serving_graph(self.folder, proto)
-        infos = graph.signature_def[self.signature].inputs.values()
-        placeholders = {info.name.partition(":")[0] for info in infos}
-        bodies = [graph.graph_def.node, *(function.node_def for function in graph.graph_def.library.function)]
-        attributes = [node.attr for body in bodies for node in body]
-        attributes += [one.attr for function in graph.graph_def.library.function for one in function.arg_attr.values()]
-        for attribute in attributes:
-            attribute.pop("_output_shapes", None)
-        shapes = [info.tensor_shape for info in infos]
-        shapes += [node.attr["shape"].shape for node in graph.graph_def.node if node.name in placeholders]
-        for shape in shapes:
-            if shape.dim:
-                shape.dim[0].size = batch
-        part = folder.with_name(f"{folder.name}.part")
-        left_out = shutil.ignore_patterns(GRAPH_FILE, _FINGERPRINT)
-        shutil.copytree(self.folder, part, ignore=left_out, copy_function=_link)
-        (part / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
-        part.rename(folder)  # whole or not at all
+        nodes = {node.name: node for node in graph.graph_def.node}
+        for name, info in sorted(graph.signature_def[self.signature].inputs.items()):
+            placeholder = nodes[info.name.partition(":")[0]]
+            for shape in (info.tensor_shape, placeholder.attr["shape"].shape):
+                if shape.dim and shape.dim[0].size not in (-1, batch):
+                    message = f"input {name!r} has a batch of {shape.dim[0].size} for good, not {batch}"
+                    raise ConversionError(message, f"write batch: {shape.dim[0].size}, or export it with a free one")
+                if shape.dim:
+                    shape.dim[0].size = batch
+        return proto
 
 
-def _link(source: str, target: str) -> None:
+def _write(source: Path, folder: Path, graph: bytes) -> None:
+    """A copy of a SavedModel with another graph, whole or not at all."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a child that was ended
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        target = part / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.relative_to(part) not in (Path(GRAPH_FILE), Path(_FINGERPRINT)):
+            _link(file, target)
+    (part / GRAPH_FILE).write_bytes(graph)
+    part.rename(folder)
+
+
+def _link(source: Path, target: Path) -> None:
     """The weights, which nobody changes here, are not copied where the file system can do without."""
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)
     except OSError:
-        shutil.copy(source, target)
+        shutil.copyfile(source, target)
 
 
 def open_saved_model(folder: str, signature: str) -> OpenedModel:

@@ -23,7 +23,7 @@ class Trial:
         p90_latency_ms: of one call on this host; None where it was not asked for.
         broken: limits that it breaks, in words; empty where it keeps all.
         unsure: a drop that keeps its limit and may do so by chance, in words; empty where it is sure.
-        bound: that drop and what chance may add to it; None where it was not told.
+        margin: standard errors between such a drop and its limit; None where it is sure.
         error: why it could not be made.
         made: the file, which lies there as long as the search may need it; that of the winner to the end.
     """
@@ -36,13 +36,13 @@ class Trial:
     p90_latency_ms: float | None = None
     broken: Sequence[str] = ()
     unsure: str = ""
-    bound: float | None = None
+    margin: float | None = None
     error: str = ""
     made: Made | None = field(default=None, repr=False, compare=False)
 
     @property
     def kept(self) -> bool:
-        """Whether it was made and keeps every limit for sure."""
+        """Whether it was made and keeps every limit, as far as the standard error of its drop can tell."""
         return self.bytes is not None and not self.broken and not self.unsure
 
     @property
@@ -73,8 +73,9 @@ class Trial:
             "agreement": dict(self.agreement),
             "p90_latency_ms": self.p90_latency_ms,
             "kept": self.kept,
-            "broken": self.why_not,
-            "bound": self.bound,
+            "broken": list(self.broken),
+            "unsure": self.unsure,
+            "margin": self.margin,
             "error": self.error,
             "on_front": on_front,
         }
@@ -89,8 +90,8 @@ def best_of(trials: Sequence[Trial], minimize: str) -> Trial | None:
     """
     if kept := [trial for trial in trials if trial.kept]:
         return min(kept, key=lambda trial: trial.cost(minimize))
-    unsure = [trial for trial in trials if trial.unsure and not trial.broken and trial.bound is not None]
-    return min(unsure, key=lambda trial: (trial.bound, trial.cost(minimize)), default=None)
+    unsure = [trial for trial in trials if trial.margin is not None]
+    return min(unsure, key=lambda trial: (-(trial.margin or 0.0), trial.cost(minimize)), default=None)
 
 
 @dataclass(frozen=True)
@@ -117,15 +118,15 @@ class SearchResult:
 
     @property
     def front(self) -> list[Trial]:
-        """Files that no other beats in cost and in loss; where some keep the limits, of those."""
-        kept = [trial for trial in self.trials if trial.kept or trial is self.winner]
+        """Files that no other beats in cost and in loss: of those that keep the limits, else that may, else of all."""
+        kept = [trial for trial in self.trials if trial.kept] or [one for one in self.trials if one.margin is not None]
         return pareto_front(kept or [trial for trial in self.trials if trial.bytes is not None], self._costs)
 
     def _costs(self, trial: Trial) -> tuple[float, float]:
         return trial.cost(self.minimize)
 
     def bought(self) -> list[dict[str, Any]]:
-        """What each step of the search was worth: files tried, seconds, the best that keeps the limits so far."""
+        """What each step of the search was worth: files tried, seconds, the best so far, see `best_of`."""
         told: list[dict[str, Any]] = []
         best: Trial | None = None
         for step in STEPS:
