@@ -103,7 +103,7 @@ def write_samples(spec: Path, folder: Path) -> tuple[int, int]:
 def players(name: str, spec: Path, folder: Path, batch_size: int, arguments: argparse.Namespace) -> Iterator[Player]:
     """Starts the contestants, all at once."""
     here = Path(__file__).parent
-    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "2"}
     for contestant in arguments.contestants:
         if contestant != "torch":
             words = [sys.executable, here / "training_in_tensorflow.py", contestant, spec, folder, arguments.threads]
@@ -159,7 +159,7 @@ def text_of(found: dict[str, Any], arguments: argparse.Namespace) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     lines = [
         f"{found['model']}: {found['samples']:,} samples an epoch, batch {found['batch_size']},"
-        f" {arguments.rounds} rounds, {arguments.threads} threads each, oneDNN on; {versions}",
+        f" {arguments.rounds} rounds, {arguments.threads} threads each, oneDNN off; {versions}",
         f"  {'':58} {'samples/s':>10} {'mltool is':>10} {'(least to most)':>17} {'peak':>8} {'loss':>7}",
     ]
     for name, row in found["contestants"].items():
@@ -191,7 +191,7 @@ def main() -> None:
         if not arguments.json:
             print(text_of(everything[-1], arguments), flush=True)
     if arguments.json:
-        about = {"threads": arguments.threads, "onednn": True, "rounds": arguments.rounds}
+        about = {"threads": arguments.threads, "onednn": False, "rounds": arguments.rounds}
         print(json.dumps({**about, "models": everything}, indent=2))
 
 

@@ -141,8 +141,10 @@ def require_environment(wanted: str) -> None:
 def prepare_tensorflow() -> None:
     """Sets what TensorFlow reads when it is first imported; what the user set stays."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # 1.15 to 1.3 times faster CNN steps; off by default on some processors. It changes the last digits: recorded.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    # Off, though CNN steps are 1.15 to 1.3 times faster with it: in TensorFlow 2.21 on a processor with AVX-512, the
+    # gradient of a 1x1 convolution with strides 2, fewer than 16 channels and an odd batch ends the process (SIGSEGV,
+    # SIGABRT), and with AVX2 alone it was wrong once in 26 steps.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 @contextlib.contextmanager

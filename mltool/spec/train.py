@@ -198,8 +198,8 @@ class TrainSpec(Section):
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads of an operation; all cores when left out. The number can change the last digits: recorded."""
     onednn: Literal["auto"] | bool = "auto"
-    """oneDNN's kernels, 1.15 to 1.3 times faster and other in the last digits: recorded. auto is on, unless
-    TF_ENABLE_ONEDNN_OPTS says otherwise."""
+    """oneDNN's kernels, 1.15 to 1.3 times faster and other in the last digits: recorded. auto is off, unless
+    TF_ENABLE_ONEDNN_OPTS says otherwise: gradients of 1x1 convolutions with strides were seen to be wrong with them."""
     checkpoint: CheckpointSpec = CheckpointSpec()
     """How often there is a checkpoint, to resume from or to go back to."""
     on_nan: Literal["stop", "skip", "rollback"] = "stop"

@@ -465,3 +465,21 @@ def test_more_ids_than_a_layer_knows_are_refused_before_training(name):
 def test_tokens_of_no_fixed_length_are_refused():
     with pytest.raises(SpecError, match=r"got \[any\]\): put TextVectorization: {output_sequence_length: 64}"):
         built("[{TextTransformer: {vocabulary_size: 9}}]", (None,))
+
+
+def test_the_gradient_of_a_strided_convolution_of_few_channels_is_the_same_every_time():
+    """With oneDNN on, TensorFlow 2.21 ended here, or gave other gradients."""
+    import tensorflow as tf
+
+    images = tf.constant(RANDOM.random((33, 32, 32, 3)), tf.float32)
+    kernel = tf.Variable(RANDOM.random((1, 1, 3, 16)), dtype=tf.float32)
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.nn.conv2d(images, kernel, 2, "SAME"))
+        return tape.gradient(loss, kernel)
+
+    # The loss is linear: the gradient of every weight is the sum of what its channel sees.
+    expected = images.numpy()[:, ::2, ::2].sum(axis=(0, 1, 2))[None, None, :, None]
+    for _ in range(40):
+        np.testing.assert_allclose(gradient(), np.broadcast_to(expected, (1, 1, 3, 16)), rtol=1e-4)

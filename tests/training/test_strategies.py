@@ -203,10 +203,10 @@ def test_states_are_refused_in_central_storage_and_the_run_goes_with_the_refusal
 @pytest.mark.slow
 def test_kernels_and_threads_are_set_before_tensorflow_and_recorded(arrays, tmp_path):
     spec = spec_of(arrays, ["Flatten", {"Dense": {"units": 3}}])
-    done = train_in_a_process(spec, tmp_path, "run", threads=1, onednn=False, tf32=False)
+    done = train_in_a_process(spec, tmp_path, "run", threads=1, onednn=True, tf32=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert Run.open(tmp_path / "run").manifest["environment"]["determinism"] == {
-        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "TF_ENABLE_ONEDNN_OPTS": "1",
         "threads": 1,
         "tf32": False,
         "jit_compile": False,
