@@ -123,6 +123,7 @@ def test_only_one_place_catches_the_errors_of_the_user() -> None:
         "conversion/convert.py",
         "conversion/sources/foreign.py",
         "conversion/sources/keras_files.py",
+        "evaluation/verify.py",
         "inference/keras_predictor.py",
         "inspection/inspect.py",
         "models/user_call.py",

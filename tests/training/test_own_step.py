@@ -194,7 +194,8 @@ def test_the_shipped_step_ends_with_the_weights_of_the_plain_program(tmp_path):
     ids = run.load_splits()["train_ids"]
     assert len(ids) == 540  # 4 steps of 128, and one of 28
     expected = plain_program(x_train[ids], y_train[ids])
-    assert_close(weights_of(run), expected, atol=1e-6)
+    # Kernels without oneDNN add up in another order inside of a compiled loop, and Adam divides by what is small: 3e-6.
+    assert_close(weights_of(run), expected, atol=1e-5)
     assert run.manifest["step"]["traces"] == 1
 
 
