@@ -1,8 +1,11 @@
 """What can go wrong, by exit code: the user's mistakes are `MltoolError`, all else is a flaw, with a traceback."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,21 @@ class MltoolError(Exception):
             messages = Message(messages, hint)
         self.messages: tuple[Message, ...] = (messages,) if isinstance(messages, Message) else tuple(messages)
         super().__init__("\n".join(str(message) for message in self.messages))
+
+
+def tried(items: Iterable[_A], work: Callable[[_A], _B], failures: list[MltoolError]) -> Iterator[_B]:
+    """What became of each; one that fails does not keep the others from their turn.
+
+    Args:
+        items: of any kind.
+        work: is done with each.
+        failures: what failed is added to them; see `raise_all`.
+    """
+    for item in items:
+        try:
+            yield work(item)
+        except MltoolError as error:
+            failures.append(error)
 
 
 def raise_all(failures: Sequence[MltoolError]) -> None:

@@ -14,7 +14,7 @@ from mltool.conversion.contract import Contract, Shelf
 from mltool.conversion.entries import limits_of
 from mltool.conversion.origin import RunOrigin
 from mltool.conversion.workbench import Workbench
-from mltool.errors import ArtifactError, MltoolError, raise_all
+from mltool.errors import ArtifactError, MltoolError, raise_all, tried
 from mltool.exporting.export import export_locked
 from mltool.runs.atomic import sha256_of
 from mltool.runs.lite import LiteFolder, LiteRecord
@@ -151,12 +151,7 @@ def each(asked: Sequence[tuple[ConvertSpec, LimitsSpec]], make: Callable[[Conver
     Raises:
         MltoolError: of the first that failed, with the messages of all.
     """
-    done: list[_T] = []
     failures: list[MltoolError] = []
-    for entry, limits in asked:
-        try:
-            done.append(make(entry, limits))
-        except MltoolError as error:
-            failures.append(error)
+    done = list(tried(asked, lambda one: make(*one), failures))
     raise_all(failures)
     return done

@@ -1,10 +1,10 @@
 """Proves that artifacts answer as the model that they came from: hashes, calibration, replay, metric, limits."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from mltool.errors import (
     MltoolError,
     VerificationError,
     raise_all,
+    tried,
 )
 from mltool.evaluation.agreement import compare_answers, worst_of
 from mltool.evaluation.evaluate import output_of, run_data
@@ -89,13 +90,13 @@ def verify(target: Run | Path) -> list[ArtifactVerdict]:
     if not names:
         raise ArtifactError(f"{lite.folder} holds no .tflite file", "mltool convert makes them")
     failures: list[MltoolError] = []
-    records = list(_sound(names, lambda name: _sound_record(run, lite, name), failures))
-    references = [] if run is None or not records else list(_sound([run], lambda one: _reference(one, lite), failures))
+    records = list(tried(names, lambda name: _sound_record(run, lite, name), failures))
+    references = [] if run is None or not records else list(tried([run], lambda one: _reference(one, lite), failures))
     if run is not None and not references:
         raise_all(failures)  # nothing to hold the files against
     reference = references[0] if references else None
     with Child() as child:
-        verdicts = list(_sound(records, lambda record: _verify_file(lite, record, reference, child), failures))
+        verdicts = list(tried(records, lambda record: _verify_file(lite, record, reference, child), failures))
     for verdict in verdicts:
         broken = [_message(verdict, check) for check in verdict.checks if not check.kept]
         if broken:
@@ -104,19 +105,6 @@ def verify(target: Run | Path) -> list[ArtifactVerdict]:
             logger.info("%s: holds", verdict.path)
     raise_all(failures)
     return verdicts
-
-
-_A = TypeVar("_A")
-_B = TypeVar("_B")
-
-
-def _sound(items: Iterable[_A], work: Callable[[_A], _B], failures: list[MltoolError]) -> Iterator[_B]:
-    """What became of each; one that fails does not keep the others from being looked at."""
-    for item in items:
-        try:
-            yield work(item)
-        except MltoolError as error:
-            failures.append(error)
 
 
 def _sound_record(run: Run | None, lite: LiteFolder, name: str) -> LiteRecord:

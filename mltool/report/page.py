@@ -49,7 +49,7 @@ def report(run: Run, output: Path | None = None) -> Path:
 
 
 def _content(run: Run) -> dict[str, Any]:
-    manifest = run.manifest
+    manifest, records = run.manifest, _records(run)
     return {
         "name": manifest.get("name", run.id),
         "run_id": run.id,
@@ -59,8 +59,8 @@ def _content(run: Run) -> dict[str, Any]:
         "cards": _cards(run, manifest),
         "spec": run.spec_file.read_text(encoding="utf-8"),
         "environment": json.dumps(manifest.get("environment", {}), indent=2, ensure_ascii=False),
-        **_artifacts(run),
-        "explained": explain_sections(_explained(run)),
+        **_artifacts(run, records),
+        "explained": explain_sections(_explained(run, records)),
         "searched": search_sections(
             file for folder in (run.lite_folder, run.lite_folder / "rejected") for file in LiteFolder(folder).searches()
         ),
@@ -130,16 +130,15 @@ def _records(run: Run) -> list[tuple[LiteRecord, bool]]:
     return found + [(rejected.load_record(name), False) for name in rejected.names()]
 
 
-def _explained(run: Run) -> list[tuple[LiteRecord, Path]]:
+def _explained(run: Run, records: list[tuple[LiteRecord, bool]]) -> list[tuple[LiteRecord, Path]]:
     """Every `.tflite` file, and where the error of its layers would lie."""
     return [
         (record, LiteFolder(run.lite_folder if kept else run.lite_folder / "rejected").explain_file(record.name))
-        for record, kept in _records(run)
+        for record, kept in records
     ]
 
 
-def _artifacts(run: Run) -> dict[str, Any]:
-    records = _records(run)
+def _artifacts(run: Run, records: list[tuple[LiteRecord, bool]]) -> dict[str, Any]:
     metric = next((record.metric.get("name") for record, _ in records if record.metric.get("name")), "metric")
     rows = [
         {

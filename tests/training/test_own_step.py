@@ -185,18 +185,47 @@ def plain_program(images: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
     return [np.asarray(weight) for weight in model.weights]
 
 
-def test_the_shipped_step_ends_with_the_weights_of_the_plain_program(tmp_path):
+def shipped_and_plain(folder: Path) -> tuple[Run, list[np.ndarray]]:
+    """A run of the shipped step on few samples, and the weights of the plain program on the same."""
     (x_train, y_train), (x_test, y_test) = drawn_digits(600, 1), drawn_digits(50, 2)
-    np.savez(tmp_path / "small.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-    overrides = [f"data.source.path={tmp_path / 'small.npz'}", "train.keep=last"]
-    run = Run.create(load_spec(CONFIG, overrides), tmp_path / "run")
+    np.savez(folder / "small.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    overrides = [f"data.source.path={folder / 'small.npz'}", "train.keep=last"]
+    run = Run.create(load_spec(CONFIG, overrides), folder / "run")
     train(run)
     ids = run.load_splits()["train_ids"]
     assert len(ids) == 540  # 4 steps of 128, and one of 28
-    expected = plain_program(x_train[ids], y_train[ids])
-    # Kernels without oneDNN add up in another order inside of a compiled loop, and Adam divides by what is small: 3e-6.
-    assert_close(weights_of(run), expected, atol=1e-5)
-    assert run.manifest["step"]["traces"] == 1
+    return run, plain_program(x_train[ids], y_train[ids])
+
+
+IN_A_PROCESS = """
+import sys
+from pathlib import Path
+from test_own_step import assert_close, shipped_and_plain, weights_of
+run, expected = shipped_and_plain(Path(sys.argv[1]))
+assert_close(weights_of(run), expected, atol=1e-6)
+assert run.manifest["step"]["traces"] == 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("onednn", "atol"),
+    [
+        pytest.param("1", "1e-6", id="with oneDNN"),
+        # TensorFlow's own kernels add up in another order inside of a compiled loop, and Adam divides by what is small.
+        pytest.param("0", "1e-5", id="without"),
+    ],
+)
+def test_the_shipped_step_ends_with_the_weights_of_the_plain_program(onednn, atol, tmp_path):
+    paths = os.pathsep.join(str(path) for path in (Path(__file__).parent, Path(__file__).parents[1]))
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_PROCESS.replace("1e-6", atol), str(tmp_path)],
+        env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_step_of_tensors_that_decide_is_traced_once_over_steps_epochs_and_sizes_of_batches(
